@@ -1,0 +1,60 @@
+//! People, how they sign in, and what the server tells them about themselves.
+
+use crate::id::{PersonId, TokenId};
+use serde::{Deserialize, Serialize};
+
+/// A person as others see them: author of prompts and commits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Person {
+    pub id: PersonId,
+    /// Shown beside prompts; author and committer name of commits.
+    pub name: String,
+    /// Author and committer address of commits.
+    pub email: String,
+}
+
+/// Body of `POST /v1/sign-in`: the secret part of a one-time link.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct SignIn {
+    /// What stands behind `#token=` in the link; works once, for a limited time.
+    pub token: String,
+}
+
+/// Body of `PATCH /v1/me`: what a person may change about themselves.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct UpdateMe {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+}
+
+/// Body of `POST /v1/tokens`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct CreateToken {
+    /// What the token is for, 1 to 100 characters.
+    pub label: String,
+}
+
+/// A new API token. `secret` is shown this once; it is also the password of git over HTTP.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct CreatedToken {
+    pub id: TokenId,
+    pub label: String,
+    pub secret: String,
+}
+
+/// A single-use ticket that opens one WebSocket within 30 seconds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct StreamTicket {
+    pub ticket: String,
+}

@@ -1,0 +1,66 @@
+//! Prompts: what people ask, and the receipt they get.
+
+use super::person::Person;
+use crate::id::PromptId;
+use serde::{Deserialize, Serialize};
+
+/// Where a prompt stands. It ends in exactly one of the last three.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum PromptState {
+    Queued,
+    Running,
+    Completed,
+    Failed,
+    Cancelled,
+}
+
+/// A message that asks for work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Prompt {
+    pub id: PromptId,
+    pub author: Person,
+    /// Markdown, never empty, at most [`super::MAX_PROMPT_BYTES`].
+    pub text: String,
+    /// Images, at most 8 and 5 MiB each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<ImageAttachment>,
+    /// Model of this prompt alone; absent: the session's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    pub queued_at_ms: i64,
+}
+
+/// An image sent along with a prompt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ImageAttachment {
+    /// `image/png`, `image/jpeg`, `image/gif` or `image/webp`.
+    pub media_type: String,
+    /// The file in standard base64 with padding.
+    pub data_base64: String,
+}
+
+/// Body of `POST /v1/sessions/{id}/prompts`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct SendPrompt {
+    pub text: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<ImageAttachment>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+}
+
+/// The prompt is on disk and will finish or visibly fail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct PromptReceipt {
+    pub prompt_id: PromptId,
+    /// Number of the `prompt.queued` event.
+    pub seq: u64,
+}

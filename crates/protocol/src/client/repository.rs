@@ -1,0 +1,30 @@
+//! Repositories of the built-in forge.
+
+use serde::{Deserialize, Serialize};
+
+/// A repository a session can work on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Repository {
+    /// Unique; 1 to 100 of `a-z 0-9 . _ -`, starts with a letter or digit, does not end in `.git`.
+    pub name: String,
+    /// Where work starts and pull requests go; absent while the repository is empty.
+    pub default_branch: Option<String>,
+    /// What `git clone` takes, with an API token as password.
+    pub clone_url: String,
+    /// Where it was imported from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    pub created_at_ms: i64,
+}
+
+/// Body of `POST /v1/repositories`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct AddRepository {
+    pub name: String,
+    /// A path on the server's machine or an `https://` URL to import all branches and tags from; absent: empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+}

@@ -1,0 +1,94 @@
+//! Sessions as lists and pages show them; everything inside one comes as events.
+
+use super::person::Person;
+use super::prompt::{ImageAttachment, PromptReceipt};
+use super::pull_request::PullRequestState;
+use crate::id::SessionId;
+use serde::{Deserialize, Serialize};
+
+/// What a session is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum SessionState {
+    /// No prompt yet.
+    Created,
+    /// Waits for a prompt.
+    Idle,
+    /// A turn runs.
+    Running,
+    /// A turn was asked to stop and has not ended.
+    Stopping,
+    /// Not in memory; wakes by itself.
+    Asleep,
+    /// Kept for reading only.
+    Archived,
+}
+
+/// One row of the sessions list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Session {
+    pub id: SessionId,
+    /// First line of the first prompt, shortened; never empty.
+    pub title: String,
+    pub state: SessionState,
+    pub repository: String,
+    /// Branch the work starts from and the pull request goes to.
+    pub base_branch: String,
+    /// The session's own branch, where its commits are pushed.
+    pub branch: String,
+    pub model: String,
+    /// Whether the model plays a script; clients must show it.
+    pub is_scripted: bool,
+    pub created_by: Person,
+    pub created_at_ms: i64,
+    pub updated_at_ms: i64,
+    /// Number of the last event.
+    pub last_seq: u64,
+    /// Pull requests opened from it, oldest first; may be empty.
+    pub pull_requests: Vec<PullRequestLink>,
+    /// How the last prompt ended, if it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error_code: Option<String>,
+}
+
+/// A pull request a session opened, as a list shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct PullRequestLink {
+    pub repository: String,
+    pub number: u64,
+    pub title: String,
+    pub state: PullRequestState,
+    /// Path of its page on this server.
+    pub path: String,
+}
+
+/// Body of `POST /v1/sessions`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct CreateSession {
+    pub repository: String,
+    /// Absent: the repository's default branch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_branch: Option<String>,
+    /// Absent: the server's default model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// First prompt; absent: the session waits for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<ImageAttachment>,
+}
+
+/// Answer to `POST /v1/sessions`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct CreatedSession {
+    pub session: Session,
+    /// Receipt of the first prompt, if one was sent.
+    pub prompt: Option<PromptReceipt>,
+}

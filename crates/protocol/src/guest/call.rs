@@ -1,0 +1,193 @@
+//! Calls of a host to a guest and their replies. File paths are absolute inside the sandbox or relative to the workspace;
+//! with [`Scope::Workspace`] they may not leave it, not by `..` and not by symbolic link.
+
+use serde::{Deserialize, Serialize};
+
+/// What the host wants.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "call", rename_all = "snake_case")]
+pub enum Call {
+    /// Runs a program. Data: `Input` is its standard input if asked for; output comes as `Output`/`ErrorOutput`,
+    /// the [`Reply::Exited`] last, after all output. With `background` the reply is [`Reply::Started`] at once.
+    Exec(Exec),
+    /// Background processes that this guest still remembers. Reply: [`Reply::Processes`].
+    ListProcesses,
+    /// Output of a background process from a cursor. Reply: [`Reply::ProcessOutput`].
+    ReadProcess { process_id: u32, after_offset: u64, max_bytes: u64 },
+    /// Signals a background process's group. Reply: [`Reply::Done`].
+    SignalProcess { process_id: u32, signal: i32 },
+    /// Reads bytes of a file. Reply: [`Reply::File`], then its bytes as `Output`, then `End`.
+    ReadFile { path: String, scope: Scope, offset: u64, max_bytes: u64 },
+    /// Replaces a file at once and completely (temporary file, then rename), creating parents. The content comes as
+    /// `Input` frames and `End`. Keeps the mode of an existing file. Reply: [`Reply::Done`].
+    WriteFile { path: String, scope: Scope, is_executable: bool },
+    /// Reply: [`Reply::Stat`]; a missing path is an error. Does not follow a final symbolic link.
+    Stat { path: String, scope: Scope },
+    /// Names directly in a directory, sorted. Reply: [`Reply::Entries`].
+    ListDirectory { path: String, scope: Scope, max_entries: u32 },
+    /// Files below `path` that match a glob such as `**/*.rs`, .gitignore respected, sorted. Reply: [`Reply::Paths`].
+    Glob { path: String, scope: Scope, pattern: String, max_entries: u32 },
+    /// Lines that match a regular expression, .gitignore respected, sorted by path and line. Reply: [`Reply::Matches`].
+    Grep(Grep),
+    /// Renames inside the scope, replacing a file. Reply: [`Reply::Done`].
+    Rename { from: String, to: String, scope: Scope },
+    /// Removes a file, link or empty directory. Reply: [`Reply::Done`].
+    Remove { path: String, scope: Scope },
+    /// Reply: [`Reply::Done`], once the guest serves calls.
+    Ping,
+}
+
+/// How far a file path may reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// Stay below the workspace.
+    Workspace,
+    /// Anywhere in the sandbox.
+    Sandbox,
+}
+
+/// A program to run, in its own process group and session.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exec {
+    /// Program and arguments; the program is looked up in `PATH`. Never empty.
+    pub argv: Vec<String>,
+    /// Absolute, or relative to the workspace; empty: the workspace.
+    pub cwd: String,
+    /// Added to the guest's own small environment, later ones win.
+    pub env: Vec<(String, String)>,
+    /// Whether `Input` frames are its standard input; otherwise that is empty.
+    pub has_input: bool,
+    /// Whether standard error comes as `Output`, in order with standard output.
+    pub is_merged: bool,
+    /// Wall time in milliseconds after which the group gets TERM and, 2 s later, KILL; absent: none.
+    pub timeout_ms: Option<u64>,
+    /// Whether it goes on after this call and after the link; its output is kept in a bounded buffer.
+    pub is_background: bool,
+}
+
+/// A search.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grep {
+    /// File or directory.
+    pub path: String,
+    pub scope: Scope,
+    /// Syntax of the `regex` crate.
+    pub pattern: String,
+    pub is_case_insensitive: bool,
+    /// Only files whose path matches this glob.
+    pub glob: Option<String>,
+    /// Lines shown before and after each match.
+    pub context_lines: u32,
+    pub max_matches: u32,
+}
+
+/// What the guest answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    Done,
+    Exited(Exit),
+    Started { process_id: u32 },
+    Processes { processes: Vec<BackgroundProcess> },
+    /// `start_offset` may be above what was asked for if older output fell out of the buffer.
+    ProcessOutput { start_offset: u64, end_offset: u64, output: String, exit: Option<Exit> },
+    File { size_bytes: u64, is_executable: bool },
+    Stat { entry: Entry },
+    Entries { entries: Vec<Entry>, is_truncated: bool },
+    Paths { paths: Vec<String>, is_truncated: bool },
+    Matches { lines: Vec<GrepLine>, is_truncated: bool },
+    Failed(CallError),
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Exit code, if it exited by itself.
+    pub code: Option<i32>,
+    /// Signal number, if one killed it.
+    pub signal: Option<i32>,
+    /// Why the guest killed it, if it did.
+    pub killed: Option<KillReason>,
+    pub duration_ms: u64,
+}
+
+/// Why the guest killed a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KillReason {
+    TimedOut,
+    Cancelled,
+}
+
+/// A process that outlives its call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackgroundProcess {
+    /// Counts from 1 in each guest.
+    pub process_id: u32,
+    pub argv: Vec<String>,
+    pub started_ms_ago: u64,
+    pub exit: Option<Exit>,
+}
+
+/// A name in a directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Last part of its path.
+    pub name: String,
+    pub kind: EntryKind,
+    pub size_bytes: u64,
+    pub is_executable: bool,
+    pub modified_at_ms: i64,
+    /// Where a symbolic link points, as written in it.
+    pub link_target: Option<String>,
+}
+
+/// What a directory entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EntryKind {
+    File,
+    Directory,
+    Symlink,
+    Other,
+}
+
+/// One line of a search result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrepLine {
+    /// Relative to the workspace when inside it.
+    pub path: String,
+    /// Counts from 1.
+    pub line: u64,
+    /// Cut at 500 characters.
+    pub text: String,
+    /// Whether this line matched, or is context.
+    pub is_match: bool,
+}
+
+/// Why a call failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallError {
+    pub code: CallErrorCode,
+    /// One sentence, with the path if there is one.
+    pub message: String,
+}
+
+/// What kind of failure, for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CallErrorCode {
+    NotFound,
+    /// The path leaves the workspace, by `..`, absolute path or symbolic link.
+    OutsideWorkspace,
+    IsDirectory,
+    NotDirectory,
+    PermissionDenied,
+    NoSpace,
+    TooLarge,
+    /// Malformed arguments: empty argv, bad regular expression or glob, NUL in a path.
+    Invalid,
+    /// Any other operating system error.
+    Os,
+}
