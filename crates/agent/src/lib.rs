@@ -1,1 +1,3 @@
-//! Being built.
+//! The agent: one turn from a prompt to its end. It reaches the world only through the traits in [`world`].
+
+pub mod world;

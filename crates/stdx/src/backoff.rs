@@ -33,11 +33,23 @@ mod tests {
 
     #[test]
     fn delays_double_up_to_the_bound() {
-        let backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(1) };
-        for (attempt, random, expected_ms) in
-            [(1, 0.0, 50), (1, 1.0, 100), (2, 1.0, 200), (4, 1.0, 800), (5, 1.0, 1000), (u32::MAX, 1.0, 1000)]
-        {
-            assert_eq!(backoff.delay(attempt, random), Duration::from_millis(expected_ms), "attempt {attempt}");
+        let backoff = Backoff {
+            first: Duration::from_millis(100),
+            max: Duration::from_secs(1),
+        };
+        for (attempt, random, expected_ms) in [
+            (1, 0.0, 50),
+            (1, 1.0, 100),
+            (2, 1.0, 200),
+            (4, 1.0, 800),
+            (5, 1.0, 1000),
+            (u32::MAX, 1.0, 1000),
+        ] {
+            assert_eq!(
+                backoff.delay(attempt, random),
+                Duration::from_millis(expected_ms),
+                "attempt {attempt}"
+            );
         }
     }
 }

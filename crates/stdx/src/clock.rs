@@ -18,7 +18,9 @@ impl Clock {
 
     /// A clock that stands at `now_ms` until [`Clock::advance_ms`].
     pub fn fixed(now_ms: i64) -> Self {
-        Self { fixed: Some(Arc::new(AtomicI64::new(now_ms))) }
+        Self {
+            fixed: Some(Arc::new(AtomicI64::new(now_ms))),
+        }
     }
 
     /// Milliseconds since 1970-01-01 UTC.

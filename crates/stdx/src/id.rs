@@ -7,7 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// (<https://github.com/ulid/spec>). Strictly grows within a process, also when the clock steps back.
 pub fn fresh_bits() -> u128 {
     static LAST: Mutex<u128> = Mutex::new(0);
-    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    let now_ms = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis());
     let candidate = ((now_ms & ((1 << 48) - 1)) << 80) | random_80_bits();
     // A poisoned lock only means another thread panicked; the number inside is still whole.
     let mut last = LAST.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -25,17 +27,22 @@ pub fn random_bytes() -> [u8; 32] {
 /// 64 lower-case hexadecimal digits of [`random_bytes`].
 pub fn random_token() -> String {
     use std::fmt::Write as _;
-    random_bytes().iter().fold(String::with_capacity(64), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    random_bytes()
+        .iter()
+        .fold(String::with_capacity(64), |mut text, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 fn random_80_bits() -> u128 {
     let bytes = random_bytes();
     // The top bit stays clear so that counting up cannot run into the time.
-    bytes[..10].iter().fold(0_u128, |bits, byte| (bits << 8) | u128::from(*byte)) & ((1 << 79) - 1)
+    bytes[..10]
+        .iter()
+        .fold(0_u128, |bits, byte| (bits << 8) | u128::from(*byte))
+        & ((1 << 79) - 1)
 }
 
 #[cfg(test)]

@@ -46,7 +46,12 @@ pub enum EventBody {
     #[serde(rename = "prompt.cancelled")]
     PromptCancelled { prompt_id: PromptId, by: PersonId },
     #[serde(rename = "turn.started")]
-    TurnStarted { turn_id: TurnId, prompt_id: PromptId, model: String, is_scripted: bool },
+    TurnStarted {
+        turn_id: TurnId,
+        prompt_id: PromptId,
+        model: String,
+        is_scripted: bool,
+    },
     /// An item began; its text or output follows as deltas until `item.completed`.
     #[serde(rename = "item.started")]
     ItemStarted { turn_id: TurnId, item: Item },
@@ -54,7 +59,12 @@ pub enum EventBody {
     ItemCompleted { turn_id: TurnId, item: Item },
     /// The model failed and is asked again; nothing of this step was shown as done.
     #[serde(rename = "turn.retrying")]
-    TurnRetrying { turn_id: TurnId, attempt: u32, delay_ms: u64, problem: Problem },
+    TurnRetrying {
+        turn_id: TurnId,
+        attempt: u32,
+        delay_ms: u64,
+        problem: Problem,
+    },
     /// The server restarted in mid-turn and goes on with it.
     #[serde(rename = "turn.resumed")]
     TurnResumed { turn_id: TurnId },
@@ -63,7 +73,12 @@ pub enum EventBody {
     TurnStopping { turn_id: TurnId, by: PersonId },
     /// The turn ended and so did its prompt.
     #[serde(rename = "turn.completed")]
-    TurnCompleted { turn_id: TurnId, prompt_id: PromptId, outcome: TurnOutcome, usage: Usage },
+    TurnCompleted {
+        turn_id: TurnId,
+        prompt_id: PromptId,
+        outcome: TurnOutcome,
+        usage: Usage,
+    },
     #[serde(rename = "sandbox.state_changed")]
     SandboxStateChanged {
         sandbox_id: SandboxId,
@@ -82,9 +97,18 @@ pub enum EventBody {
         files: Vec<String>,
     },
     #[serde(rename = "pull_request.opened")]
-    PullRequestOpened { repository: String, number: u64, title: String, path: String },
+    PullRequestOpened {
+        repository: String,
+        number: u64,
+        title: String,
+        path: String,
+    },
     #[serde(rename = "pull_request.state_changed")]
-    PullRequestStateChanged { repository: String, number: u64, state: PullRequestState },
+    PullRequestStateChanged {
+        repository: String,
+        number: u64,
+        state: PullRequestState,
+    },
     /// An effect outside was given up; a person must look.
     #[serde(rename = "effect.failed")]
     EffectFailed { effect: String, problem: Problem },
@@ -189,4 +213,14 @@ pub enum ToolCallStatus {
     Failed,
     /// Stopped, or the server went away while it ran.
     Interrupted,
+}
+
+/// Answer to `GET /v1/sessions/{id}/events`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct EventPage {
+    /// In order, without gaps, starting behind `after`.
+    pub events: Vec<Event>,
+    /// Number of the session's last event.
+    pub last_seq: u64,
 }

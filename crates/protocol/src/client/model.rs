@@ -38,3 +38,10 @@ impl std::ops::AddAssign for Usage {
         self.cache_write_tokens += other.cache_write_tokens;
     }
 }
+
+/// Answer to `GET /v1/models`; the default first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ModelList {
+    pub models: Vec<Model>,
+}

@@ -58,3 +58,14 @@ pub struct CreatedToken {
 pub struct StreamTicket {
     pub ticket: String,
 }
+
+/// Answer to `GET /v1/health`, the only one that needs no sign-in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Health {
+    /// `ok`, or the server would not answer.
+    pub status: String,
+    pub version: String,
+    /// See [`crate::CLIENT_GENERATION`].
+    pub generation: u32,
+}

@@ -24,16 +24,28 @@ pub struct Problem {
 impl Problem {
     /// A problem that will not go away by trying again.
     pub fn permanent(code: &str, message: impl Into<String>) -> Self {
-        Self { code: code.to_owned(), message: message.into(), hint: None, retryable: false, retry_after_ms: None }
+        Self {
+            code: code.to_owned(),
+            message: message.into(),
+            hint: None,
+            retryable: false,
+            retry_after_ms: None,
+        }
     }
 
     /// A problem that may go away by itself.
     pub fn transient(code: &str, message: impl Into<String>) -> Self {
-        Self { retryable: true, ..Self::permanent(code, message) }
+        Self {
+            retryable: true,
+            ..Self::permanent(code, message)
+        }
     }
 
     /// The same problem with advice for the reader.
     pub fn with_hint(self, hint: impl Into<String>) -> Self {
-        Self { hint: Some(hint.into()), ..self }
+        Self {
+            hint: Some(hint.into()),
+            ..self
+        }
     }
 }

@@ -56,7 +56,9 @@ pub struct PullRequest {
 pub enum Mergeability {
     Clean,
     /// Paths that conflict, sorted.
-    Conflicting { paths: Vec<String> },
+    Conflicting {
+        paths: Vec<String>,
+    },
     /// The head adds nothing to the base.
     NothingToMerge,
     /// Already merged or closed, or a branch is gone.
@@ -227,4 +229,18 @@ pub enum FileStatus {
     Modified,
     Deleted,
     Renamed,
+}
+
+/// Answer to `GET /v1/pull-requests` and `GET /v1/repositories/{name}/pull-requests`, newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct PullRequestList {
+    pub pull_requests: Vec<PullRequest>,
+}
+
+/// Answer to `GET …/commits`, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct CommitList {
+    pub commits: Vec<Commit>,
 }

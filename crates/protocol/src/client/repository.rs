@@ -28,3 +28,25 @@ pub struct AddRepository {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
 }
+
+/// Answer to `GET /v1/repositories`, sorted by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct RepositoryList {
+    pub repositories: Vec<Repository>,
+}
+
+/// A branch and where it points.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Branch {
+    pub name: String,
+    pub commit: String,
+}
+
+/// Answer to `GET /v1/repositories/{name}/branches`, sorted by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct BranchList {
+    pub branches: Vec<Branch>,
+}

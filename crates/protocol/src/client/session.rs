@@ -92,3 +92,13 @@ pub struct CreatedSession {
     /// Receipt of the first prompt, if one was sent.
     pub prompt: Option<PromptReceipt>,
 }
+
+/// Answer to `GET /v1/sessions`: newest activity first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct SessionList {
+    pub sessions: Vec<Session>,
+    /// Pass as `cursor` to get the next page; absent at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+}

@@ -12,14 +12,23 @@ use serde::{Deserialize, Serialize};
 #[serde(tag = "frame", rename_all = "snake_case")]
 pub enum StreamFrame {
     /// Always first: the API generation and the number of the last event at this moment.
-    Hello { generation: u32, session_id: SessionId, last_seq: u64 },
+    Hello {
+        generation: u32,
+        session_id: SessionId,
+        last_seq: u64,
+    },
     /// A stored event. In order, without gaps, starting behind the cursor the client gave.
     Event { event: Event },
     /// The client has every event there is; what follows is live. Sent once.
     CaughtUp { last_seq: u64 },
     /// More of an unfinished item. `offset` counts UTF-8 bytes of that channel so far; a client whose text is shorter or
     /// longer than `offset` replaces or ignores accordingly. After joining, the text so far comes as one delta at offset 0.
-    Delta { item_id: ItemId, channel: DeltaChannel, offset: u64, text: String },
+    Delta {
+        item_id: ItemId,
+        channel: DeltaChannel,
+        offset: u64,
+        text: String,
+    },
     /// The session's row in lists changed.
     Session { session: Box<Session> },
     /// The server closes the stream; reconnect with the cursor if `retryable`.

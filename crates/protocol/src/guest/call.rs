@@ -13,20 +13,42 @@ pub enum Call {
     /// Background processes that this guest still remembers. Reply: [`Reply::Processes`].
     ListProcesses,
     /// Output of a background process from a cursor. Reply: [`Reply::ProcessOutput`].
-    ReadProcess { process_id: u32, after_offset: u64, max_bytes: u64 },
+    ReadProcess {
+        process_id: u32,
+        after_offset: u64,
+        max_bytes: u64,
+    },
     /// Signals a background process's group. Reply: [`Reply::Done`].
     SignalProcess { process_id: u32, signal: i32 },
     /// Reads bytes of a file. Reply: [`Reply::File`], then its bytes as `Output`, then `End`.
-    ReadFile { path: String, scope: Scope, offset: u64, max_bytes: u64 },
+    ReadFile {
+        path: String,
+        scope: Scope,
+        offset: u64,
+        max_bytes: u64,
+    },
     /// Replaces a file at once and completely (temporary file, then rename), creating parents. The content comes as
     /// `Input` frames and `End`. Keeps the mode of an existing file. Reply: [`Reply::Done`].
-    WriteFile { path: String, scope: Scope, is_executable: bool },
+    WriteFile {
+        path: String,
+        scope: Scope,
+        is_executable: bool,
+    },
     /// Reply: [`Reply::Stat`]; a missing path is an error. Does not follow a final symbolic link.
     Stat { path: String, scope: Scope },
     /// Names directly in a directory, sorted. Reply: [`Reply::Entries`].
-    ListDirectory { path: String, scope: Scope, max_entries: u32 },
+    ListDirectory {
+        path: String,
+        scope: Scope,
+        max_entries: u32,
+    },
     /// Files below `path` that match a glob such as `**/*.rs`, .gitignore respected, sorted. Reply: [`Reply::Paths`].
-    Glob { path: String, scope: Scope, pattern: String, max_entries: u32 },
+    Glob {
+        path: String,
+        scope: Scope,
+        pattern: String,
+        max_entries: u32,
+    },
     /// Lines that match a regular expression, .gitignore respected, sorted by path and line. Reply: [`Reply::Matches`].
     Grep(Grep),
     /// Renames inside the scope, replacing a file. Reply: [`Reply::Done`].
@@ -88,15 +110,38 @@ pub struct Grep {
 pub enum Reply {
     Done,
     Exited(Exit),
-    Started { process_id: u32 },
-    Processes { processes: Vec<BackgroundProcess> },
+    Started {
+        process_id: u32,
+    },
+    Processes {
+        processes: Vec<BackgroundProcess>,
+    },
     /// `start_offset` may be above what was asked for if older output fell out of the buffer.
-    ProcessOutput { start_offset: u64, end_offset: u64, output: String, exit: Option<Exit> },
-    File { size_bytes: u64, is_executable: bool },
-    Stat { entry: Entry },
-    Entries { entries: Vec<Entry>, is_truncated: bool },
-    Paths { paths: Vec<String>, is_truncated: bool },
-    Matches { lines: Vec<GrepLine>, is_truncated: bool },
+    ProcessOutput {
+        start_offset: u64,
+        end_offset: u64,
+        output: String,
+        exit: Option<Exit>,
+    },
+    File {
+        size_bytes: u64,
+        is_executable: bool,
+    },
+    Stat {
+        entry: Entry,
+    },
+    Entries {
+        entries: Vec<Entry>,
+        is_truncated: bool,
+    },
+    Paths {
+        paths: Vec<String>,
+        is_truncated: bool,
+    },
+    Matches {
+        lines: Vec<GrepLine>,
+        is_truncated: bool,
+    },
     Failed(CallError),
 }
 
@@ -190,4 +235,19 @@ pub enum CallErrorCode {
     Invalid,
     /// Any other operating system error.
     Os,
+}
+
+/// Part of a file, put together from a [`Reply::File`] and its data frames.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileBytes {
+    pub bytes: Vec<u8>,
+    /// Size of the whole file.
+    pub size_bytes: u64,
+}
+
+/// Output of a program, made of one data frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputChunk {
+    pub is_error_output: bool,
+    pub bytes: Vec<u8>,
 }

@@ -77,7 +77,9 @@ pub enum HeaderError {
 impl std::fmt::Display for HeaderError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::PayloadTooLarge { payload_len } => write!(f, "frame payload of {payload_len} bytes is too large"),
+            Self::PayloadTooLarge { payload_len } => {
+                write!(f, "frame payload of {payload_len} bytes is too large")
+            }
             Self::UnknownKind { byte } => write!(f, "unknown frame kind {byte}"),
         }
     }
@@ -103,7 +105,11 @@ pub fn decode_header(bytes: [u8; HEADER_BYTES]) -> Result<Header, HeaderError> {
         return Err(HeaderError::PayloadTooLarge { payload_len });
     }
     let kind = FrameKind::from_byte(bytes[4]).ok_or(HeaderError::UnknownKind { byte: bytes[4] })?;
-    Ok(Header { kind, stream, payload_len: payload_len as usize })
+    Ok(Header {
+        kind,
+        stream,
+        payload_len: payload_len as usize,
+    })
 }
 
 #[cfg(test)]
@@ -116,7 +122,14 @@ mod tests {
             let kind = FrameKind::from_byte(byte).unwrap();
             for (stream, payload_len) in [(0, 0), (1, 17), (u32::MAX, MAX_PAYLOAD_BYTES)] {
                 let header = decode_header(encode_header(kind, stream, payload_len)).unwrap();
-                assert_eq!(header, Header { kind, stream, payload_len });
+                assert_eq!(
+                    header,
+                    Header {
+                        kind,
+                        stream,
+                        payload_len
+                    }
+                );
             }
         }
     }
@@ -125,9 +138,15 @@ mod tests {
     fn hostile_headers_are_refused() {
         let mut huge = encode_header(FrameKind::Output, 1, 0);
         huge[0] = 0xff;
-        assert!(matches!(decode_header(huge), Err(HeaderError::PayloadTooLarge { .. })));
+        assert!(matches!(
+            decode_header(huge),
+            Err(HeaderError::PayloadTooLarge { .. })
+        ));
         let mut unknown = encode_header(FrameKind::Output, 1, 0);
         unknown[4] = 200;
-        assert_eq!(decode_header(unknown), Err(HeaderError::UnknownKind { byte: 200 }));
+        assert_eq!(
+            decode_header(unknown),
+            Err(HeaderError::UnknownKind { byte: 200 })
+        );
     }
 }
