@@ -21,7 +21,7 @@ pub enum StreamFrame {
     Event { event: Event },
     /// The client has every event there is; what follows is live. Sent once.
     CaughtUp { last_seq: u64 },
-    /// More of an unfinished item. `offset` counts UTF-8 bytes of that channel so far; a client whose text is shorter or
+    /// More of an unfinished item, which may not have an event yet. `offset` counts UTF-8 bytes of that channel so far; a client whose text is shorter or
     /// longer than `offset` replaces or ignores accordingly. After joining, the text so far comes as one delta at offset 0.
     Delta {
         item_id: ItemId,
@@ -42,8 +42,10 @@ pub enum StreamFrame {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DeltaChannel {
-    /// Of a message or reasoning item.
-    Text,
+    /// Text of a message item.
+    Message,
+    /// Text of a reasoning item.
+    Reasoning,
     /// Arguments of a tool call, as raw JSON text.
     Input,
     /// Output of a running tool call.
