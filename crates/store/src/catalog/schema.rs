@@ -1,0 +1,78 @@
+//! The catalog's tables. A migration, once released, is never changed; new ones go at the end.
+
+use crate::database::Schema;
+
+pub(super) static SCHEMA: Schema = Schema {
+    // "GrCa" in ASCII.
+    application_id: 0x4772_4361,
+    migrations: &["
+CREATE TABLE people (
+  id TEXT PRIMARY KEY,
+  name TEXT NOT NULL,
+  email TEXT NOT NULL,
+  is_owner INTEGER NOT NULL CHECK (is_owner IN (0, 1)),
+  created_at_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX people_owner ON people (is_owner) WHERE is_owner = 1;
+
+CREATE TABLE api_tokens (
+  id TEXT PRIMARY KEY,
+  hash BLOB NOT NULL UNIQUE,
+  person_id TEXT NOT NULL REFERENCES people (id),
+  label TEXT NOT NULL,
+  created_at_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX api_tokens_person ON api_tokens (person_id);
+
+CREATE TABLE sign_in_links (
+  hash BLOB PRIMARY KEY,
+  person_id TEXT NOT NULL REFERENCES people (id),
+  expires_at_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE browser_sessions (
+  hash BLOB PRIMARY KEY,
+  person_id TEXT NOT NULL REFERENCES people (id),
+  expires_at_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE repositories (
+  name TEXT PRIMARY KEY,
+  source TEXT,
+  created_at_ms INTEGER NOT NULL,
+  created_by TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE sessions (
+  id TEXT PRIMARY KEY,
+  repository TEXT NOT NULL,
+  state TEXT NOT NULL,
+  updated_at_ms INTEGER NOT NULL,
+  last_seq INTEGER NOT NULL,
+  body TEXT NOT NULL
+) STRICT;
+CREATE INDEX sessions_by_activity ON sessions (updated_at_ms, id);
+CREATE INDEX sessions_by_repository ON sessions (repository, updated_at_ms, id);
+CREATE INDEX sessions_unfinished ON sessions (id) WHERE state IN ('running', 'stopping');
+
+CREATE TABLE creation_receipts (
+  person_id TEXT NOT NULL,
+  key TEXT NOT NULL,
+  digest TEXT NOT NULL,
+  session_id TEXT NOT NULL,
+  created_at_ms INTEGER NOT NULL,
+  PRIMARY KEY (person_id, key)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE sandboxes (
+  session_id TEXT PRIMARY KEY,
+  sandbox_id TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE secrets (
+  name TEXT PRIMARY KEY,
+  sealed BLOB NOT NULL,
+  updated_at_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+"],
+};

@@ -1,0 +1,83 @@
+//! What can be wrong with the storage itself, whatever was asked of it. Decides nothing about retries.
+
+use greenroom_protocol::client::problem::Problem;
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// The disk, the file or the store failed; what was asked did not happen.
+#[derive(Debug, Error)]
+pub enum StorageFailure {
+    /// No space left. The same call works once there is space again.
+    #[error("the disk is full")]
+    Full,
+    /// The file system or the file may only be read.
+    #[error("the disk is read-only")]
+    ReadOnly,
+    /// The file's contents make no sense. It was moved aside and nothing else is affected.
+    #[error("the file is damaged and was moved to {}", .moved_to.display())]
+    Corrupt {
+        /// Where the damaged file lies now.
+        moved_to: PathBuf,
+    },
+    /// The file was written by a newer Greenroom.
+    #[error("the file has schema version {found}, this program knows up to {known}")]
+    TooNew { found: i64, known: i64 },
+    /// The store is shutting down.
+    #[error("the store is closed")]
+    Closed,
+    /// The system said no for another reason.
+    #[error("{action}")]
+    Io {
+        /// Short present-tense verb phrase, such as "open session file".
+        action: &'static str,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl StorageFailure {
+    /// An error of the system while doing `action`, a short present-tense verb phrase. Sorts out full and read-only disks.
+    pub(crate) fn io(action: &'static str, source: std::io::Error) -> Self {
+        match source.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::Full,
+            std::io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,
+            _ => Self::Io {
+                action,
+                source: Box::new(source),
+            },
+        }
+    }
+
+    /// Whether the same call may work later, unchanged.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Full | Self::ReadOnly | Self::Closed | Self::Io { .. } => true,
+            Self::Corrupt { .. } | Self::TooNew { .. } => false,
+        }
+    }
+
+    /// What a person or a client is told. Codes: `disk_full`, `disk_read_only`, `session_corrupt`, `schema_too_new`,
+    /// `shutting_down`, `storage_failed`.
+    pub fn problem(&self) -> Problem {
+        match self {
+            Self::Full => Problem::transient("disk_full", "The server's disk is full, so nothing was stored.")
+                .with_hint("Free space on the disk that holds the data directory, then send it again."),
+            Self::ReadOnly => {
+                Problem::transient("disk_read_only", "The server's disk is read-only, so nothing was stored.")
+                    .with_hint("Make the disk that holds the data directory writable (see the kernel log for why it is not).")
+            }
+            Self::Corrupt { .. } => {
+                Problem::permanent("session_corrupt", "The stored data is damaged and was moved aside.")
+                    .with_hint("Restore it from a backup; the server's log names the damaged file. Other sessions are not affected.")
+            }
+            Self::TooNew { .. } => Problem::permanent(
+                "schema_too_new",
+                "The stored data was written by a newer version of Greenroom.",
+            )
+            .with_hint("Start the newer version again; going back is not supported."),
+            Self::Closed => Problem::transient("shutting_down", "The server is shutting down.")
+                .with_hint("Try again in a few seconds."),
+            Self::Io { .. } => Problem::transient("storage_failed", "The server could not reach its storage.")
+                .with_hint("Look into the server's log for the cause."),
+        }
+    }
+}
