@@ -14,6 +14,17 @@ pub struct ModelFailure {
     pub retry_after: Option<Duration>,
 }
 
+impl ModelFailure {
+    /// A failure without a wait. `message` must hold no credential.
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            retry_after: None,
+        }
+    }
+}
+
 /// What kind of failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FailureKind {
