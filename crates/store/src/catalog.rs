@@ -12,7 +12,7 @@ pub use repositories::RepositoryRow;
 pub use sessions::SessionQuery;
 pub use sign_in::{TokenInfo, TokenOwner};
 
-use crate::database::Database;
+use crate::database::{Database, failure_of};
 use crate::failure::StorageFailure;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_stdx::clock::Clock;
@@ -54,6 +54,17 @@ pub enum CatalogError {
     Io(#[from] StorageFailure),
 }
 
+/// Gives an SQLite error its context, a short present-tense verb phrase.
+trait During<T> {
+    fn during(self, action: &'static str) -> Result<T, CatalogError>;
+}
+
+impl<T> During<T> for rusqlite::Result<T> {
+    fn during(self, action: &'static str) -> Result<T, CatalogError> {
+        self.map_err(|error| failure_of(action, error).into())
+    }
+}
+
 impl CatalogError {
     /// What a person or a client is told; codes `person_unknown`, `repository_exists`, `idempotency_key_reused`,
     /// `cursor_invalid`, `secret_unreadable`, `key_file_invalid`, `catalog_corrupt` and those of [`StorageFailure::problem`].
@@ -83,8 +94,8 @@ impl CatalogError {
             )
             .with_hint("Restore it from a backup; without it stored secrets must be set again."),
             Self::Io(StorageFailure::Corrupt { .. }) => {
-                Problem::permanent("catalog_corrupt", "The catalog is damaged and was moved aside.")
-                    .with_hint("Restore it from a backup; the server's log names the damaged file.")
+                Problem::permanent("catalog_corrupt", "The catalog is damaged.")
+                    .with_hint("Stop the server and restore catalog.db from a backup; sessions are not affected.")
             }
             Self::Io(failure) => failure.problem(),
         }

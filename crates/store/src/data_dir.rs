@@ -214,7 +214,7 @@ impl DataDir {
     pub fn write_server_info(&self, info: &ServerInfo) -> Result<(), StorageFailure> {
         let text = serde_json::to_vec_pretty(info).map_err(|source| StorageFailure::Io {
             action: "encode server.json",
-            source: Box::new(source),
+            source: std::sync::Arc::new(source),
         })?;
         self.write_private("server.json", &text)
     }

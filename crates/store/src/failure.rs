@@ -2,10 +2,11 @@
 
 use greenroom_protocol::client::problem::Problem;
 use std::path::PathBuf;
+use std::sync::Arc;
 use thiserror::Error;
 
 /// The disk, the file or the store failed; what was asked did not happen.
-#[derive(Debug, Error)]
+#[derive(Debug, Clone, Error)]
 pub enum StorageFailure {
     /// No space left. The same call works once there is space again.
     #[error("the disk is full")]
@@ -13,11 +14,11 @@ pub enum StorageFailure {
     /// The file system or the file may only be read.
     #[error("the disk is read-only")]
     ReadOnly,
-    /// The file's contents make no sense. It was moved aside and nothing else is affected.
-    #[error("the file is damaged and was moved to {}", .moved_to.display())]
+    /// The file's contents make no sense. Nothing else is affected.
+    #[error("the file is damaged{}", .moved_to.as_ref().map(|to| format!(" and was moved to {}", to.display())).unwrap_or_default())]
     Corrupt {
-        /// Where the damaged file lies now.
-        moved_to: PathBuf,
+        /// Where a damaged session file lies now; the catalog is never moved.
+        moved_to: Option<PathBuf>,
     },
     /// The file was written by a newer Greenroom.
     #[error("the file has schema version {found}, this program knows up to {known}")]
@@ -30,7 +31,7 @@ pub enum StorageFailure {
     Io {
         /// Short present-tense verb phrase, such as "open session file".
         action: &'static str,
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Arc<dyn std::error::Error + Send + Sync>,
     },
 }
 
@@ -42,7 +43,7 @@ impl StorageFailure {
             std::io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,
             _ => Self::Io {
                 action,
-                source: Box::new(source),
+                source: Arc::new(source),
             },
         }
     }
@@ -66,7 +67,7 @@ impl StorageFailure {
                     .with_hint("Make the disk that holds the data directory writable (see the kernel log for why it is not).")
             }
             Self::Corrupt { .. } => {
-                Problem::permanent("session_corrupt", "The stored data is damaged and was moved aside.")
+                Problem::permanent("session_corrupt", "The stored data is damaged and cannot be used.")
                     .with_hint("Restore it from a backup; the server's log names the damaged file. Other sessions are not affected.")
             }
             Self::TooNew { .. } => Problem::permanent(

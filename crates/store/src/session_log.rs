@@ -26,8 +26,8 @@ pub const MAX_READ_EVENTS: u32 = 10_000;
 /// A page is cut behind the event that reaches this many bytes of JSON, so that a hostile session cannot fill memory.
 pub const MAX_READ_BYTES: usize = 8 * 1024 * 1024;
 
-/// How many of a session's last appends are remembered for idempotency. Older repetitions are a conflict.
-pub const REMEMBERED_APPENDS: u64 = 1024;
+/// An append is remembered for idempotency until the session has grown by this many events. Later repetitions are a conflict.
+pub const REMEMBERED_EVENTS: u64 = 1024;
 
 /// The right to write to a session, until it runs out or another node takes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub trait SessionStore: Send + Sync {
     async fn release(&self, session: &SessionId, epoch: u64) -> Result<(), StoreError>;
 
     /// Stores the batch behind event `expected_seq` (0: the session is empty) and returns the number of the last event
-    /// then. The same batch at the same `expected_seq` again (one of the last [`REMEMBERED_APPENDS`]) returns what it
+    /// then. The same batch at the same `expected_seq` again (see [`REMEMBERED_EVENTS`]) returns what it
     /// returned first and writes nothing; this also holds for a batch without events, so two of those that are meant to
     /// be two must differ (`at_ms` counts).
     async fn append(
@@ -170,6 +170,34 @@ pub enum ReadError {
     #[error("read session")]
     Io(#[from] StorageFailure),
 }
+
+/// What stops a call before it begins, whichever it is.
+#[derive(Debug, Clone)]
+pub(crate) enum LogFault {
+    Unknown,
+    Storage(StorageFailure),
+}
+
+impl From<StorageFailure> for LogFault {
+    fn from(failure: StorageFailure) -> Self {
+        Self::Storage(failure)
+    }
+}
+
+macro_rules! from_log_fault {
+    ($($error:ident),+) => {
+        $(impl From<LogFault> for $error {
+            fn from(fault: LogFault) -> Self {
+                match fault {
+                    LogFault::Unknown => Self::Unknown,
+                    LogFault::Storage(failure) => failure.into(),
+                }
+            }
+        })+
+    };
+}
+
+from_log_fault!(StoreError, AcquireError, LeaseError, AppendError, ReadError);
 
 impl From<StorageFailure> for AppendError {
     fn from(failure: StorageFailure) -> Self {

@@ -1,7 +1,6 @@
 //! People: who may use this server, and what their commits are signed with.
 
-use super::{Catalog, CatalogError};
-use crate::database::FailureExt;
+use super::{Catalog, CatalogError, During};
 use greenroom_protocol::client::person::{Person, UpdateMe};
 use greenroom_protocol::id::PersonId;
 use rusqlite::{Connection, OptionalExtension, Row, params};

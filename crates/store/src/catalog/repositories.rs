@@ -1,8 +1,7 @@
 //! What the server knows of repositories beyond what the forge keeps.
 
 use super::sessions::id_at;
-use super::{Catalog, CatalogError};
-use crate::database::FailureExt;
+use super::{Catalog, CatalogError, During};
 use greenroom_protocol::id::PersonId;
 use rusqlite::{ErrorCode, OptionalExtension, Row, params};
 

@@ -1,7 +1,6 @@
 //! Secrets at rest: encrypted in the catalog with a key that lies in a file of its own. Values appear in no error and no log.
 
-use super::{Catalog, CatalogError};
-use crate::database::FailureExt;
+use super::{Catalog, CatalogError, During};
 use crate::failure::StorageFailure;
 use greenroom_stdx::secret::Secret;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -107,10 +106,7 @@ impl SecretBox {
                 Aad::from(name.as_bytes()),
                 &mut sealed,
             )
-            .map_err(|_| StorageFailure::Io {
-                action: "encrypt secret",
-                source: "the value is too long".into(),
-            })?;
+            .map_err(|_| StorageFailure::io("encrypt secret", ErrorKind::InvalidInput.into()))?;
         sealed.splice(..0, nonce);
         Ok(sealed)
     }
@@ -128,7 +124,7 @@ impl SecretBox {
     }
 }
 
-fn read_key(mut file: std::fs::File) -> Result<Vec<u8>, CatalogError> {
+fn read_key(file: std::fs::File) -> Result<Vec<u8>, CatalogError> {
     let mode = file
         .metadata()
         .map_err(|error| StorageFailure::io("inspect key file", error))?
@@ -140,8 +136,7 @@ fn read_key(mut file: std::fs::File) -> Result<Vec<u8>, CatalogError> {
         });
     }
     let mut bytes = Vec::with_capacity(33);
-    file.by_ref()
-        .take(33)
+    file.take(33)
         .read_to_end(&mut bytes)
         .map_err(|error| StorageFailure::io("read key file", error))?;
     Ok(bytes)

@@ -1,8 +1,7 @@
 //! Rows of the sessions list, receipts of creation, and which sandbox belongs to which session. A session's own file is the
 //! truth about it; a row here is what lists show.
 
-use super::{Catalog, CatalogError};
-use crate::database::FailureExt;
+use super::{Catalog, CatalogError, During};
 use greenroom_protocol::client::session::{Session, SessionList, SessionState};
 use greenroom_protocol::id::{PersonId, SandboxId, SessionId};
 use rusqlite::types::Type;

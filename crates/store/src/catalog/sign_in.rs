@@ -3,8 +3,7 @@
 
 use super::people::{find_person, person_of};
 use super::sessions::id_at;
-use super::{Catalog, CatalogError};
-use crate::database::FailureExt;
+use super::{Catalog, CatalogError, During};
 use greenroom_protocol::client::person::{CreatedToken, Person};
 use greenroom_protocol::id::{PersonId, TokenId};
 use greenroom_stdx::secret::Secret;
@@ -46,7 +45,7 @@ impl Catalog {
                     params![stored.id.as_str(), hash(&stored.secret), person.as_str(), stored.label, now_ms],
                 )
                 .during("insert token")?;
-                Ok(())
+                Ok::<_, CatalogError>(())
             })
             .await?;
         Ok(token)
@@ -225,7 +224,7 @@ impl Catalog {
                     params![hash, person.as_str(), now_ms.saturating_add(valid_for_ms)],
                 )
                 .during("insert expiring secret")?;
-                Ok(())
+                Ok::<_, CatalogError>(())
             })
             .await?;
         Ok(secret)
