@@ -6,6 +6,10 @@ use crate::failure::{FailureKind, ModelFailure};
 use crate::{anthropic, chat, responses, sse};
 use serde_json::Value;
 
+/// Chat completions carry no image in a tool result: each follows in a user message behind a text that opens with this,
+/// then the call's id and `]`.
+pub const TOOL_IMAGE_NOTE: &str = "[image from the result of tool call ";
+
 /// The body of a streaming request.
 pub fn encode(format: WireFormat, request: &ModelRequest) -> Value {
     match format {

@@ -3,10 +3,8 @@
 
 use crate::conversation::{Block, Message, ModelRequest, Role, ToolCall, WireFormat};
 use crate::openai;
+use crate::wire::TOOL_IMAGE_NOTE;
 use serde_json::{Map, Value, json};
-
-/// Opens the text before an image that belongs to a tool result; the call's id and `]` follow.
-pub(crate) const IMAGE_NOTE: &str = "[image from the result of tool call ";
 
 pub(crate) fn encode(request: &ModelRequest) -> Value {
     let is_hosted = openai::is_hosted_model(&request.model);
@@ -81,7 +79,7 @@ fn user(blocks: &[Block], encoded: &mut Vec<Value>) {
                 let text = openai::result_text(content, *is_error);
                 encoded.push(json!({"role": "tool", "tool_call_id": call_id, "content": text}));
                 for (media_type, data) in openai::result_images(content) {
-                    parts.push(json!({"type": "text", "text": format!("{IMAGE_NOTE}{call_id}]")}));
+                    parts.push(json!({"type": "text", "text": format!("{TOOL_IMAGE_NOTE}{call_id}]")}));
                     parts.push(image(media_type, data));
                 }
             }

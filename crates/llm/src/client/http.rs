@@ -59,8 +59,8 @@ impl HttpClient {
         on_retry: &RetryObserver,
     ) -> Result<ModelStream, ModelFailure> {
         let body = Bytes::from(wire::encode(self.endpoint.format, request).to_string());
-        let begun = with_retries(&self.options, on_retry, async || {
-            self.attempt(body.clone(), &request.model).await
+        let begun = with_retries(&self.options, on_retry, || {
+            self.attempt(body.clone(), &request.model)
         });
         let (response, first, key) = begun.await?;
         let (tx, rx) = mpsc::channel(STREAM_CAPACITY);

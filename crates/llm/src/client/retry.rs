@@ -9,11 +9,16 @@ use http::HeaderMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// Runs `attempt` until it succeeds, fails for good, or `max_attempts` are used up.
-pub(crate) async fn with_retries<T>(
+///
+/// Not an `AsyncFnMut`: its futures cannot be said to be `Send`, and callers run on a multi-threaded runtime.
+pub(crate) async fn with_retries<T, Attempt>(
     options: &Options,
     on_retry: &RetryObserver,
-    mut attempt: impl AsyncFnMut() -> Result<T, ModelFailure>,
-) -> Result<T, ModelFailure> {
+    mut attempt: impl FnMut() -> Attempt,
+) -> Result<T, ModelFailure>
+where
+    Attempt: Future<Output = Result<T, ModelFailure>> + Send,
+{
     let mut number = 1;
     loop {
         let failure = match attempt().await {

@@ -74,16 +74,16 @@ impl Player {
         request: &ModelRequest,
         on_retry: &RetryObserver,
     ) -> Result<ModelStream, ModelFailure> {
-        let answer = with_retries(&self.options, on_retry, async || {
-            let answer = self.answer(request)?;
-            match answer.fault {
+        let answer = with_retries(&self.options, on_retry, || {
+            let begun = self.answer(request).and_then(|answer| match answer.fault {
                 Some(Fault::Status(status)) => {
                     let mut failure = refusal::from_status(status, "played by the script", &request.model);
                     failure.retry_after = answer.retry_after;
                     Err(failure)
                 }
                 _ => Ok(answer),
-            }
+            });
+            std::future::ready(begun)
         });
         let answer = answer.await?;
         let (tx, rx) = mpsc::channel(STREAM_CAPACITY);
