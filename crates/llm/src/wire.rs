@@ -95,3 +95,93 @@ pub(crate) fn malformed(what: &str) -> ModelFailure {
         format!("the model's answer is malformed: {what}"),
     )
 }
+
+/// What the tables of the three decoders share.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::Decoder;
+    use crate::conversation::{Block, StreamEvent, WireFormat};
+    use crate::failure::{FailureKind, ModelFailure};
+    use crate::sse;
+
+    fn decode(format: WireFormat, chunks: &[&[u8]]) -> Result<Vec<StreamEvent>, ModelFailure> {
+        let mut frames = sse::Decoder::default();
+        let mut decoder = Decoder::new(format);
+        let mut events = Vec::new();
+        for chunk in chunks {
+            for frame in frames.push(chunk).unwrap() {
+                events.extend(decoder.push(&frame)?);
+            }
+        }
+        decoder.finish()?;
+        Ok(events)
+    }
+
+    /// Decodes a whole stream, cut at every byte, and checks what holds for every answer.
+    pub(crate) fn check(format: WireFormat, stream: &str) -> Vec<StreamEvent> {
+        let bytes = stream.as_bytes();
+        let events = decode(format, &[bytes]).unwrap();
+        for split in 0..bytes.len() {
+            let (left, right) = bytes.split_at(split);
+            assert_eq!(decode(format, &[left, right]).unwrap(), events, "split at {split}");
+        }
+        check_shape(&events);
+        // Whatever is cut off before the terminal event's blank line is noticed.
+        let terminal = stream.trim_end().rfind("\n\n").unwrap_or(0);
+        for end in 0..=terminal {
+            let failure = decode(format, &[&bytes[..end]]).expect_err("a cut stream");
+            assert_eq!(failure.kind, FailureKind::Truncated, "cut at {end}");
+        }
+        events
+    }
+
+    pub(crate) fn check_fails(format: WireFormat, stream: &str, expected: FailureKind) {
+        let failure = decode(format, &[stream.as_bytes()]).expect_err(stream);
+        assert_eq!(failure.kind, expected, "{stream}");
+    }
+
+    /// The completed blocks, by index.
+    pub(crate) fn blocks(events: &[StreamEvent]) -> Vec<Block> {
+        let mut blocks: Vec<(usize, Block)> = events
+            .iter()
+            .filter_map(|event| match event {
+                StreamEvent::BlockCompleted { index, block } => Some((*index, block.clone())),
+                _ => None,
+            })
+            .collect();
+        blocks.sort_by_key(|(index, _)| *index);
+        blocks.into_iter().map(|(_, block)| block).collect()
+    }
+
+    /// Indexes count up from 0, each block starts, grows and completes in this order, deltas add up to it, and
+    /// `Finished` is last.
+    fn check_shape(events: &[StreamEvent]) {
+        let mut texts: Vec<(String, bool)> = Vec::new();
+        for (position, event) in events.iter().enumerate() {
+            match event {
+                StreamEvent::BlockStarted { index, .. } => {
+                    assert_eq!(*index, texts.len());
+                    texts.push((String::new(), false));
+                }
+                StreamEvent::TextDelta { index, text }
+                | StreamEvent::ReasoningDelta { index, text }
+                | StreamEvent::ArgumentsDelta { index, json: text } => {
+                    assert!(!texts[*index].1, "a delta behind the end of block {index}");
+                    texts[*index].0.push_str(text);
+                }
+                StreamEvent::BlockCompleted { index, block } => {
+                    assert!(!std::mem::replace(&mut texts[*index].1, true), "block {index} completes twice");
+                    match block {
+                        Block::Text { text } | Block::Reasoning { text, .. } => assert_eq!(*text, texts[*index].0),
+                        Block::ToolCall(call) => assert_eq!(call.arguments_json, texts[*index].0),
+                        Block::Unknown { .. } => {}
+                        Block::Image { .. } | Block::ToolResult { .. } => panic!("models do not say {block:?}"),
+                    }
+                }
+                StreamEvent::Finished { .. } => assert_eq!(position + 1, events.len()),
+            }
+        }
+        assert!(matches!(events.last(), Some(StreamEvent::Finished { .. })));
+        assert!(texts.iter().all(|(_, is_complete)| *is_complete), "every block completes");
+    }
+}
