@@ -70,8 +70,9 @@ impl CatalogError {
     /// `cursor_invalid`, `secret_unreadable`, `key_file_invalid`, `catalog_corrupt` and those of [`StorageFailure::problem`].
     pub fn problem(&self) -> Problem {
         match self {
-            Self::PersonUnknown => Problem::permanent("person_unknown", "There is no such person.")
-                .with_hint("Sign in again."),
+            Self::PersonUnknown => {
+                Problem::permanent("person_unknown", "There is no such person.").with_hint("Sign in again.")
+            }
             Self::RepositoryExists => {
                 Problem::permanent("repository_exists", "A repository of this name exists.")
                     .with_hint("Choose another name.")
@@ -94,8 +95,9 @@ impl CatalogError {
             )
             .with_hint("Restore it from a backup; without it stored secrets must be set again."),
             Self::Io(StorageFailure::Corrupt { .. }) => {
-                Problem::permanent("catalog_corrupt", "The catalog is damaged.")
-                    .with_hint("Stop the server and restore catalog.db from a backup; sessions are not affected.")
+                Problem::permanent("catalog_corrupt", "The catalog is damaged.").with_hint(
+                    "Stop the server and restore catalog.db from a backup; sessions are not affected.",
+                )
             }
             Self::Io(failure) => failure.problem(),
         }

@@ -42,10 +42,7 @@ pub enum DataDirError {
     },
     /// It cannot be made, or files in it cannot be.
     #[error("data directory {} is not writable", .path.display())]
-    NotWritable {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    NotWritable { path: PathBuf, source: std::io::Error },
     /// Something that is not a directory has this path.
     #[error("{} is not a directory", .path.display())]
     NotADirectory { path: PathBuf },
@@ -76,14 +73,22 @@ impl DataDirError {
             )),
             Self::InUse { path, by: None } => Problem::permanent(
                 "data_dir_in_use",
-                format!("The data directory {} is in use by another process.", path.display()),
+                format!(
+                    "The data directory {} is in use by another process.",
+                    path.display()
+                ),
             )
             .with_hint("Stop the other server, or choose another directory with --data-dir."),
             Self::NotWritable { path, source } => Problem::permanent(
                 "data_dir_not_writable",
-                format!("The data directory {} cannot be written: {source}.", path.display()),
+                format!(
+                    "The data directory {} cannot be written: {source}.",
+                    path.display()
+                ),
             )
-            .with_hint("Give it to the user the server runs as, or choose another directory with --data-dir."),
+            .with_hint(
+                "Give it to the user the server runs as, or choose another directory with --data-dir.",
+            ),
             Self::NotADirectory { path } => Problem::permanent(
                 "data_dir_not_a_directory",
                 format!("{} exists and is not a directory.", path.display()),
@@ -113,7 +118,9 @@ impl DataDir {
             source,
         };
         if path.exists() && !path.is_dir() {
-            return Err(DataDirError::NotADirectory { path: path.to_owned() });
+            return Err(DataDirError::NotADirectory {
+                path: path.to_owned(),
+            });
         }
         DirBuilder::new()
             .recursive(true)

@@ -3,6 +3,7 @@
 
 use crate::failure::StorageFailure;
 use rusqlite::{Connection, Error, ErrorCode, OpenFlags, ffi};
+use rustix::fs::StatVfsMountFlags;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -71,8 +72,18 @@ pub(crate) fn open(path: &Path, schema: &Schema, missing: Missing) -> Result<Con
     if missing == Missing::Create {
         flags |= OpenFlags::SQLITE_OPEN_CREATE;
     }
-    let mut db = Connection::open_with_flags(path, flags).map_err(|e| failure_of("open database", e))?;
-    configure(&db).map_err(|e| failure_of("configure database", e))?;
+    let opened = Connection::open_with_flags(path, flags).and_then(|db| configure(&db).map(|()| db));
+    let mut db = opened.map_err(|error| {
+        // SQLite only says that it cannot open the write-ahead log's files; the file system knows why.
+        let is_unclear = error.sqlite_error_code() == Some(ErrorCode::CannotOpen);
+        match rustix::fs::statvfs(path) {
+            Ok(disk) if is_unclear && disk.f_flag.contains(StatVfsMountFlags::RDONLY) => {
+                StorageFailure::ReadOnly
+            }
+            Ok(disk) if is_unclear && disk.f_bavail == 0 => StorageFailure::Full,
+            _ => failure_of("open database", error),
+        }
+    })?;
     migrate(&mut db, schema, missing)?;
     Ok(db)
 }
@@ -132,7 +143,11 @@ fn migrate(db: &mut Connection, schema: &Schema, missing: Missing) -> Result<(),
             let tx = db.transaction()?;
             tx.execute_batch(migration)?;
             tx.pragma_update(None, "application_id", schema.application_id)?;
-            tx.pragma_update(None, "user_version", i64::try_from(version + 1).unwrap_or(i64::MAX))?;
+            tx.pragma_update(
+                None,
+                "user_version",
+                i64::try_from(version + 1).unwrap_or(i64::MAX),
+            )?;
             tx.commit()
         };
         apply().map_err(|e| failure_of("migrate database", e))?;
@@ -182,7 +197,9 @@ impl Database {
             }
         })?;
         let reader_connection = opened.await.unwrap_or(Err(StorageFailure::Closed))?;
-        let read_thread = spawn("catalog-reader", move || read_loop(&reader_connection, reader_jobs))?;
+        let read_thread = spawn("catalog-reader", move || {
+            read_loop(&reader_connection, reader_jobs)
+        })?;
         Ok(Self {
             writer: Some(writer),
             reader: Some(reader),
@@ -317,8 +334,7 @@ fn write_loop(db: &Connection, mut jobs: mpsc::Receiver<Job>) {
         {
             group.push(next);
         }
-        let (announcements, committed) =
-            in_transaction(db, group, |job, state| job(state.map(|()| db)));
+        let (announcements, committed) = in_transaction(db, group, |job, state| job(state.map(|()| db)));
         for announce in announcements {
             announce(committed.clone());
         }

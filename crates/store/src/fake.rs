@@ -205,8 +205,14 @@ impl SessionStore for MemorySessionStore {
         // Works on a copy so that a refused batch leaves no trace.
         let mut changed = stored.clone();
         let last_seq = changed.append(expected_seq, batch)?;
-        changed.appends.entry(expected_seq).or_default().insert(digest, last_seq);
-        changed.appends = changed.appends.split_off(&last_seq.saturating_sub(REMEMBERED_EVENTS));
+        changed
+            .appends
+            .entry(expected_seq)
+            .or_default()
+            .insert(digest, last_seq);
+        changed.appends = changed
+            .appends
+            .split_off(&last_seq.saturating_sub(REMEMBERED_EVENTS));
         *stored = changed;
         Ok(last_seq)
     }

@@ -8,9 +8,7 @@
 
 mod batch;
 
-pub use batch::{
-    Batch, Intent, IntentAttempt, IntentResult, JournalRow, NewIntent, NewReceipt, Receipt,
-};
+pub use batch::{Batch, Intent, IntentAttempt, IntentResult, JournalRow, NewIntent, NewReceipt, Receipt};
 
 use crate::failure::StorageFailure;
 use async_trait::async_trait;
@@ -236,8 +234,11 @@ impl AcquireError {
             Self::Unknown => session_unknown(),
             Self::Held { remaining_ms, .. } => Problem {
                 retry_after_ms: Some(*remaining_ms),
-                ..Problem::transient("session_held", "Another server process is working on this session.")
-                    .with_hint("Try again when its lease has run out, or stop the other process.")
+                ..Problem::transient(
+                    "session_held",
+                    "Another server process is working on this session.",
+                )
+                .with_hint("Try again when its lease has run out, or stop the other process.")
             },
             Self::Io(failure) => failure.problem(),
         }
@@ -272,10 +273,11 @@ impl AppendError {
                 "The same effect was already asked for with other contents, so nothing was done.",
             )
             .with_hint("Look at the session to see what was done first."),
-            Self::IntentUnknown { .. } => {
-                Problem::permanent("effect_unknown", "The effect this result belongs to does not exist.")
-                    .with_hint("This is a defect of the server; please report it.")
-            }
+            Self::IntentUnknown { .. } => Problem::permanent(
+                "effect_unknown",
+                "The effect this result belongs to does not exist.",
+            )
+            .with_hint("This is a defect of the server; please report it."),
             Self::ReceiptExists { .. } => {
                 Problem::permanent("command_repeated", "This command was already accepted.")
                     .with_hint("Use a new idempotency key for a new command.")

@@ -118,7 +118,8 @@ impl SessionStore for SqliteSessionStore {
     }
 
     async fn release(&self, session: &SessionId, epoch: u64) -> Result<(), StoreError> {
-        self.write_with(session, move |file| Ok(file.release(epoch)?)).await
+        self.write_with(session, move |file| Ok(file.release(epoch)?))
+            .await
     }
 
     async fn append(
@@ -133,7 +134,8 @@ impl SessionStore for SqliteSessionStore {
     }
 
     async fn read(&self, session: &SessionId, after_seq: u64, limit: u32) -> Result<Vec<Event>, ReadError> {
-        self.read_with(session, move |file| file.read(after_seq, limit)).await
+        self.read_with(session, move |file| file.read(after_seq, limit))
+            .await
     }
 
     async fn last_seq(&self, session: &SessionId) -> Result<u64, ReadError> {
@@ -151,7 +153,8 @@ impl SessionStore for SqliteSessionStore {
         key: &str,
     ) -> Result<Option<Receipt>, ReadError> {
         let (person, key) = (person.clone(), key.to_owned());
-        self.read_with(session, move |file| file.receipt(&person, &key)).await
+        self.read_with(session, move |file| file.receipt(&person, &key))
+            .await
     }
 
     async fn outbox_pending(&self, session: &SessionId) -> Result<Vec<Intent>, ReadError> {

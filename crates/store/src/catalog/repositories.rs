@@ -62,9 +62,11 @@ impl Catalog {
     pub async fn repositories(&self) -> Result<Vec<RepositoryRow>, CatalogError> {
         self.database
             .read(|db| {
-                db.prepare_cached("SELECT name, source, created_at_ms, created_by FROM repositories ORDER BY name")
-                    .and_then(|mut query| query.query_map([], row_of)?.collect())
-                    .during("list repositories")
+                db.prepare_cached(
+                    "SELECT name, source, created_at_ms, created_by FROM repositories ORDER BY name",
+                )
+                .and_then(|mut query| query.query_map([], row_of)?.collect())
+                .during("list repositories")
             })
             .await
     }

@@ -35,12 +35,16 @@ impl Catalog {
         let sealed: Option<Vec<u8>> = self
             .database
             .read(move |db| {
-                db.query_row("SELECT sealed FROM secrets WHERE name = ?1", [wanted], |row| row.get(0))
-                    .optional()
-                    .during("read secret")
+                db.query_row("SELECT sealed FROM secrets WHERE name = ?1", [wanted], |row| {
+                    row.get(0)
+                })
+                .optional()
+                .during("read secret")
             })
             .await?;
-        sealed.map(|sealed| self.secret_box.open_sealed(name, sealed)).transpose()
+        sealed
+            .map(|sealed| self.secret_box.open_sealed(name, sealed))
+            .transpose()
     }
 
     /// Names of all secrets, sorted.
@@ -112,7 +116,9 @@ impl SecretBox {
     }
 
     fn open_sealed(&self, name: &str, mut sealed: Vec<u8>) -> Result<Secret, CatalogError> {
-        let unreadable = || CatalogError::SecretUnreadable { name: name.to_owned() };
+        let unreadable = || CatalogError::SecretUnreadable {
+            name: name.to_owned(),
+        };
         let (nonce, rest) = sealed.split_at_mut_checked(NONCE_LEN).ok_or_else(unreadable)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| unreadable())?;
         let plain = self

@@ -108,9 +108,11 @@ impl Catalog {
     pub async fn unfinished_sessions(&self) -> Result<Vec<SessionId>, CatalogError> {
         self.database
             .read(|db| {
-                db.prepare_cached("SELECT id FROM sessions WHERE state IN ('running', 'stopping') ORDER BY id")
-                    .and_then(|mut query| query.query_map([], |row| id_at(row, 0))?.collect())
-                    .during("list unfinished sessions")
+                db.prepare_cached(
+                    "SELECT id FROM sessions WHERE state IN ('running', 'stopping') ORDER BY id",
+                )
+                .and_then(|mut query| query.query_map([], |row| id_at(row, 0))?.collect())
+                .during("list unfinished sessions")
             })
             .await
     }
@@ -265,11 +267,16 @@ mod tests {
     #[test]
     fn only_our_own_cursors_are_taken() {
         let id = "ses_00000000000000000000000001";
-        assert_eq!(
-            super::parse_cursor(&format!("5.{id}")),
-            Some((5, id.to_owned()))
-        );
-        for cursor in ["", ".", "5", "5.", "5.ses_x", "x.ses_00000000000000000000000001", "5.' OR 1"] {
+        assert_eq!(super::parse_cursor(&format!("5.{id}")), Some((5, id.to_owned())));
+        for cursor in [
+            "",
+            ".",
+            "5",
+            "5.",
+            "5.ses_x",
+            "x.ses_00000000000000000000000001",
+            "5.' OR 1",
+        ] {
             assert_eq!(super::parse_cursor(cursor), None, "{cursor:?}");
         }
     }

@@ -79,7 +79,9 @@ impl Catalog {
         self.database
             .read(move |db| {
                 let mut query = db
-                    .prepare_cached("SELECT id, label, created_at_ms FROM api_tokens WHERE person_id = ?1 ORDER BY id")
+                    .prepare_cached(
+                        "SELECT id, label, created_at_ms FROM api_tokens WHERE person_id = ?1 ORDER BY id",
+                    )
                     .during("list tokens")?;
                 query
                     .query_map([person.as_str()], |row| {
@@ -232,7 +234,9 @@ impl Catalog {
 }
 
 fn require_person(db: &Connection, person: &PersonId) -> Result<(), CatalogError> {
-    find_person(db, person)?.map(|_| ()).ok_or(CatalogError::PersonUnknown)
+    find_person(db, person)?
+        .map(|_| ())
+        .ok_or(CatalogError::PersonUnknown)
 }
 
 fn hash(secret: &str) -> Vec<u8> {

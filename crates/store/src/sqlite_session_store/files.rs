@@ -118,7 +118,10 @@ impl SessionFiles {
         let moved_to = dir.join(format!("{DAMAGED}{}", since.as_millis()));
         // The log first: a database without its log would look whole and have lost events.
         for suffix in ["-wal", "-shm", ""] {
-            let (from, to) = (with_suffix(&dir.join(FILE), suffix), with_suffix(&moved_to, suffix));
+            let (from, to) = (
+                with_suffix(&dir.join(FILE), suffix),
+                with_suffix(&moved_to, suffix),
+            );
             if let Err(error) = fs::rename(&from, &to)
                 && error.kind() != ErrorKind::NotFound
             {
@@ -146,7 +149,9 @@ impl SessionFiles {
             other => other.map_err(failed)?,
         }
         for parent in dir.ancestors().skip(1).take(1) {
-            File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed)?;
+            File::open(parent)
+                .and_then(|parent| parent.sync_all())
+                .map_err(failed)?;
         }
         Ok(())
     }

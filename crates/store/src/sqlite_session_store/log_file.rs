@@ -46,7 +46,10 @@ impl LogFile {
 
     /// Closes without moving the write-ahead log into the file, which would spoil what can still be saved.
     pub fn close_untouched(self) {
-        if let Err(error) = self.db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true) {
+        if let Err(error) = self
+            .db
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        {
             tracing::warn!(%error, "damaged session file is closed with a checkpoint");
         }
     }
@@ -112,7 +115,10 @@ impl LogFile {
     }
 
     fn check(&self, pragma: &str) -> Result<(), StorageFailure> {
-        let verdict: String = self.during("check session file", self.db.query_row(pragma, [], |row| row.get(0)))?;
+        let verdict: String = self.during(
+            "check session file",
+            self.db.query_row(pragma, [], |row| row.get(0)),
+        )?;
         if verdict == "ok" {
             Ok(())
         } else {
@@ -215,7 +221,10 @@ impl LogFile {
             Ok(())
         };
         self.during("read events", { collect }())?;
-        if (after_seq + 1..).zip(&events).any(|(seq, event)| seq != event.seq) {
+        if (after_seq + 1..)
+            .zip(&events)
+            .any(|(seq, event)| seq != event.seq)
+        {
             return Err(self.damaged("events are missing"));
         }
         Ok(events)

@@ -247,7 +247,9 @@ fn encode(batch: &Batch) -> Result<Encoded, StorageFailure> {
     })
 }
 
-fn encode_all<'a, T: Serialize + 'a>(values: impl Iterator<Item = &'a T>) -> Result<Vec<String>, StorageFailure> {
+fn encode_all<'a, T: Serialize + 'a>(
+    values: impl Iterator<Item = &'a T>,
+) -> Result<Vec<String>, StorageFailure> {
     values
         .map(serde_json::to_string)
         .collect::<Result<_, _>>()
