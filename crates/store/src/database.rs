@@ -357,3 +357,105 @@ pub(crate) fn spawn(
         .spawn(body)
         .map_err(|error| StorageFailure::io("start database thread", error))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: &str = "CREATE TABLE notes (text TEXT NOT NULL) STRICT;";
+    const SECOND: &str = "ALTER TABLE notes ADD COLUMN at_ms INTEGER NOT NULL DEFAULT 7;";
+    const BROKEN: &str = "CREATE TABLE half (x INTEGER) STRICT; CREATE TABLE notes (x INTEGER) STRICT;";
+
+    fn schema(migrations: &'static [&'static str]) -> Schema {
+        Schema {
+            application_id: 1,
+            migrations,
+        }
+    }
+
+    #[test]
+    fn older_files_are_brought_up_to_date_with_their_contents() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.db");
+        let old = open(&path, &schema(&[FIRST]), Missing::Create).unwrap();
+        old.execute("INSERT INTO notes (text) VALUES ('kept')", [])
+            .unwrap();
+        drop(old);
+        for _ in 0..2 {
+            let new = open(&path, &schema(&[FIRST, SECOND]), Missing::Refuse).unwrap();
+            let row: (String, i64) = new
+                .query_row("SELECT text, at_ms FROM notes", [], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })
+                .unwrap();
+            assert_eq!(row, ("kept".to_owned(), 7));
+        }
+        assert!(matches!(
+            open(&path, &schema(&[FIRST]), Missing::Refuse),
+            Err(StorageFailure::TooNew { found: 2, known: 1 })
+        ));
+    }
+
+    #[test]
+    fn a_migration_that_fails_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.db");
+        drop(open(&path, &schema(&[FIRST]), Missing::Create).unwrap());
+        assert!(open(&path, &schema(&[FIRST, BROKEN]), Missing::Refuse).is_err());
+        let file = open(&path, &schema(&[FIRST]), Missing::Refuse).unwrap();
+        let tables: i64 = file
+            .query_row(
+                "SELECT count(*) FROM sqlite_schema WHERE name = 'half'",
+                [],
+                |row| row.get(0),
+            )
+            .unwrap();
+        assert_eq!(tables, 0);
+    }
+
+    #[test]
+    fn commits_wait_for_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = open(&dir.path().join("a.db"), &schema(&[FIRST]), Missing::Create).unwrap();
+        for (pragma, expected) in [
+            ("journal_mode", "wal"),
+            ("synchronous", "2"),
+            ("cache_size", "-256"),
+        ] {
+            let value: rusqlite::types::Value = file
+                .query_row(&format!("PRAGMA {pragma}"), [], |row| row.get(0))
+                .unwrap();
+            let value = match value {
+                rusqlite::types::Value::Integer(number) => number.to_string(),
+                rusqlite::types::Value::Text(text) => text,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(value, expected, "{pragma}");
+        }
+    }
+
+    #[test]
+    fn a_call_that_fails_does_not_undo_its_neighbours() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = open(&dir.path().join("a.db"), &schema(&[FIRST]), Missing::Create).unwrap();
+        let (_, committed) = in_transaction(&file, vec!["a", "bad", "b"], |text, state| {
+            state.unwrap();
+            let result = in_savepoint(&file, || {
+                file.execute("INSERT INTO notes (text) VALUES (?1)", [text])
+                    .unwrap();
+                if text == "bad" {
+                    Err(StorageFailure::Closed)
+                } else {
+                    Ok(())
+                }
+            });
+            assert_eq!(result.is_err(), text == "bad");
+            Box::new(|_| {})
+        });
+        committed.unwrap();
+        let texts: String = file
+            .query_row("SELECT group_concat(text) FROM notes", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(texts, "a,b");
+    }
+}
