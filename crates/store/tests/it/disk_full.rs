@@ -125,7 +125,7 @@ async fn read_only_disk_child() {
     let open = || SqliteSessionStore::open(disk.join("sessions"), StoreOptions::default());
     let remount = |how: &str| {
         let status = Command::new("mount")
-            .args(["-o", &format!("remount,{how},size=4m")])
+            .args(["-o", &format!("remount,bind,{how}")])
             .arg(&disk)
             .status()
             .unwrap();
