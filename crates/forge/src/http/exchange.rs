@@ -13,7 +13,6 @@ use futures_util::StreamExt as _;
 use greenroom_stdx::chain::Chain;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{ChildStdin, ChildStdout};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -48,9 +47,9 @@ pub(crate) struct Exchange {
     pub(crate) push: Option<Push>,
 }
 
-/// Why feeding stopped before git had everything.
+/// Why an exchange stopped before git had said everything.
 #[derive(Debug)]
-enum FeedError {
+enum ExchangeError {
     /// The client broke off or sent too much.
     Client(io::Error),
 }
@@ -86,12 +85,10 @@ impl Exchange {
             ..
         } = self;
         let (stdin, stdout, stderr) = running.pipes();
-        // Set when git has the whole push: from then on it is completed even if the client leaves.
-        let is_delivered = AtomicBool::new(false);
         let conversation = async {
             tokio::try_join!(
-                async { feed(stdin, input, &is_delivered).await },
-                async { speak(stdout, &tx, service, &is_delivered).await },
+                async { feed(stdin, input, &tx, service).await },
+                async { speak(stdout, &tx, service).await },
                 async { Ok(read_stderr(stderr).await) },
             )
         };
@@ -99,7 +96,7 @@ impl Exchange {
         let outcome = tokio::time::timeout(limit, conversation).await;
         let complaint = match outcome {
             Ok(Ok(((), (), stderr))) => stderr,
-            Ok(Err(FeedError::Client(error))) => {
+            Ok(Err(ExchangeError::Client(error))) => {
                 tracing::debug!(repository, service = service.command(), %error, "a git client broke off");
                 // `running` ends git when it goes; the error makes the client see a cut, not an end.
                 let _ = tx.try_send(Err(error));
@@ -132,7 +129,15 @@ impl Exchange {
 }
 
 /// Passes the input on. A git that stops reading early has a reason it tells the client, so the rest is drained.
-async fn feed(mut stdin: ChildStdin, input: Input, is_delivered: &AtomicBool) -> Result<(), FeedError> {
+///
+/// A push whose client breaks off is not killed: its input ends, git finds the pack cut, removes its quarantine (which
+/// it leaves behind on a signal) and moves no ref.
+async fn feed(
+    mut stdin: ChildStdin,
+    input: Input,
+    tx: &mpsc::Sender<io::Result<Bytes>>,
+    service: Service,
+) -> Result<(), ExchangeError> {
     let Input {
         first,
         mut rest,
@@ -141,19 +146,31 @@ async fn feed(mut stdin: ChildStdin, input: Input, is_delivered: &AtomicBool) ->
     let mut passed = 0_u64;
     let mut is_reading = stdin.write_all(&first).await.is_ok();
     while is_reading {
-        let Some(chunk) = rest.next().await else { break };
-        let chunk = chunk.map_err(FeedError::Client)?;
-        passed = passed.saturating_add(chunk.len() as u64);
-        // A little more than the largest pack, so that git itself says what is wrong with a larger one.
-        if passed > limit.saturating_add(CHUNK_BYTES as u64) {
-            let error = io::Error::new(io::ErrorKind::FileTooLarge, "the request is too large");
-            return Err(FeedError::Client(error));
+        let next = tokio::select! {
+            next = rest.next() => next,
+            () = tx.closed() => Some(Err(io::Error::from(io::ErrorKind::ConnectionAborted))),
+        };
+        let Some(chunk) = next else { break };
+        let chunk = chunk.and_then(|chunk| {
+            passed = passed.saturating_add(chunk.len() as u64);
+            // A little more than the largest pack, so that git itself says what is wrong with a larger one.
+            if passed <= limit.saturating_add(CHUNK_BYTES as u64) {
+                Ok(chunk)
+            } else {
+                Err(io::Error::new(
+                    io::ErrorKind::FileTooLarge,
+                    "the request is too large",
+                ))
+            }
+        });
+        match (chunk, service) {
+            (Ok(chunk), _) => is_reading = stdin.write_all(&chunk).await.is_ok(),
+            (Err(error), Service::ReceivePack) => {
+                tracing::debug!(%error, "a push was broken off");
+                return Ok(());
+            }
+            (Err(error), Service::UploadPack) => return Err(ExchangeError::Client(error)),
         }
-        is_reading = stdin.write_all(&chunk).await.is_ok();
-    }
-    if is_reading {
-        let _ = stdin.flush().await;
-        is_delivered.store(true, Ordering::Release);
     }
     drop(stdin);
     if !is_reading {
@@ -162,44 +179,29 @@ async fn feed(mut stdin: ChildStdin, input: Input, is_delivered: &AtomicBool) ->
     Ok(())
 }
 
-/// Passes output on until git has said everything, or the client no longer listens and it does not matter.
+/// Passes output on until git has said everything. A fetch ends when the client no longer listens, a push goes on.
 async fn speak(
     mut stdout: ChildStdout,
     tx: &mpsc::Sender<io::Result<Bytes>>,
     service: Service,
-    is_delivered: &AtomicBool,
-) -> Result<(), FeedError> {
-    let gone = || FeedError::Client(io::Error::from(io::ErrorKind::ConnectionAborted));
+) -> Result<(), ExchangeError> {
     let mut buffer = BytesMut::new();
-    let mut is_listening = true;
     loop {
         buffer.reserve(CHUNK_BYTES);
-        let read = if is_listening {
-            tokio::select! {
+        let read = match service {
+            Service::ReceivePack => stdout.read_buf(&mut buffer).await,
+            Service::UploadPack => tokio::select! {
                 read = stdout.read_buf(&mut buffer) => read,
-                () = tx.closed() => {
-                    is_listening = false;
-                    if service == Service::ReceivePack && is_delivered.load(Ordering::Acquire) {
-                        continue;
-                    }
-                    return Err(gone());
-                }
-            }
-        } else {
-            stdout.read_buf(&mut buffer).await
+                () = tx.closed() => Err(io::Error::from(io::ErrorKind::ConnectionAborted)),
+            },
         };
         match read {
             Ok(0) => return Ok(()),
             Ok(_) => {}
-            Err(error) => return Err(FeedError::Client(error)),
+            Err(error) => return Err(ExchangeError::Client(error)),
         }
-        let chunk = buffer.split().freeze();
-        if is_listening && tx.send(Ok(chunk)).await.is_err() {
-            is_listening = false;
-            if service != Service::ReceivePack || !is_delivered.load(Ordering::Acquire) {
-                return Err(gone());
-            }
-        }
+        // Nobody listens: the next turn of the loop decides whether that matters.
+        let _ = tx.send(Ok(buffer.split().freeze())).await;
     }
 }
 

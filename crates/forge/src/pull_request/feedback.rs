@@ -94,7 +94,8 @@ impl Forge {
             reason: "A comment's position is an existing line of a file in the head.",
         };
         // A line break would start a second request to `cat-file --batch`.
-        if position.line == 0 || position.path.is_empty() || position.path.contains(char::is_control) {
+        let is_plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(char::is_control);
+        if position.line == 0 || !position.path.split('/').all(is_plain) {
             return Err(REASON);
         }
         let contents = self

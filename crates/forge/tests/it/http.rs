@@ -286,7 +286,7 @@ async fn everything_but_the_three_routes_is_refused() {
         (&server, get("r.git/info/refs?service=git-upload-archive"), "403"),
         (&server, get("r.git/HEAD"), "403"),
         (&server, get("r.git/objects/info/packs"), "403"),
-        (&server, get("r.git/../r.git/config"), "404"),
+        (&server, get("r.git/../r.git/config"), "403"),
         (&server, get("none.git/info/refs?service=git-upload-pack"), "404"),
         (&server, get("r.git/git-upload-pack"), "405"),
         (&server, get("r.git/info/refs?service=git-receive-pack"), "200"),
@@ -361,7 +361,7 @@ async fn a_client_that_leaves_in_the_middle_of_a_push_leaves_nothing() {
         "0".repeat(40),
         "1".repeat(40)
     );
-    let list = format!("{:04x}{line}0000PACK", line.len() + 4);
+    let list = format!("{:04x}{line}0000PACK\0\0\0\u{2}\0\0\u{3}\0", line.len() + 4);
     let head = "POST /r.git/git-receive-pack HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-git-receive-pack-request\r\nContent-Length: 1000000\r\n\r\n";
     let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
     socket
@@ -392,4 +392,33 @@ async fn a_client_that_leaves_in_the_middle_of_a_push_leaves_nothing() {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     assert_eq!(bench.forge.branches("r").await.unwrap().len(), 1);
+}
+
+/// A policy that keeps history.
+struct NoForce;
+
+impl PushPolicy for NoForce {
+    fn decide(&self, update: &RefUpdate) -> greenroom_forge::Decision {
+        Member.decide(update)
+    }
+
+    fn allows_force(&self) -> bool {
+        false
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_can_forbid_force_and_then_nothing_of_the_push_is_done() {
+    for git_program in gits() {
+        let bench = Bench::with_git(git_program).await;
+        bench.sample().await;
+        let server = serve(&bench.forge, Some(Arc::new(NoForce))).await;
+        let tree = clone(&bench, &server, "one", &[]).await;
+        let first = tree.git(&["rev-parse", "HEAD"]);
+        tree.git(&["commit", "-q", "--amend", "-m", "rewritten"]);
+        let stderr = refused(&tree, &["push", "--force", "origin", "HEAD:main", "HEAD:new"]).await;
+        assert!(stderr.contains("non-fast-forward"), "{stderr}");
+        assert_eq!(bench.forge.branch_commit("r", "main").await.unwrap(), first);
+        assert_eq!(bench.forge.branches("r").await.unwrap().len(), 1, "none is done");
+    }
 }
