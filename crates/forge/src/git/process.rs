@@ -59,8 +59,7 @@ impl Drop for Running {
         let (Some(mut child), Some(group)) = (self.child.take(), self.group) else {
             return;
         };
-        // Not reaped yet, so the number still means this group. SIGTERM first: git then removes its lock files and
-        // the quarantine of a half-received pack.
+        // Not reaped yet, so the number still means this group. SIGTERM first: git then removes its lock files.
         let _ = kill_process_group(group, Signal::TERM);
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             let _ = kill_process_group(group, Signal::KILL);

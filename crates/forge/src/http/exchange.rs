@@ -13,12 +13,15 @@ use futures_util::StreamExt as _;
 use greenroom_stdx::chain::Chain;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{ChildStdin, ChildStdout};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 /// Pieces of output on their way to the client.
 const CHUNKS_AHEAD: usize = 8;
+/// How long a client that does not read is waited for before its answer is cut.
+const CUT_WAIT: Duration = Duration::from_secs(5);
 const CHUNK_BYTES: usize = 64 * 1024;
 
 /// What git is fed.
@@ -99,7 +102,7 @@ impl Exchange {
             Ok(Err(ExchangeError::Client(error))) => {
                 tracing::debug!(repository, service = service.command(), %error, "a git client broke off");
                 // `running` ends git when it goes; the error makes the client see a cut, not an end.
-                let _ = tx.try_send(Err(error));
+                cut(&tx, error).await;
                 return;
             }
             Err(_) => {
@@ -108,7 +111,7 @@ impl Exchange {
                     service = service.command(),
                     "a git exchange took too long"
                 );
-                let _ = tx.try_send(Err(io::Error::from(io::ErrorKind::TimedOut)));
+                cut(&tx, io::Error::from(io::ErrorKind::TimedOut)).await;
                 return;
             }
         };
@@ -126,6 +129,11 @@ impl Exchange {
         // Only now does the client see the end, so whoever asks after a push finds everything in order.
         drop(tx);
     }
+}
+
+/// Lets a client that still reads see that the answer is cut, not ended.
+async fn cut(tx: &mpsc::Sender<io::Result<Bytes>>, error: io::Error) {
+    let _ = tokio::time::timeout(CUT_WAIT, tx.send(Err(error))).await;
 }
 
 /// Passes the input on. A git that stops reading early has a reason it tells the client, so the rest is drained.

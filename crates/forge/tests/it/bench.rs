@@ -12,6 +12,7 @@ use greenroom_stdx::clock::Clock;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// 2023-11-14, so that commit times are easy to recognise.
 pub const NOW_MS: i64 = 1_700_000_000_000;
@@ -176,6 +177,8 @@ pub fn new_pull_request(head: &str) -> NewPullRequest {
 /// An HTTP server in front of a forge; ends when dropped.
 pub struct Server {
     pub url: String,
+    /// Requests whose body came packed.
+    pub gzipped: Arc<AtomicUsize>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -189,18 +192,23 @@ impl Drop for Server {
 struct Front {
     forge: Forge,
     access: GitAccess,
+    gzipped: Arc<AtomicUsize>,
 }
 
 pub async fn serve(forge: &Forge, policy: Option<Arc<dyn PushPolicy>>) -> Server {
     let access = policy.map_or(GitAccess::Read, GitAccess::Push);
     let forge = forge.clone();
-    let app = axum::Router::new()
-        .fallback(answer)
-        .with_state(Front { forge, access });
+    let gzipped = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&gzipped);
+    let app = axum::Router::new().fallback(answer).with_state(Front {
+        forge,
+        access,
+        gzipped: counted,
+    });
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-    Server { url, task }
+    Server { url, gzipped, task }
 }
 
 async fn answer(State(front): State<Front>, request: Request) -> Response {
@@ -210,6 +218,9 @@ async fn answer(State(front): State<Front>, request: Request) -> Response {
     let Some((name, suffix)) = path.split_once(".git/") else {
         return StatusCode::NOT_FOUND.into_response();
     };
+    if parts.headers.contains_key(header::CONTENT_ENCODING) {
+        front.gzipped.fetch_add(1, Ordering::Relaxed);
+    }
     let request = GitRequest {
         method: match parts.method {
             Method::GET => GitMethod::Get,

@@ -104,6 +104,7 @@ async fn every_method_merges_what_diverged() {
                 );
             }
             tree.git(&["fsck", "--strict", "--no-dangling"]);
+            bench.forge.maintain("r").await.unwrap();
             assert_eq!(
                 bench.forge.pull_request_commits("r", 1).await.unwrap().len(),
                 2,
