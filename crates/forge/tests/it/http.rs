@@ -72,7 +72,7 @@ async fn clone_fetch_and_push_with_every_git_and_protocol() {
             assert_eq!(other.git(&["rev-list", "--count", "HEAD"]), "9");
             git(&other, &["-c", version, "fetch", "-q", "origin"]).await;
             // A request long enough that git packs it with gzip.
-            for n in 0..44 {
+            for n in 0..60 {
                 source.commit("s", format!("{n}"), "local only");
             }
             let url = format!("{}/r.git", server.url);
