@@ -7,6 +7,7 @@ pub mod problem;
 pub mod prompt;
 pub mod pull_request;
 pub mod repository;
+pub mod secret;
 pub mod session;
 pub mod stream;
 

@@ -113,6 +113,7 @@ pub enum EventBody {
     #[serde(rename = "effect.failed")]
     EffectFailed { effect: String, problem: Problem },
     #[serde(untagged)]
+    #[cfg_attr(feature = "schema", schemars(skip))]
     Unknown(serde_json::Value),
 }
 
@@ -181,6 +182,7 @@ pub enum ItemBody {
     #[serde(rename = "notice")]
     Notice { problem: Problem },
     #[serde(untagged)]
+    #[cfg_attr(feature = "schema", schemars(skip))]
     Unknown(serde_json::Value),
 }
 

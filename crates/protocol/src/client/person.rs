@@ -69,3 +69,11 @@ pub struct Health {
     /// See [`crate::CLIENT_GENERATION`].
     pub generation: u32,
 }
+
+/// Answer to `POST /v1/sign-in-links`: opens this server signed in as the caller, once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct SignInLink {
+    pub url: String,
+    pub expires_at_ms: i64,
+}

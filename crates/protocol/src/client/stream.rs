@@ -34,6 +34,7 @@ pub enum StreamFrame {
     /// The server closes the stream; reconnect with the cursor if `retryable`.
     Closing { problem: Problem, last_seq: u64 },
     #[serde(untagged)]
+    #[cfg_attr(feature = "schema", schemars(skip))]
     Unknown(serde_json::Value),
 }
 
