@@ -53,7 +53,11 @@ impl Registry {
         }
         let default_id = match default_id {
             Some(id) => id.to_owned(),
-            None => registry.entries.first().map(|entry| entry.id.clone()).ok_or(RegistryError::NoModel)?,
+            None => registry
+                .entries
+                .first()
+                .map(|entry| entry.id.clone())
+                .ok_or(RegistryError::NoModel)?,
         };
         registry.make_default(&default_id)?;
         Ok(registry)
@@ -65,8 +69,12 @@ impl Registry {
             return Err(RegistryError::InvalidProviderId { id });
         }
         let client = match &provider.kind {
-            ProviderKind::Http(endpoint) => Client::http(endpoint.clone(), options.clone())
-                .map_err(|source| RegistryError::Endpoint { id: id.clone(), source })?,
+            ProviderKind::Http(endpoint) => {
+                Client::http(endpoint.clone(), options.clone()).map_err(|source| RegistryError::Endpoint {
+                    id: id.clone(),
+                    source,
+                })?
+            }
             ProviderKind::Scripted(script) => Client::scripted(script.clone(), options.clone()),
         };
         if self.clients.contains_key(&id) {
@@ -75,7 +83,11 @@ impl Registry {
         for model in provider.models {
             self.entries.push(ModelEntry {
                 id: format!("{id}/{}", model.name),
-                label: if client.is_scripted() { crate::scripted::LABEL.to_owned() } else { model.label },
+                label: if client.is_scripted() {
+                    crate::scripted::LABEL.to_owned()
+                } else {
+                    model.label
+                },
                 is_scripted: client.is_scripted(),
                 is_default: false,
             });
@@ -95,7 +107,13 @@ impl Registry {
                 is_default: false,
             },
         };
-        self.entries.insert(0, ModelEntry { is_default: true, ..entry });
+        self.entries.insert(
+            0,
+            ModelEntry {
+                is_default: true,
+                ..entry
+            },
+        );
         Ok(())
     }
 
@@ -109,11 +127,21 @@ impl Registry {
         let id = match (id, self.entries.first()) {
             (Some(id), _) => id,
             (None, Some(default)) => &default.id,
-            (None, None) => return Err(ResolveError::UnknownModel { id: String::new(), known: String::new() }),
+            (None, None) => {
+                return Err(ResolveError::UnknownModel {
+                    id: String::new(),
+                    known: String::new(),
+                });
+            }
         };
         let unknown = || ResolveError::UnknownModel {
             id: id.to_owned(),
-            known: self.entries.iter().map(|entry| entry.id.as_str()).collect::<Vec<_>>().join(", "),
+            known: self
+                .entries
+                .iter()
+                .map(|entry| entry.id.as_str())
+                .collect::<Vec<_>>()
+                .join(", "),
         };
         let (provider, name) = id.split_once('/').ok_or_else(unknown)?;
         let client = self.clients.get(provider).ok_or_else(unknown)?;
@@ -174,9 +202,15 @@ mod tests {
     fn the_default_comes_first_and_is_marked_once() {
         let registry = registry(Some("scripted/demo")).unwrap();
         let first = &registry.models()[0];
-        assert_eq!((first.id.as_str(), first.label.as_str()), ("scripted/demo", "scripted demo model"));
+        assert_eq!(
+            (first.id.as_str(), first.label.as_str()),
+            ("scripted/demo", "scripted demo model")
+        );
         assert!(first.is_scripted && first.is_default);
-        assert_eq!(registry.models().iter().filter(|entry| entry.is_default).count(), 1);
+        assert_eq!(
+            registry.models().iter().filter(|entry| entry.is_default).count(),
+            1
+        );
         assert_eq!(registry.resolve(None).unwrap().id, "scripted/demo");
     }
 
@@ -185,15 +219,28 @@ mod tests {
         let registry = registry(Some("anthropic/some/new-model")).unwrap();
         assert_eq!(registry.resolve(None).unwrap().name, "some/new-model");
         for id in ["scripted/other", "nobody/x", "demo", "anthropic/", ""] {
-            assert!(matches!(registry.resolve(Some(id)), Err(ResolveError::UnknownModel { .. })), "{id}");
+            assert!(
+                matches!(registry.resolve(Some(id)), Err(ResolveError::UnknownModel { .. })),
+                "{id}"
+            );
         }
     }
 
     #[test]
     fn mistakes_in_configuration_are_named() {
-        let twice = Registry::new(vec![Provider::demo(), Provider::demo()], None, &Options::default());
+        let twice = Registry::new(
+            vec![Provider::demo(), Provider::demo()],
+            None,
+            &Options::default(),
+        );
         assert!(matches!(twice, Err(RegistryError::DuplicateProvider { .. })));
-        assert!(matches!(Registry::new(vec![], None, &Options::default()), Err(RegistryError::NoModel)));
-        assert!(matches!(registry(Some("nobody/x")), Err(RegistryError::Default(_))));
+        assert!(matches!(
+            Registry::new(vec![], None, &Options::default()),
+            Err(RegistryError::NoModel)
+        ));
+        assert!(matches!(
+            registry(Some("nobody/x")),
+            Err(RegistryError::Default(_))
+        ));
     }
 }

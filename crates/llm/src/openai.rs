@@ -27,7 +27,11 @@ pub(crate) fn result_text(content: &[Block], is_error: bool) -> String {
         })
         .collect();
     let text = texts.join("\n");
-    if is_error && !text.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("error")) {
+    if is_error
+        && !text
+            .get(..5)
+            .is_some_and(|start| start.eq_ignore_ascii_case("error"))
+    {
         format!("Error: {text}")
     } else {
         text
@@ -69,8 +73,9 @@ pub(crate) fn effort(effort: ReasoningEffort) -> &'static str {
 /// Whether the name is one of OpenAI's own hosted models; other servers refuse some of OpenAI's newer fields.
 pub(crate) fn is_hosted_model(model: &str) -> bool {
     let name = model.rsplit('/').next().unwrap_or(model);
-    let is_o_series =
-        name.strip_prefix('o').is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()));
+    let is_o_series = name
+        .strip_prefix('o')
+        .is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()));
     is_o_series
         || (name.starts_with("gpt-") && !name.starts_with("gpt-oss"))
         || name.starts_with("chatgpt-")
@@ -80,13 +85,18 @@ pub(crate) fn is_hosted_model(model: &str) -> bool {
 /// Whether the model refuses `include: ["reasoning.encrypted_content"]` because it cannot reason.
 pub(crate) fn is_without_reasoning(model: &str) -> bool {
     let name = model.rsplit('/').next().unwrap_or(model);
-    ["gpt-3.5", "gpt-4", "chatgpt-4"].iter().any(|prefix| name.starts_with(prefix))
+    ["gpt-3.5", "gpt-4", "chatgpt-4"]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
 }
 
 /// Text of the system blocks, stable part first.
 pub(crate) fn system_text(blocks: &[crate::conversation::SystemBlock]) -> String {
-    let texts: Vec<&str> =
-        blocks.iter().map(|block| block.text.as_str()).filter(|text| !text.trim().is_empty()).collect();
+    let texts: Vec<&str> = blocks
+        .iter()
+        .map(|block| block.text.as_str())
+        .filter(|text| !text.trim().is_empty())
+        .collect();
     texts.join("\n\n")
 }
 

@@ -181,7 +181,8 @@ impl Endpoint {
 
 fn ends_in_version(path: &str) -> bool {
     let last = path.rsplit('/').next().unwrap_or_default();
-    last.strip_prefix('v').is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
+    last.strip_prefix('v')
+        .is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
 }
 
 /// An endpoint that cannot be used as configured.
@@ -223,7 +224,10 @@ impl KeySource {
     pub fn environment(variable: impl Into<String>) -> Self {
         let variable = variable.into();
         Self::from_fn(format!("environment variable {variable}"), move || {
-            std::env::var(&variable).ok().filter(|key| !key.trim().is_empty()).map(Secret::new)
+            std::env::var(&variable)
+                .ok()
+                .filter(|key| !key.trim().is_empty())
+                .map(Secret::new)
         })
     }
 
@@ -287,14 +291,46 @@ mod tests {
         check(AnthropicMessages, ANTHROPIC_BASE_URL, anthropic);
         check(AnthropicMessages, "https://api.anthropic.com/", anthropic);
         check(AnthropicMessages, "https://api.anthropic.com/v1", anthropic);
-        check(AnthropicMessages, "https://api.anthropic.com/v1/messages", anthropic);
-        check(AnthropicMessages, "http://gateway/anthropic", "http://gateway/anthropic/v1/messages");
-        check(OpenaiResponses, OPENAI_BASE_URL, "https://api.openai.com/v1/responses");
-        check(OpenaiResponses, "https://api.openai.com", "https://api.openai.com/v1/responses");
-        check(OpenaiChat, "http://[::1]:11434/", "http://[::1]:11434/v1/chat/completions");
-        check(OpenaiChat, "http://h/v1beta/openai/", "http://h/v1beta/openai/chat/completions");
-        check(OpenaiChat, "http://h/v1/chat/completions", "http://h/v1/chat/completions");
-        check(OpenaiChat, "http://h/v1?api-version=1", "http://h/v1/chat/completions?api-version=1");
+        check(
+            AnthropicMessages,
+            "https://api.anthropic.com/v1/messages",
+            anthropic,
+        );
+        check(
+            AnthropicMessages,
+            "http://gateway/anthropic",
+            "http://gateway/anthropic/v1/messages",
+        );
+        check(
+            OpenaiResponses,
+            OPENAI_BASE_URL,
+            "https://api.openai.com/v1/responses",
+        );
+        check(
+            OpenaiResponses,
+            "https://api.openai.com",
+            "https://api.openai.com/v1/responses",
+        );
+        check(
+            OpenaiChat,
+            "http://[::1]:11434/",
+            "http://[::1]:11434/v1/chat/completions",
+        );
+        check(
+            OpenaiChat,
+            "http://h/v1beta/openai/",
+            "http://h/v1beta/openai/chat/completions",
+        );
+        check(
+            OpenaiChat,
+            "http://h/v1/chat/completions",
+            "http://h/v1/chat/completions",
+        );
+        check(
+            OpenaiChat,
+            "http://h/v1?api-version=1",
+            "http://h/v1/chat/completions?api-version=1",
+        );
     }
 
     #[test]
@@ -302,7 +338,10 @@ mod tests {
         let parse = |base_url: &str| Endpoint::new(WireFormat::OpenaiChat, base_url, KeySource::none()).url();
         assert!(matches!(parse("localhost"), Err(EndpointError::NotAUrl(_))));
         assert!(matches!(parse("ftp://h/"), Err(EndpointError::NotHttp)));
-        assert!(matches!(parse("http://user:secret@h/"), Err(EndpointError::HoldsCredentials)));
+        assert!(matches!(
+            parse("http://user:secret@h/"),
+            Err(EndpointError::HoldsCredentials)
+        ));
     }
 
     #[test]
@@ -312,7 +351,9 @@ mod tests {
             "http://h",
             KeySource::from_fn("secret `x`", || Some(Secret::new("hunter2\n"))),
         );
-        endpoint.headers.push(("x-extra".to_owned(), Secret::new("hunter2")));
+        endpoint
+            .headers
+            .push(("x-extra".to_owned(), Secret::new("hunter2")));
         let shown = format!("{endpoint:?} {:?}", endpoint.header_map().unwrap());
         assert!(!shown.contains("hunter2"), "{shown}");
         assert_eq!(endpoint.key.look_up().unwrap().unwrap().expose(), "hunter2");

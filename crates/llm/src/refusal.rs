@@ -43,14 +43,19 @@ pub(crate) fn in_stream(error: &Value) -> ModelFailure {
     let quote = message_of(error).unwrap_or_default();
     let status = error["code"].as_u64().or_else(|| error["status"].as_u64());
     let kind = kind_of_word(&word, &quote).unwrap_or_else(|| {
-        let status = status.and_then(|status| u16::try_from(status).ok()).unwrap_or(500);
+        let status = status
+            .and_then(|status| u16::try_from(status).ok())
+            .unwrap_or(500);
         kind_of_status(status, &word, &quote)
     });
     let quote = if quote.is_empty() { word } else { quote };
     let message = if quote.is_empty() {
         "the provider reports an error in the middle of the answer".to_owned()
     } else {
-        format!("the provider reports an error in the middle of the answer: {}", shorten(&quote))
+        format!(
+            "the provider reports an error in the middle of the answer: {}",
+            shorten(&quote)
+        )
     };
     ModelFailure::new(kind, message)
 }
@@ -59,9 +64,14 @@ pub(crate) fn in_stream(error: &Value) -> ModelFailure {
 pub(crate) fn is_final(failure: &ModelFailure) -> bool {
     let message = failure.message.to_ascii_lowercase();
     failure.kind == FailureKind::RateLimited
-        && ["insufficient_quota", "exceeded your current quota", "credit balance", "billing"]
-            .iter()
-            .any(|word| message.contains(word))
+        && [
+            "insufficient_quota",
+            "exceeded your current quota",
+            "credit balance",
+            "billing",
+        ]
+        .iter()
+        .any(|word| message.contains(word))
 }
 
 fn kind_of_status(status: u16, word: &str, message: &str) -> FailureKind {
@@ -98,7 +108,10 @@ fn kind_of_word(word: &str, message: &str) -> Option<FailureKind> {
 }
 
 fn is_context_too_long(word: &str, message: &str) -> bool {
-    if matches!(word, "context_length_exceeded" | "exceed_context_size_error" | "request_too_large") {
+    if matches!(
+        word,
+        "context_length_exceeded" | "exceed_context_size_error" | "request_too_large"
+    ) {
         return true;
     }
     let message = message.to_ascii_lowercase();
@@ -118,7 +131,11 @@ fn is_context_too_long(word: &str, message: &str) -> bool {
 
 /// The most telling machine word: `code` before `type`, where they are text.
 fn word_of(json: &Value) -> String {
-    let inner = if json["error"].is_object() { &json["error"] } else { json };
+    let inner = if json["error"].is_object() {
+        &json["error"]
+    } else {
+        json
+    };
     ["code", "type"]
         .iter()
         .filter_map(|key| inner[*key].as_str())
@@ -128,10 +145,15 @@ fn word_of(json: &Value) -> String {
 }
 
 fn message_of(json: &Value) -> Option<String> {
-    [&json["error"]["message"], &json["error"], &json["message"], &json["detail"]]
-        .into_iter()
-        .find_map(|value| value.as_str().filter(|text| !text.trim().is_empty()))
-        .map(str::to_owned)
+    [
+        &json["error"]["message"],
+        &json["error"],
+        &json["message"],
+        &json["detail"],
+    ]
+    .into_iter()
+    .find_map(|value| value.as_str().filter(|text| !text.trim().is_empty()))
+    .map(str::to_owned)
 }
 
 /// A body that is not JSON, unless it is a web page.
@@ -141,8 +163,11 @@ fn plain_text(body: &str) -> Option<String> {
 }
 
 fn shorten(text: &str) -> String {
-    let clean: String =
-        text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).take(MAX_QUOTE).collect();
+    let clean: String = text
+        .chars()
+        .map(|letter| if letter.is_control() { ' ' } else { letter })
+        .take(MAX_QUOTE)
+        .collect();
     if clean.len() < text.len() && text.chars().count() > MAX_QUOTE {
         clean + "…"
     } else {
@@ -156,9 +181,7 @@ mod tests {
 
     #[test]
     fn statuses_become_kinds() {
-        use FailureKind::{
-            ContextTooLong, InvalidRequest, Overloaded, RateLimited, TimedOut, Unauthorized,
-        };
+        use FailureKind::{ContextTooLong, InvalidRequest, Overloaded, RateLimited, TimedOut, Unauthorized};
         let openai_long = r#"{"error":{"message":"Too long.","type":"invalid_request_error","code":"context_length_exceeded"}}"#;
         let anthropic_long = r#"{"type":"error","error":{"type":"invalid_request_error","message":"prompt is too long: 210000 tokens > 200000 maximum"}}"#;
         let vllm_long = r#"{"object":"error","message":"This model's maximum context length is 4096 tokens.","type":"BadRequestError","code":400}"#;
@@ -181,7 +204,11 @@ mod tests {
             (302, "", InvalidRequest),
             (500, openai_long, Overloaded),
             (503, "", Overloaded),
-            (529, r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#, Overloaded),
+            (
+                529,
+                r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#,
+                Overloaded,
+            ),
         ] {
             assert_eq!(from_status(status, body, "m").kind, expected, "{status} {body}");
         }
@@ -196,23 +223,42 @@ mod tests {
         );
         let long = "y".repeat(100_000);
         assert!(from_status(400, &long, "x").message.chars().count() < 700);
-        assert_eq!(from_status(502, "<html>", "x").message, "the provider has trouble (status 502)");
+        assert_eq!(
+            from_status(502, "<html>", "x").message,
+            "the provider has trouble (status 502)"
+        );
     }
 
     #[test]
     fn an_account_without_credit_is_not_asked_again() {
         let body = r#"{"error":{"message":"You exceeded your current quota.","code":"insufficient_quota"}}"#;
         assert!(is_final(&from_status(429, body, "m")));
-        assert!(!is_final(&from_status(429, r#"{"error":{"message":"Slow down."}}"#, "m")));
+        assert!(!is_final(&from_status(
+            429,
+            r#"{"error":{"message":"Slow down."}}"#,
+            "m"
+        )));
     }
 
     #[test]
     fn errors_in_a_stream_become_kinds() {
         for (json, expected) in [
-            (r#"{"type":"overloaded_error","message":"Overloaded"}"#, FailureKind::Overloaded),
-            (r#"{"type":"rate_limit_error","message":"x"}"#, FailureKind::RateLimited),
-            (r#"{"code":"rate_limit_exceeded","message":"x"}"#, FailureKind::RateLimited),
-            (r#"{"code":"context_length_exceeded","message":"x"}"#, FailureKind::ContextTooLong),
+            (
+                r#"{"type":"overloaded_error","message":"Overloaded"}"#,
+                FailureKind::Overloaded,
+            ),
+            (
+                r#"{"type":"rate_limit_error","message":"x"}"#,
+                FailureKind::RateLimited,
+            ),
+            (
+                r#"{"code":"rate_limit_exceeded","message":"x"}"#,
+                FailureKind::RateLimited,
+            ),
+            (
+                r#"{"code":"context_length_exceeded","message":"x"}"#,
+                FailureKind::ContextTooLong,
+            ),
             (r#"{"code":400,"message":"bad"}"#, FailureKind::InvalidRequest),
             (r#"{"message":"?"}"#, FailureKind::Overloaded),
             ("{}", FailureKind::Overloaded),

@@ -172,7 +172,10 @@ mod tests {
     fn events_survive_any_split() {
         check("", &[]);
         check("data: a\n\n", &[event("", "a")]);
-        check("data: a\r\n\r\ndata: b\r\n\r\n", &[event("", "a"), event("", "b")]);
+        check(
+            "data: a\r\n\r\ndata: b\r\n\r\n",
+            &[event("", "a"), event("", "b")],
+        );
         check("data: a\r\rdata: b\r\r", &[event("", "a"), event("", "b")]);
         check("event: x\ndata:a\ndata:  b\n\n", &[event("x", "a\n b")]);
         check(
@@ -188,7 +191,10 @@ mod tests {
     #[test]
     fn invalid_utf8_is_replaced() {
         let mut decoder = Decoder::default();
-        assert_eq!(decoder.push(b"data: a\xffb\n\n").unwrap(), [event("", "a\u{fffd}b")]);
+        assert_eq!(
+            decoder.push(b"data: a\xffb\n\n").unwrap(),
+            [event("", "a\u{fffd}b")]
+        );
     }
 
     #[test]

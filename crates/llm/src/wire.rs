@@ -123,7 +123,11 @@ pub(crate) mod testing {
         let events = decode(format, &[bytes]).unwrap();
         for split in 0..bytes.len() {
             let (left, right) = bytes.split_at(split);
-            assert_eq!(decode(format, &[left, right]).unwrap(), events, "split at {split}");
+            assert_eq!(
+                decode(format, &[left, right]).unwrap(),
+                events,
+                "split at {split}"
+            );
         }
         check_shape(&events);
         // Whatever is cut off before the terminal event's blank line is noticed.
@@ -170,18 +174,28 @@ pub(crate) mod testing {
                     texts[*index].0.push_str(text);
                 }
                 StreamEvent::BlockCompleted { index, block } => {
-                    assert!(!std::mem::replace(&mut texts[*index].1, true), "block {index} completes twice");
+                    assert!(
+                        !std::mem::replace(&mut texts[*index].1, true),
+                        "block {index} completes twice"
+                    );
                     match block {
-                        Block::Text { text } | Block::Reasoning { text, .. } => assert_eq!(*text, texts[*index].0),
+                        Block::Text { text } | Block::Reasoning { text, .. } => {
+                            assert_eq!(*text, texts[*index].0)
+                        }
                         Block::ToolCall(call) => assert_eq!(call.arguments_json, texts[*index].0),
                         Block::Unknown { .. } => {}
-                        Block::Image { .. } | Block::ToolResult { .. } => panic!("models do not say {block:?}"),
+                        Block::Image { .. } | Block::ToolResult { .. } => {
+                            panic!("models do not say {block:?}")
+                        }
                     }
                 }
                 StreamEvent::Finished { .. } => assert_eq!(position + 1, events.len()),
             }
         }
         assert!(matches!(events.last(), Some(StreamEvent::Finished { .. })));
-        assert!(texts.iter().all(|(_, is_complete)| *is_complete), "every block completes");
+        assert!(
+            texts.iter().all(|(_, is_complete)| *is_complete),
+            "every block completes"
+        );
     }
 }

@@ -135,7 +135,11 @@ impl ModelServer {
 
     /// What came in so far, oldest first.
     pub fn requests(&self) -> Vec<RecordedRequest> {
-        self.state.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state
+            .requests
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -181,7 +185,12 @@ async fn models() -> Response {
     axum::Json(json!({"object": "list", "data": [model]})).into_response()
 }
 
-async fn unknown_path(State(state): State<Arc<Shared>>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+async fn unknown_path(
+    State(state): State<Arc<Shared>>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     state.record(&uri, headers, &body);
     let message = format!("there is no `{}` here", uri.path());
     let error = json!({"error": {"type": "not_found_error", "message": message}});
@@ -190,7 +199,11 @@ async fn unknown_path(State(state): State<Arc<Shared>>, uri: Uri, headers: Heade
 
 fn answer(format: WireFormat, state: &Arc<Shared>, uri: &Uri, headers: HeaderMap, body: &Bytes) -> Response {
     let speech = speech(format);
-    let is_welcome = state.behaviour.required_key.as_deref().is_none_or(|key| speech.key(&headers) == Some(key));
+    let is_welcome = state
+        .behaviour
+        .required_key
+        .as_deref()
+        .is_none_or(|key| speech.key(&headers) == Some(key));
     let body = state.record(uri, headers, body);
     if !is_welcome {
         return refuse(speech, 401, "the key is wrong", None);
@@ -213,11 +226,14 @@ fn answer(format: WireFormat, state: &Arc<Shared>, uri: &Uri, headers: HeaderMap
 impl Shared {
     fn record(&self, uri: &Uri, headers: HeaderMap, body: &Bytes) -> Value {
         let body: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner).push(RecordedRequest {
-            path: uri.path().to_owned(),
-            headers,
-            body: body.clone(),
-        });
+        self.requests
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(RecordedRequest {
+                path: uri.path().to_owned(),
+                headers,
+                body: body.clone(),
+            });
         body
     }
 }
@@ -228,7 +244,9 @@ fn refuse(speech: &dyn Speech, status: u16, message: &str, retry_after: Option<D
     if let Some(wait) = retry_after {
         let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         response.headers_mut().insert("retry-after-ms", wait_ms.into());
-        response.headers_mut().insert(header::RETRY_AFTER, wait.as_secs().into());
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, wait.as_secs().into());
     }
     response
 }
@@ -258,7 +276,11 @@ fn frame((name, data): &(Option<String>, Value)) -> String {
 fn stream(state: &Shared, answer: &Answer, events: Vec<String>) -> Response {
     let chunks: Vec<Bytes> = match state.behaviour.chunking {
         Chunking::Events => events.into_iter().map(Bytes::from).collect(),
-        Chunking::Bytes => events.concat().bytes().map(|byte| Bytes::copy_from_slice(&[byte])).collect(),
+        Chunking::Bytes => events
+            .concat()
+            .bytes()
+            .map(|byte| Bytes::copy_from_slice(&[byte]))
+            .collect(),
         Chunking::Whole => vec![Bytes::from(events.concat())],
     };
     let delay = answer.delay;
@@ -270,6 +292,10 @@ fn stream(state: &Shared, answer: &Answer, events: Vec<String>) -> Response {
         Ok::<_, std::convert::Infallible>(chunk)
     });
     let silence = futures_util::stream::iter(stalls.then_some(())).then(|()| std::future::pending());
-    let body = Body::from_stream(chunks.chain(silence).take_until(state.stop.clone().cancelled_owned()));
+    let body = Body::from_stream(
+        chunks
+            .chain(silence)
+            .take_until(state.stop.clone().cancelled_owned()),
+    );
     ([(header::CONTENT_TYPE, "text/event-stream; charset=utf-8")], body).into_response()
 }

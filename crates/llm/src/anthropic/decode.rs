@@ -148,7 +148,10 @@ impl Decoder {
         let index = open.index;
         let delta = &data["delta"];
         let text_of = |key: &str| {
-            delta[key].as_str().ok_or_else(|| malformed("a delta lacks its text")).map(str::to_owned)
+            delta[key]
+                .as_str()
+                .ok_or_else(|| malformed("a delta lacks its text"))
+                .map(str::to_owned)
         };
         let kind = delta["type"].as_str().unwrap_or_default();
         let event = match (kind, &mut open.content) {
@@ -253,7 +256,9 @@ fn append(block: &mut Value, key: &str, text: &str) {
 }
 
 fn wire_index(data: &Value) -> Result<u64, ModelFailure> {
-    data["index"].as_u64().ok_or_else(|| malformed("an event of a block has no index"))
+    data["index"]
+        .as_u64()
+        .ok_or_else(|| malformed("an event of a block has no index"))
 }
 
 fn stop_reason(reason: &str) -> StopReason {

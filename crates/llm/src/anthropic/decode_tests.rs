@@ -9,7 +9,10 @@ const FORMAT: WireFormat = WireFormat::AnthropicMessages;
 
 /// Frames as the API writes them: the event's name repeats its type.
 fn stream(events: &[Value]) -> String {
-    events.iter().map(|data| format!("event: {}\ndata: {data}\n\n", data["type"].as_str().unwrap())).collect()
+    events
+        .iter()
+        .map(|data| format!("event: {}\ndata: {data}\n\n", data["type"].as_str().unwrap()))
+        .collect()
 }
 
 fn start() -> Value {
@@ -67,9 +70,18 @@ fn reasoning_text_and_parallel_calls() {
         delta(2, json!({"type": "text_delta", "text": "I read."})),
         delta(2, json!({"type": "citations_delta", "citation": {}})),
         stop(2),
-        begin(3, json!({"type": "tool_use", "id": "toolu_1", "name": "read", "input": {}})),
-        begin(4, json!({"type": "tool_use", "id": "toolu_2", "name": "read", "input": {}})),
-        delta(3, json!({"type": "input_json_delta", "partial_json": "{\"path\":"})),
+        begin(
+            3,
+            json!({"type": "tool_use", "id": "toolu_1", "name": "read", "input": {}}),
+        ),
+        begin(
+            4,
+            json!({"type": "tool_use", "id": "toolu_2", "name": "read", "input": {}}),
+        ),
+        delta(
+            3,
+            json!({"type": "input_json_delta", "partial_json": "{\"path\":"}),
+        ),
         delta(4, json!({"type": "input_json_delta", "partial_json": "{broken"})),
         delta(3, json!({"type": "input_json_delta", "partial_json": " \"a\"}"})),
         stop(3),
@@ -84,7 +96,9 @@ fn reasoning_text_and_parallel_calls() {
         [
             Block::Reasoning {
                 text: "Hm, ü.".to_owned(),
-                opaque: Some(opaque(json!({"type": "thinking", "thinking": "Hm, ü.", "signature": "abc="}))),
+                opaque: Some(opaque(
+                    json!({"type": "thinking", "thinking": "Hm, ü.", "signature": "abc="})
+                )),
             },
             Block::Reasoning {
                 text: String::new(),
@@ -112,12 +126,21 @@ fn unknown_blocks_are_kept_with_their_input() {
     let [delta_end, stop_end] = end("end_turn");
     let text = stream(&[
         start(),
-        begin(0, json!({"type": "server_tool_use", "id": "srv", "name": "web_search", "input": {}})),
-        delta(0, json!({"type": "input_json_delta", "partial_json": "{\"query\": 1}"})),
+        begin(
+            0,
+            json!({"type": "server_tool_use", "id": "srv", "name": "web_search", "input": {}}),
+        ),
+        delta(
+            0,
+            json!({"type": "input_json_delta", "partial_json": "{\"query\": 1}"}),
+        ),
         stop(0),
         begin(1, json!({"type": "web_search_tool_result", "content": [1]})),
         stop(1),
-        begin(2, json!({"type": "tool_use", "id": "t", "name": "read", "input": {"path": "whole"}})),
+        begin(
+            2,
+            json!({"type": "tool_use", "id": "t", "name": "read", "input": {"path": "whole"}}),
+        ),
         stop(2),
         delta_end,
         stop_end,
@@ -150,7 +173,9 @@ fn stop_reasons() {
     ] {
         let [delta_end, stop_end] = end(word);
         let events = check(FORMAT, &stream(&[start(), delta_end, stop_end]));
-        assert!(matches!(events.last(), Some(StreamEvent::Finished { stop_reason, .. }) if *stop_reason == expected));
+        assert!(
+            matches!(events.last(), Some(StreamEvent::Finished { stop_reason, .. }) if *stop_reason == expected)
+        );
     }
 }
 
@@ -167,13 +192,24 @@ fn broken_streams_fail_by_kind() {
         (vec![start(), word.clone()], FailureKind::Malformed),
         (vec![start(), stop(0)], FailureKind::Malformed),
         (vec![start(), text.clone(), text.clone()], FailureKind::Malformed),
-        (vec![start(), begin(0, json!({"type": "tool_use", "name": "x"}))], FailureKind::Malformed),
         (
-            vec![start(), text.clone(), delta(0, json!({"type": "input_json_delta", "partial_json": ""}))],
+            vec![start(), begin(0, json!({"type": "tool_use", "name": "x"}))],
+            FailureKind::Malformed,
+        ),
+        (
+            vec![
+                start(),
+                text.clone(),
+                delta(0, json!({"type": "input_json_delta", "partial_json": ""})),
+            ],
             FailureKind::Malformed,
         ),
     ] {
         check_fails(FORMAT, &stream(&events), expected);
     }
-    check_fails(FORMAT, "event: message_start\ndata: {\"type\":\n\n", FailureKind::Malformed);
+    check_fails(
+        FORMAT,
+        "event: message_start\ndata: {\"type\":\n\n",
+        FailureKind::Malformed,
+    );
 }

@@ -55,9 +55,16 @@ fn messages(messages: &[Message]) -> Value {
         };
         encoded.push(json!({"role": role, "content": blocks}));
     }
-    let last_user = encoded.iter_mut().rev().filter(|message| message["role"] == "user").take(2);
+    let last_user = encoded
+        .iter_mut()
+        .rev()
+        .filter(|message| message["role"] == "user")
+        .take(2);
     for message in last_user {
-        if let Some(last) = message["content"].as_array_mut().and_then(|blocks| blocks.last_mut()) {
+        if let Some(last) = message["content"]
+            .as_array_mut()
+            .and_then(|blocks| blocks.last_mut())
+        {
             mark(last);
         }
     }
@@ -151,8 +158,14 @@ fn reasoning(body: &mut Map<String, Value>, request: &ModelRequest, effort: Reas
     match thinking_of(&request.model) {
         Thinking::None => {}
         Thinking::Adaptive => {
-            body.insert("thinking".to_owned(), json!({"type": "adaptive", "display": "summarized"}));
-            body.insert("output_config".to_owned(), json!({"effort": crate::openai::effort(effort)}));
+            body.insert(
+                "thinking".to_owned(),
+                json!({"type": "adaptive", "display": "summarized"}),
+            );
+            body.insert(
+                "output_config".to_owned(),
+                json!({"effort": crate::openai::effort(effort)}),
+            );
         }
         Thinking::Budget => {
             let wanted = match effort {
@@ -163,7 +176,10 @@ fn reasoning(body: &mut Map<String, Value>, request: &ModelRequest, effort: Reas
             // The budget counts into `max_tokens`; half is left for the answer itself.
             let budget = wanted.min(request.max_output_tokens / 2);
             if budget >= MIN_THINKING_TOKENS {
-                body.insert("thinking".to_owned(), json!({"type": "enabled", "budget_tokens": budget}));
+                body.insert(
+                    "thinking".to_owned(),
+                    json!({"type": "enabled", "budget_tokens": budget}),
+                );
             }
         }
     }
@@ -179,7 +195,11 @@ enum Thinking {
 /// (<https://docs.claude.com/en/docs/build-with-claude/extended-thinking>). Names we do not know are servers that speak
 /// the format, and those follow the older form.
 fn thinking_of(model: &str) -> Thinking {
-    let Some(name) = model.rsplit('/').next().and_then(|name| name.strip_prefix("claude-")) else {
+    let Some(name) = model
+        .rsplit('/')
+        .next()
+        .and_then(|name| name.strip_prefix("claude-"))
+    else {
         return Thinking::Budget;
     };
     let numbers: Vec<u32> = name

@@ -4,7 +4,9 @@ use super::*;
 use crate::conversation::SystemBlock;
 
 fn text(text: &str) -> Block {
-    Block::Text { text: text.to_owned() }
+    Block::Text {
+        text: text.to_owned(),
+    }
 }
 
 fn own(json: Value) -> Option<Opaque> {
@@ -39,14 +41,25 @@ fn a_whole_conversation() {
     };
     let request = ModelRequest {
         model: "claude-sonnet-4-6".to_owned(),
-        system: vec![SystemBlock { text: "Be kind.".to_owned() }, SystemBlock { text: String::new() }],
+        system: vec![
+            SystemBlock {
+                text: "Be kind.".to_owned(),
+            },
+            SystemBlock { text: String::new() },
+        ],
         messages: vec![
             message(Role::User, vec![text("Look."), image.clone()]),
             message(
                 Role::Assistant,
                 vec![
-                    Block::Reasoning { text: "Hm.".to_owned(), opaque: own(thinking.clone()) },
-                    Block::Reasoning { text: "Foreign.".to_owned(), opaque: Some(foreign) },
+                    Block::Reasoning {
+                        text: "Hm.".to_owned(),
+                        opaque: own(thinking.clone()),
+                    },
+                    Block::Reasoning {
+                        text: "Foreign.".to_owned(),
+                        opaque: Some(foreign),
+                    },
                     text(""),
                     call("functions.read:0", r#"{"path": "a"}"#),
                     call("b", "{broken"),
@@ -61,8 +74,16 @@ fn a_whole_conversation() {
                         content: vec![text("A"), image],
                         is_error: false,
                     },
-                    Block::ToolResult { call_id: "b".to_owned(), content: vec![text("bad")], is_error: true },
-                    Block::ToolResult { call_id: "c".to_owned(), content: vec![], is_error: false },
+                    Block::ToolResult {
+                        call_id: "b".to_owned(),
+                        content: vec![text("bad")],
+                        is_error: true,
+                    },
+                    Block::ToolResult {
+                        call_id: "c".to_owned(),
+                        content: vec![],
+                        is_error: false,
+                    },
                 ],
             ),
         ],
@@ -76,7 +97,8 @@ fn a_whole_conversation() {
         cache_key: Some("ses_1".to_owned()),
     };
     let cached = json!({"type": "ephemeral"});
-    let image = json!({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}});
+    let image =
+        json!({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}});
     let mut prompt_image = image.clone();
     prompt_image["cache_control"] = cached.clone();
     assert_eq!(
@@ -119,7 +141,11 @@ fn at_most_four_breakpoints_however_long_the_conversation() {
     let request = ModelRequest {
         system: vec![SystemBlock { text: "x".to_owned() }; 3],
         tools: vec![
-            ToolSpec { name: "t".to_owned(), description: String::new(), input_schema: json!({}) };
+            ToolSpec {
+                name: "t".to_owned(),
+                description: String::new(),
+                input_schema: json!({})
+            };
             3
         ],
         messages,

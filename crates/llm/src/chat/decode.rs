@@ -44,7 +44,11 @@ impl Decoder {
         }
         let data = parse_data(event)?;
         if !data["error"].is_null() {
-            let error = if data["error"].is_object() { &data["error"] } else { &data };
+            let error = if data["error"].is_object() {
+                &data["error"]
+            } else {
+                &data
+            };
             return Err(refusal::in_stream(error));
         }
         if event.name == "error" {
@@ -52,9 +56,11 @@ impl Decoder {
         }
         self.count(&data["usage"]);
         let mut events = Vec::new();
-        let choice = data["choices"]
-            .as_array()
-            .and_then(|choices| choices.iter().find(|choice| choice["index"].as_u64().unwrap_or(0) == 0));
+        let choice = data["choices"].as_array().and_then(|choices| {
+            choices
+                .iter()
+                .find(|choice| choice["index"].as_u64().unwrap_or(0) == 0)
+        });
         let Some(choice) = choice else {
             return Ok(events);
         };
@@ -95,7 +101,10 @@ impl Decoder {
         if text.is_empty() {
             return;
         }
-        let is_same = self.prose.as_ref().is_some_and(|open| open.reasoning_field == field);
+        let is_same = self
+            .prose
+            .as_ref()
+            .is_some_and(|open| open.reasoning_field == field);
         if !is_same {
             self.end_prose(events);
             let kind = match field {
@@ -181,11 +190,16 @@ impl Decoder {
         name: Option<&str>,
         events: &mut Vec<StreamEvent>,
     ) -> Result<usize, ModelFailure> {
-        let name = name.ok_or_else(|| malformed("a tool call has no name"))?.to_owned();
+        let name = name
+            .ok_or_else(|| malformed("a tool call has no name"))?
+            .to_owned();
         self.end_prose(events);
         self.has_calls = true;
         let index = self.take_index();
-        let id = id.map_or_else(|| format!("call_{:032x}", greenroom_stdx::id::fresh_bits()), str::to_owned);
+        let id = id.map_or_else(
+            || format!("call_{:032x}", greenroom_stdx::id::fresh_bits()),
+            str::to_owned,
+        );
         events.push(StreamEvent::BlockStarted {
             index,
             kind: BlockKind::ToolCall {

@@ -47,7 +47,9 @@ fn reasoning(field: &str, text: &str) -> Block {
 }
 
 fn text(text: &str) -> Block {
-    Block::Text { text: text.to_owned() }
+    Block::Text {
+        text: text.to_owned(),
+    }
 }
 
 #[test]
@@ -58,8 +60,12 @@ fn reasoning_text_and_parallel_calls() {
         delta(json!({"reasoning_content": "ü.", "content": null})),
         delta(json!({"content": "I "})),
         delta(json!({"content": "read."})),
-        call_delta(json!({"index": 0, "id": "a", "type": "function", "function": {"name": "read", "arguments": ""}})),
-        call_delta(json!({"index": 1, "id": "b", "type": "function", "function": {"name": "read", "arguments": "{bro"}})),
+        call_delta(
+            json!({"index": 0, "id": "a", "type": "function", "function": {"name": "read", "arguments": ""}}),
+        ),
+        call_delta(
+            json!({"index": 1, "id": "b", "type": "function", "function": {"name": "read", "arguments": "{bro"}}),
+        ),
         call_delta(json!({"index": 0, "function": {"arguments": "{\"path\":\"a\"}"}})),
         call_delta(json!({"index": 1, "function": {"arguments": "ken"}})),
         end("tool_calls"),
@@ -113,7 +119,12 @@ fn servers_that_differ_are_understood() {
     ]);
     assert_eq!(
         blocks(&check(FORMAT, &unnumbered)),
-        [reasoning("reasoning", "Hm."), text("I read."), call("a", "{}"), text("After.")]
+        [
+            reasoning("reasoning", "Hm."),
+            text("I read."),
+            call("a", "{}"),
+            text("After.")
+        ]
     );
 }
 
@@ -145,7 +156,9 @@ fn stop_reasons() {
         ("moon", StopReason::Other("moon".to_owned())),
     ] {
         let events = check(FORMAT, &stream(&[delta(json!({"content": "x"})), end(word)]));
-        assert!(matches!(events.last(), Some(StreamEvent::Finished { stop_reason, .. }) if *stop_reason == expected));
+        assert!(
+            matches!(events.last(), Some(StreamEvent::Finished { stop_reason, .. }) if *stop_reason == expected)
+        );
     }
     let refused = stream(&[delta(json!({"refusal": "No."})), end("stop")]);
     let events = check(FORMAT, &refused);
@@ -165,9 +178,18 @@ fn broken_streams_fail_by_kind() {
         (format!("data: {}\n\n", end("stop")), FailureKind::Truncated),
         ("data: [DONE]\n\n".to_owned(), FailureKind::Malformed),
         (stream(&[delta(json!({"content": "x"}))]), FailureKind::Malformed),
-        (stream(&[call_delta(json!({"index": 0, "id": "a"}))]), FailureKind::Malformed),
-        (stream(&[json!({"error": {"message": "x", "code": 503}})]), FailureKind::Overloaded),
-        (stream(&[json!({"error": "the model crashed"})]), FailureKind::Overloaded),
+        (
+            stream(&[call_delta(json!({"index": 0, "id": "a"}))]),
+            FailureKind::Malformed,
+        ),
+        (
+            stream(&[json!({"error": {"message": "x", "code": 503}})]),
+            FailureKind::Overloaded,
+        ),
+        (
+            stream(&[json!({"error": "the model crashed"})]),
+            FailureKind::Overloaded,
+        ),
         ("data: {\"choices\n\n".to_owned(), FailureKind::Malformed),
     ] {
         check_fails(FORMAT, &frames, expected);

@@ -12,7 +12,11 @@ pub(crate) fn encode(request: &ModelRequest) -> Value {
     body.insert("model".to_owned(), json!(request.model));
     body.insert("stream".to_owned(), json!(true));
     body.insert("stream_options".to_owned(), json!({"include_usage": true}));
-    let limit = if is_hosted { "max_completion_tokens" } else { "max_tokens" };
+    let limit = if is_hosted {
+        "max_completion_tokens"
+    } else {
+        "max_tokens"
+    };
     body.insert(limit.to_owned(), json!(request.max_output_tokens.max(1)));
     body.insert("messages".to_owned(), Value::Array(messages(request)));
     if !request.tools.is_empty() {
@@ -64,7 +68,10 @@ fn messages(request: &ModelRequest) -> Vec<Value> {
 
 fn is_prompt(message: &Message) -> bool {
     message.role == Role::User
-        && !message.blocks.iter().any(|block| matches!(block, Block::ToolResult { .. }))
+        && !message
+            .blocks
+            .iter()
+            .any(|block| matches!(block, Block::ToolResult { .. }))
 }
 
 fn user(blocks: &[Block], encoded: &mut Vec<Value>) {
@@ -124,13 +131,19 @@ fn assistant(blocks: &[Block], is_in_turn: bool) -> Option<Value> {
                     message.insert(key.clone(), value.clone());
                 }
             }
-            Block::Reasoning { .. } | Block::Unknown { .. } | Block::Image { .. } | Block::ToolResult { .. } => {}
+            Block::Reasoning { .. }
+            | Block::Unknown { .. }
+            | Block::Image { .. }
+            | Block::ToolResult { .. } => {}
         }
     }
     if text.is_empty() && calls.is_empty() {
         return None;
     }
-    message.insert("content".to_owned(), if text.is_empty() { Value::Null } else { json!(text) });
+    message.insert(
+        "content".to_owned(),
+        if text.is_empty() { Value::Null } else { json!(text) },
+    );
     if !calls.is_empty() {
         message.insert("tool_calls".to_owned(), Value::Array(calls));
     }

@@ -4,7 +4,9 @@ use super::*;
 use crate::conversation::{Opaque, ReasoningEffort, SystemBlock, ToolSpec};
 
 fn text(text: &str) -> Block {
-    Block::Text { text: text.to_owned() }
+    Block::Text {
+        text: text.to_owned(),
+    }
 }
 
 fn image() -> Block {
@@ -48,13 +50,28 @@ fn message(role: Role, blocks: Vec<Block>) -> Message {
 fn a_whole_conversation() {
     let request = ModelRequest {
         model: "qwen3-coder".to_owned(),
-        system: vec![SystemBlock { text: "Be kind.".to_owned() }],
+        system: vec![SystemBlock {
+            text: "Be kind.".to_owned(),
+        }],
         messages: vec![
             message(Role::User, vec![text("Hello.")]),
             message(Role::Assistant, vec![thought("Old."), text("Hi.")]),
             message(Role::User, vec![text("Look."), image()]),
-            message(Role::Assistant, vec![thought("New."), call("a", r#"{"path": "a"}"#), call("b", "{broken")]),
-            message(Role::User, vec![result("a", vec![text("A"), image()]), result("b", vec![text("B")])]),
+            message(
+                Role::Assistant,
+                vec![
+                    thought("New."),
+                    call("a", r#"{"path": "a"}"#),
+                    call("b", "{broken"),
+                ],
+            ),
+            message(
+                Role::User,
+                vec![
+                    result("a", vec![text("A"), image()]),
+                    result("b", vec![text("B")]),
+                ],
+            ),
         ],
         tools: vec![ToolSpec {
             name: "read".to_owned(),

@@ -81,12 +81,22 @@ impl HttpClient {
         body: Bytes,
         model: &str,
     ) -> Result<(Response, Bytes, Option<Secret>), ModelFailure> {
-        let key = self.endpoint.key.look_up().map_err(|missing| {
-            ModelFailure::new(FailureKind::Unauthorized, missing.to_string())
-        })?;
+        let key = self
+            .endpoint
+            .key
+            .look_up()
+            .map_err(|missing| ModelFailure::new(FailureKind::Unauthorized, missing.to_string()))?;
         let headers = self.headers_with(key.as_ref())?;
-        let sending = self.http.post(self.url.clone()).headers(headers).body(body).send();
-        let response = self.in_time(sending).await?.map_err(|error| unreachable(error, &self.url))?;
+        let sending = self
+            .http
+            .post(self.url.clone())
+            .headers(headers)
+            .body(body)
+            .send();
+        let response = self
+            .in_time(sending)
+            .await?
+            .map_err(|error| unreachable(error, &self.url))?;
         let status = response.status();
         if !status.is_success() {
             let wait = retry_after(response.headers(), &self.options.clock);
@@ -103,7 +113,12 @@ impl HttpClient {
             match chunk.map_err(|error| unreachable(error, &self.url))? {
                 Some(chunk) if chunk.is_empty() => {}
                 Some(chunk) => return Ok((response, chunk, key)),
-                None => return Err(ModelFailure::new(FailureKind::Unreachable, "the provider sent an empty answer")),
+                None => {
+                    return Err(ModelFailure::new(
+                        FailureKind::Unreachable,
+                        "the provider sent an empty answer",
+                    ));
+                }
             }
         }
     }
@@ -176,7 +191,10 @@ impl HttpClient {
         if let Some(key) = key {
             let value = HeaderValue::try_from(format!("{prefix}{}", key.expose()));
             let mut value = value.map_err(|_| {
-                ModelFailure::new(FailureKind::Unauthorized, "the API key holds characters that HTTP does not allow")
+                ModelFailure::new(
+                    FailureKind::Unauthorized,
+                    "the API key holds characters that HTTP does not allow",
+                )
             })?;
             value.set_sensitive(true);
             headers.insert(name, value);
@@ -211,7 +229,11 @@ impl HttpClient {
         let extra = self.endpoint.headers.iter().map(|(_, value)| value);
         key.into_iter().chain(extra).fold(message, |message, secret| {
             // Shorter values are words that a message holds by itself.
-            if secret.expose().len() < 6 { message } else { message.replace(secret.expose(), "…") }
+            if secret.expose().len() < 6 {
+                message
+            } else {
+                message.replace(secret.expose(), "…")
+            }
         })
     }
 }
@@ -237,11 +259,20 @@ fn decode(
 }
 
 fn refuse_other_content(response: &Response) -> Result<(), ModelFailure> {
-    let content_type = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    match content_type.map(|text| text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()) {
-        Some(other) if matches!(other.as_str(), "application/json" | "text/html") => {
-            Err(malformed(&format!("it came as {other} instead of a stream of events")))
-        }
+    let content_type = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    match content_type.map(|text| {
+        text.split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase()
+    }) {
+        Some(other) if matches!(other.as_str(), "application/json" | "text/html") => Err(malformed(
+            &format!("it came as {other} instead of a stream of events"),
+        )),
         _ => Ok(()),
     }
 }
@@ -252,7 +283,10 @@ fn unreachable(error: reqwest::Error, url: &Url) -> ModelFailure {
     let error = error.without_url();
     ModelFailure::new(
         FailureKind::Unreachable,
-        format!("the provider at {host}{port} cannot be reached: {}", Chain(&error)),
+        format!(
+            "the provider at {host}{port} cannot be reached: {}",
+            Chain(&error)
+        ),
     )
 }
 

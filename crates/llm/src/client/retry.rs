@@ -28,7 +28,11 @@ where
         let Some(delay) = delay_before_next(options, number, &failure) else {
             return Err(failure);
         };
-        on_retry(number, u64::try_from(delay.as_millis()).unwrap_or(u64::MAX), &failure);
+        on_retry(
+            number,
+            u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
+            &failure,
+        );
         tokio::time::sleep(delay).await;
         number += 1;
     }
@@ -49,7 +53,12 @@ fn delay_before_next(options: &Options, number: u32, failure: &ModelFailure) -> 
 
 /// `retry-after-ms`, or `retry-after` in seconds or as a date (RFC 9110, 10.2.3). A date in the past is zero.
 pub(super) fn retry_after(headers: &HeaderMap, clock: &Clock) -> Option<Duration> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let text = |name: &str| {
+        headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .map(str::trim)
+    };
     let seconds = |text: &str, unit: f64| {
         let number = text.parse::<f64>().ok().filter(|number| *number >= 0.0)?;
         Duration::try_from_secs_f64(number * unit).ok()
@@ -61,7 +70,10 @@ pub(super) fn retry_after(headers: &HeaderMap, clock: &Clock) -> Option<Duration
     if let Some(wait) = seconds(value, 1.0) {
         return Some(wait);
     }
-    let date = httpdate::parse_http_date(value).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    let date = httpdate::parse_http_date(value)
+        .ok()?
+        .duration_since(UNIX_EPOCH)
+        .ok()?;
     let now = Duration::from_millis(u64::try_from(clock.now_ms()).ok()?);
     Some(date.saturating_sub(now))
 }
@@ -91,7 +103,11 @@ mod tests {
             for (name, value) in headers {
                 map.insert(*name, value.parse().unwrap());
             }
-            assert_eq!(retry_after(&map, &clock), expected_ms.map(Duration::from_millis), "{headers:?}");
+            assert_eq!(
+                retry_after(&map, &clock),
+                expected_ms.map(Duration::from_millis),
+                "{headers:?}"
+            );
         }
     }
 
@@ -106,7 +122,9 @@ mod tests {
         assert!(after(FailureKind::Overloaded, None, 1).is_some());
         assert!(after(FailureKind::Overloaded, None, options.max_attempts).is_none());
         assert!(after(FailureKind::InvalidRequest, None, 1).is_none());
-        assert!(after(FailureKind::RateLimited, Some(2), 1).is_some_and(|wait| wait >= Duration::from_secs(2)));
+        assert!(
+            after(FailureKind::RateLimited, Some(2), 1).is_some_and(|wait| wait >= Duration::from_secs(2))
+        );
         assert!(after(FailureKind::RateLimited, Some(3600), 1).is_none());
     }
 }

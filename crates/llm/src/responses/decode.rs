@@ -107,7 +107,9 @@ impl Decoder {
     ) -> Result<Vec<StreamEvent>, ModelFailure> {
         let index = self.position(output_index(data)?);
         let index = index.ok_or_else(|| malformed("a delta belongs to no item"))?;
-        let text = data["delta"].as_str().ok_or_else(|| malformed("a delta lacks its text"))?;
+        let text = data["delta"]
+            .as_str()
+            .ok_or_else(|| malformed("a delta lacks its text"))?;
         self.items[index].streamed.push_str(text);
         Ok(vec![event(index, text.to_owned())])
     }
@@ -136,7 +138,10 @@ impl Decoder {
         }
         for index in 0..self.items.len() {
             if !self.items[index].is_done {
-                let (output_index, item) = (self.items[index].output_index, self.items[index].announced.clone());
+                let (output_index, item) = (
+                    self.items[index].output_index,
+                    self.items[index].announced.clone(),
+                );
                 events.append(&mut self.done(output_index, &item)?);
             }
         }
@@ -153,7 +158,9 @@ impl Decoder {
     }
 
     fn position(&self, output_index: u64) -> Option<usize> {
-        self.items.iter().position(|item| item.output_index == output_index)
+        self.items
+            .iter()
+            .position(|item| item.output_index == output_index)
     }
 }
 
@@ -201,7 +208,10 @@ fn call_of(item: &Value, streamed: &str) -> Result<ToolCall, ModelFailure> {
     let (Some(id), Some(name)) = (item["call_id"].as_str(), item["name"].as_str()) else {
         return Err(malformed("a tool call has no call_id or no name"));
     };
-    let arguments = item["arguments"].as_str().filter(|text| !text.is_empty()).unwrap_or(streamed);
+    let arguments = item["arguments"]
+        .as_str()
+        .filter(|text| !text.is_empty())
+        .unwrap_or(streamed);
     Ok(ToolCall {
         id: id.to_owned(),
         name: name.to_owned(),
@@ -220,7 +230,9 @@ fn texts(parts: &Value, separator: &str) -> Option<String> {
 }
 
 fn output_index(data: &Value) -> Result<u64, ModelFailure> {
-    data["output_index"].as_u64().ok_or_else(|| malformed("an event of an item has no output_index"))
+    data["output_index"]
+        .as_u64()
+        .ok_or_else(|| malformed("an event of an item has no output_index"))
 }
 
 fn usage(usage: &Value) -> TokenUsage {

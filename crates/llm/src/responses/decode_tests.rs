@@ -8,7 +8,10 @@ use serde_json::{Value, json};
 const FORMAT: WireFormat = WireFormat::OpenaiResponses;
 
 fn stream(events: &[Value]) -> String {
-    events.iter().map(|data| format!("event: {}\ndata: {data}\n\n", data["type"].as_str().unwrap())).collect()
+    events
+        .iter()
+        .map(|data| format!("event: {}\ndata: {data}\n\n", data["type"].as_str().unwrap()))
+        .collect()
 }
 
 fn created() -> Value {
@@ -139,9 +142,15 @@ fn stop_reasons() {
     let refusal = json!({"type": "message", "content": [{"type": "refusal", "refusal": "No."}]});
     for (events, expected) in [
         (vec![created(), completed(json!([]))], StopReason::EndTurn),
-        (vec![created(), incomplete("max_output_tokens")], StopReason::MaxOutputTokens),
+        (
+            vec![created(), incomplete("max_output_tokens")],
+            StopReason::MaxOutputTokens,
+        ),
         (vec![created(), incomplete("content_filter")], StopReason::Refusal),
-        (vec![created(), incomplete("moon")], StopReason::Other("moon".to_owned())),
+        (
+            vec![created(), incomplete("moon")],
+            StopReason::Other("moon".to_owned()),
+        ),
         (
             vec![
                 created(),
@@ -162,15 +171,36 @@ fn broken_streams_fail_by_kind() {
     let failed = |code: &str| json!({"type": "response.failed", "response": {"error": {"code": code, "message": "x"}}});
     for (events, expected) in [
         (vec![], FailureKind::Truncated),
-        (vec![created(), done(0, &message_item("whole"))], FailureKind::Truncated),
+        (
+            vec![created(), done(0, &message_item("whole"))],
+            FailureKind::Truncated,
+        ),
         (vec![created(), failed("server_error")], FailureKind::Overloaded),
-        (vec![created(), failed("rate_limit_exceeded")], FailureKind::RateLimited),
-        (vec![created(), failed("context_length_exceeded")], FailureKind::ContextTooLong),
-        (vec![json!({"type": "error", "code": "server_error", "message": "x"})], FailureKind::Overloaded),
-        (vec![json!({"type": "error", "error": {"type": "invalid_request_error"}})], FailureKind::InvalidRequest),
-        (vec![created(), delta("response.output_text.delta", 0, "x")], FailureKind::Malformed),
+        (
+            vec![created(), failed("rate_limit_exceeded")],
+            FailureKind::RateLimited,
+        ),
+        (
+            vec![created(), failed("context_length_exceeded")],
+            FailureKind::ContextTooLong,
+        ),
+        (
+            vec![json!({"type": "error", "code": "server_error", "message": "x"})],
+            FailureKind::Overloaded,
+        ),
+        (
+            vec![json!({"type": "error", "error": {"type": "invalid_request_error"}})],
+            FailureKind::InvalidRequest,
+        ),
+        (
+            vec![created(), delta("response.output_text.delta", 0, "x")],
+            FailureKind::Malformed,
+        ),
         (vec![added(0, &json!({"id": "x"}))], FailureKind::Malformed),
-        (vec![added(0, &json!({"type": "function_call", "name": "x"}))], FailureKind::Malformed),
+        (
+            vec![added(0, &json!({"type": "function_call", "name": "x"}))],
+            FailureKind::Malformed,
+        ),
     ] {
         check_fails(FORMAT, &stream(&events), expected);
     }

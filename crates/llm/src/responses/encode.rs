@@ -11,7 +11,10 @@ pub(crate) fn encode(request: &ModelRequest) -> Value {
     body.insert("stream".to_owned(), json!(true));
     body.insert("store".to_owned(), json!(false));
     // The API refuses less than 16.
-    body.insert("max_output_tokens".to_owned(), json!(request.max_output_tokens.max(16)));
+    body.insert(
+        "max_output_tokens".to_owned(),
+        json!(request.max_output_tokens.max(16)),
+    );
     let system = openai::system_text(&request.system);
     if !system.is_empty() {
         body.insert("instructions".to_owned(), json!(system));
@@ -91,7 +94,9 @@ fn content_part(block: &Block) -> Option<Value> {
             media_type,
             data_base64,
         } => Some(image(media_type, data_base64)),
-        Block::Reasoning { .. } | Block::ToolCall(_) | Block::ToolResult { .. } | Block::Unknown { .. } => None,
+        Block::Reasoning { .. } | Block::ToolCall(_) | Block::ToolResult { .. } | Block::Unknown { .. } => {
+            None
+        }
     }
 }
 
@@ -114,7 +119,11 @@ fn output(content: &[Block], is_error: bool) -> Value {
     if !text.is_empty() {
         parts.push(json!({"type": "input_text", "text": text}));
     }
-    parts.extend(images.into_iter().map(|(media_type, data)| image(media_type, data)));
+    parts.extend(
+        images
+            .into_iter()
+            .map(|(media_type, data)| image(media_type, data)),
+    );
     Value::Array(parts)
 }
 
@@ -141,7 +150,9 @@ fn json_of(opaque: &Opaque) -> Value {
 /// A reasoning item without its content is only a reference, and with `store: false` nothing is there to refer to.
 fn is_replayable(opaque: &Opaque) -> bool {
     let has_content = opaque.json["encrypted_content"].is_string()
-        || opaque.json["content"].as_array().is_some_and(|parts| !parts.is_empty());
+        || opaque.json["content"]
+            .as_array()
+            .is_some_and(|parts| !parts.is_empty());
     opaque.format == WireFormat::OpenaiResponses && has_content
 }
 

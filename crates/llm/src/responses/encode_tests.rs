@@ -4,7 +4,9 @@ use super::*;
 use crate::conversation::{ReasoningEffort, SystemBlock, ToolCall, ToolSpec};
 
 fn text(text: &str) -> Block {
-    Block::Text { text: text.to_owned() }
+    Block::Text {
+        text: text.to_owned(),
+    }
 }
 
 fn reasoning(json: Value) -> Block {
@@ -27,7 +29,8 @@ fn call(id: &str, arguments: &str) -> Block {
 
 #[test]
 fn a_whole_conversation() {
-    let sealed = json!({"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "enc", "new": 1});
+    let sealed =
+        json!({"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "enc", "new": 1});
     let image = Block::Image {
         media_type: "image/png".to_owned(),
         data_base64: "aGk=".to_owned(),
@@ -39,9 +42,19 @@ fn a_whole_conversation() {
     };
     let request = ModelRequest {
         model: "gpt-5.4".to_owned(),
-        system: vec![SystemBlock { text: "Be kind.".to_owned() }, SystemBlock { text: "Today.".to_owned() }],
+        system: vec![
+            SystemBlock {
+                text: "Be kind.".to_owned(),
+            },
+            SystemBlock {
+                text: "Today.".to_owned(),
+            },
+        ],
         messages: vec![
-            Message { role: Role::User, blocks: vec![text("Look."), image.clone()] },
+            Message {
+                role: Role::User,
+                blocks: vec![text("Look."), image.clone()],
+            },
             Message {
                 role: Role::Assistant,
                 blocks: vec![

@@ -57,8 +57,13 @@ impl Player {
     /// expectation is not met, and says which.
     pub fn answer(&self, request: &ModelRequest) -> Result<Answer, ModelFailure> {
         let key = fingerprint(request);
-        let mut played = self.failures_played.lock().unwrap_or_else(PoisonError::into_inner);
-        let answer = self.script.answer(request, played.get(&key).copied().unwrap_or(0))?;
+        let mut played = self
+            .failures_played
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let answer = self
+            .script
+            .answer(request, played.get(&key).copied().unwrap_or(0))?;
         if answer.fault.is_some() {
             if played.len() >= MAX_REMEMBERED {
                 played.clear();
@@ -107,7 +112,9 @@ async fn play(answer: Answer, idle_timeout: Duration, tx: &mpsc::Sender<Result<S
     for event in events {
         let is_delta = !matches!(
             event,
-            StreamEvent::BlockStarted { .. } | StreamEvent::BlockCompleted { .. } | StreamEvent::Finished { .. }
+            StreamEvent::BlockStarted { .. }
+                | StreamEvent::BlockCompleted { .. }
+                | StreamEvent::Finished { .. }
         );
         if is_delta && !answer.delay.is_zero() {
             tokio::time::sleep(answer.delay).await;
@@ -171,7 +178,11 @@ impl Answer {
 
     /// Why the answer ends.
     pub fn stop_reason(&self) -> StopReason {
-        if self.blocks.iter().any(|block| matches!(block, Block::ToolCall(_))) {
+        if self
+            .blocks
+            .iter()
+            .any(|block| matches!(block, Block::ToolCall(_)))
+        {
             StopReason::ToolCalls
         } else {
             StopReason::EndTurn
@@ -181,7 +192,10 @@ impl Answer {
     /// A text in deltas of `chunk_chars`; none for an empty text.
     pub fn chunks(&self, text: &str) -> Vec<String> {
         let letters: Vec<char> = text.chars().collect();
-        letters.chunks(self.chunk_chars.max(1)).map(|chunk| chunk.iter().collect()).collect()
+        letters
+            .chunks(self.chunk_chars.max(1))
+            .map(|chunk| chunk.iter().collect())
+            .collect()
     }
 }
 
@@ -191,12 +205,21 @@ impl Script {
         let scene = Scene::of(request)?;
         let part = self.scripts.iter().find(|part| part.fits(&scene.prompt));
         let part = part.ok_or_else(|| {
-            exhausted(format!("no script fits the prompt “{}”", excerpt(&scene.prompt, 80)))
+            exhausted(format!(
+                "no script fits the prompt “{}”",
+                excerpt(&scene.prompt, 80)
+            ))
         })?;
-        let step = part.steps.iter().find(|step| step.answer == Some(scene.position) && step.fits(&scene));
+        let step = part
+            .steps
+            .iter()
+            .find(|step| step.answer == Some(scene.position) && step.fits(&scene));
         let step = step.ok_or_else(|| {
             let position = scene.position;
-            exhausted(format!("the script `{}` has no step for answer {position} of this turn", part.name))
+            exhausted(format!(
+                "the script `{}` has no step for answer {position} of this turn",
+                part.name
+            ))
         })?;
         let fill = |text: &str| fill(text, part, &scene);
         for expected in step.expect_result_contains.as_slice() {
@@ -269,12 +292,17 @@ impl Scene {
         let at = messages.iter().rposition(is_prompt);
         let at = at.ok_or_else(|| exhausted("the conversation holds no prompt".to_owned()))?;
         let is_answer = |message: &&Message| message.role == Role::Assistant;
-        let last_answer = messages.iter().rposition(|message| message.role == Role::Assistant);
+        let last_answer = messages
+            .iter()
+            .rposition(|message| message.role == Role::Assistant);
         let mut results = Vec::new();
         let mut has_error = false;
         for message in &messages[last_answer.map_or(0, |answer| answer + 1)..] {
             for block in &message.blocks {
-                if let Block::ToolResult { content, is_error, .. } = block {
+                if let Block::ToolResult {
+                    content, is_error, ..
+                } = block
+                {
                     results.push(texts(content));
                     has_error |= is_error;
                 }
@@ -292,22 +320,40 @@ impl Scene {
 
 impl Part {
     fn fits(&self, prompt: &str) -> bool {
-        self.prompt_contains.as_ref().is_none_or(|text| prompt.contains(text))
-            && self.prompt_matches.as_ref().is_none_or(|regex| regex.is_match(prompt))
+        self.prompt_contains
+            .as_ref()
+            .is_none_or(|text| prompt.contains(text))
+            && self
+                .prompt_matches
+                .as_ref()
+                .is_none_or(|regex| regex.is_match(prompt))
     }
 }
 
 impl Step {
     fn fits(&self, scene: &Scene) -> bool {
-        self.result_contains.as_ref().is_none_or(|text| scene.results.contains(text))
-            && self.result_matches.as_ref().is_none_or(|regex| regex.is_match(&scene.results))
-            && self.result_is_error.is_none_or(|wanted| wanted == scene.has_error)
+        self.result_contains
+            .as_ref()
+            .is_none_or(|text| scene.results.contains(text))
+            && self
+                .result_matches
+                .as_ref()
+                .is_none_or(|regex| regex.is_match(&scene.results))
+            && self
+                .result_is_error
+                .is_none_or(|wanted| wanted == scene.has_error)
     }
 }
 
 fn is_prompt(message: &Message) -> bool {
-    let has_text = message.blocks.iter().any(|block| matches!(block, Block::Text { .. }));
-    let has_results = message.blocks.iter().any(|block| matches!(block, Block::ToolResult { .. }));
+    let has_text = message
+        .blocks
+        .iter()
+        .any(|block| matches!(block, Block::Text { .. }));
+    let has_results = message
+        .blocks
+        .iter()
+        .any(|block| matches!(block, Block::ToolResult { .. }));
     message.role == Role::User && has_text && !has_results
 }
 
@@ -341,15 +387,19 @@ fn json(value: &toml::Value, fill: &impl Fn(&str) -> String) -> serde_json::Valu
         toml::Value::Boolean(is) => (*is).into(),
         toml::Value::Datetime(time) => time.to_string().into(),
         toml::Value::Array(list) => list.iter().map(|inner| json(inner, fill)).collect(),
-        toml::Value::Table(table) => {
-            table.iter().map(|(key, inner)| (key.clone(), json(inner, fill))).collect()
-        }
+        toml::Value::Table(table) => table
+            .iter()
+            .map(|(key, inner)| (key.clone(), json(inner, fill)))
+            .collect(),
     }
 }
 
 /// Replaces each `{{name}}`; what is filled in is not looked at again.
 fn fill(template: &str, part: &Part, scene: &Scene) -> String {
-    let captures = part.prompt_matches.as_ref().and_then(|regex| regex.captures(&scene.prompt));
+    let captures = part
+        .prompt_matches
+        .as_ref()
+        .and_then(|regex| regex.captures(&scene.prompt));
     let mut filled = String::new();
     let mut rest = template;
     while let Some((before, after)) = rest.split_once("{{") {
@@ -399,7 +449,9 @@ fn block_tokens(block: &Block) -> u64 {
 fn fingerprint(request: &ModelRequest) -> u64 {
     let mut hasher = DefaultHasher::new();
     request.cache_key.hash(&mut hasher);
-    serde_json::to_string(&request.messages).unwrap_or_default().hash(&mut hasher);
+    serde_json::to_string(&request.messages)
+        .unwrap_or_default()
+        .hash(&mut hasher);
     hasher.finish()
 }
 

@@ -29,11 +29,16 @@ say = "There."
 "#;
 
 fn text(text: &str) -> Block {
-    Block::Text { text: text.to_owned() }
+    Block::Text {
+        text: text.to_owned(),
+    }
 }
 
 fn user(blocks: Vec<Block>) -> Message {
-    Message { role: Role::User, blocks }
+    Message {
+        role: Role::User,
+        blocks,
+    }
 }
 
 fn result(words: &str, is_error: bool) -> Message {
@@ -74,7 +79,10 @@ fn steps_follow_the_conversation_and_fill_placeholders() {
     assert_eq!(texts(&first.blocks), "Hello Ada.");
     assert_eq!(
         calls,
-        [("scripted_0_0", r#"{"lines":[1,"Ada"],"path":"Ada.md"}"#), ("scripted_0_1", "{broken")]
+        [
+            ("scripted_0_0", r#"{"lines":[1,"Ada"],"path":"Ada.md"}"#),
+            ("scripted_0_1", "{broken")
+        ]
     );
     let spoken = Message {
         role: Role::Assistant,
@@ -89,7 +97,12 @@ fn steps_follow_the_conversation_and_fill_placeholders() {
     again.push(user(vec![text("greet Bob")]));
     let second = answer(again).unwrap();
     assert_eq!(texts(&second.blocks), "Hello Bob.");
-    assert!(second.blocks.iter().any(|block| matches!(block, Block::ToolCall(call) if call.id == "scripted_2_0")));
+    assert!(
+        second
+            .blocks
+            .iter()
+            .any(|block| matches!(block, Block::ToolCall(call) if call.id == "scripted_2_0"))
+    );
 }
 
 #[test]
@@ -102,8 +115,14 @@ fn what_does_not_fit_is_said() {
     for (messages, expected) in [
         (vec![], "holds no prompt"),
         (vec![user(vec![text("sing")])], "no script fits the prompt “sing”"),
-        (vec![prompt.clone(), spoken.clone(), spoken.clone()], "`greet` has no step for answer 2"),
-        (vec![prompt, spoken, result("Eve is known", false)], "expected a tool result with “Ada” and got “Eve is known”"),
+        (
+            vec![prompt.clone(), spoken.clone(), spoken.clone()],
+            "`greet` has no step for answer 2",
+        ),
+        (
+            vec![prompt, spoken, result("Eve is known", false)],
+            "expected a tool result with “Ada” and got “Eve is known”",
+        ),
     ] {
         let failure = answer(messages).unwrap_err();
         assert_eq!(failure.kind, FailureKind::ScriptExhausted);
@@ -120,7 +139,12 @@ fn failures_play_as_often_as_they_should_for_each_conversation() {
         ..ModelRequest::default()
     };
     for session in ["a", "b"] {
-        let faults: Vec<_> = (0..4).map(|_| player.answer(&request(session)).unwrap().fault).collect();
-        assert_eq!(faults, [Some(Fault::Status(429)), Some(Fault::Status(429)), None, None]);
+        let faults: Vec<_> = (0..4)
+            .map(|_| player.answer(&request(session)).unwrap().fault)
+            .collect();
+        assert_eq!(
+            faults,
+            [Some(Fault::Status(429)), Some(Fault::Status(429)), None, None]
+        );
     }
 }

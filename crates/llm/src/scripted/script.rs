@@ -107,7 +107,9 @@ impl<'de> Deserialize<'de> for Fault {
         }
         match Written::deserialize(deserializer)? {
             Written::Status(status @ 400..=599) => Ok(Self::Status(status)),
-            Written::Status(status) => Err(D::Error::custom(format!("{status} is not a status from 400 to 599"))),
+            Written::Status(status) => Err(D::Error::custom(format!(
+                "{status} is not a status from 400 to 599"
+            ))),
             Written::Word(word) => match word.as_str() {
                 "truncate" => Ok(Self::Truncate),
                 "stall" => Ok(Self::Stall),
@@ -192,7 +194,9 @@ impl Part {
         let groups = self.prompt_matches.as_ref();
         let is_group = groups.is_some_and(|regex| {
             regex.capture_names().flatten().any(|group| group == name)
-                || name.parse::<usize>().is_ok_and(|number| number < regex.captures_len())
+                || name
+                    .parse::<usize>()
+                    .is_ok_and(|number| number < regex.captures_len())
         });
         is_group || matches!(name, "prompt" | "result")
     }
@@ -239,7 +243,9 @@ pub(crate) fn placeholders(text: &str) -> Vec<&str> {
 
 fn regex<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Regex>, D::Error> {
     let pattern = Option::<String>::deserialize(deserializer)?;
-    pattern.map(|pattern| Regex::new(&pattern).map_err(D::Error::custom)).transpose()
+    pattern
+        .map(|pattern| Regex::new(&pattern).map_err(D::Error::custom))
+        .transpose()
 }
 
 fn default_chunk_chars() -> usize {
@@ -273,10 +279,13 @@ mod tests {
         check_refused(&with(""), "has nothing to think");
         check_refused(&with("say = \"x\"\nchunk_chars = 0"), "chunk_chars");
         check_refused(&with("say = \"{{who}}\""), "`{{who}}` is neither");
-        check_refused(&with("call = [{tool = \"t\", arguments = {a = [\"{{1}}\"]}}]"), "`{{1}}` is neither");
+        check_refused(
+            &with("call = [{tool = \"t\", arguments = {a = [\"{{1}}\"]}}]"),
+            "`{{1}}` is neither",
+        );
         check_refused(&with("fail = 200"), "200 is not a status");
         check_refused(&with("fail = \"explode\""), "`explode` is not a failure");
-        check_refused(&with("say = \"x\"\nresult_matches = \"(\""), "regex");
+        check_refused(&with("say = \"x\"\nresult_matches = \"(\""), "open group");
     }
 
     #[test]
@@ -296,7 +305,11 @@ mod tests {
             say = "d"
             "#,
         );
-        let answers: Vec<_> = script.unwrap().scripts[0].steps.iter().map(|step| step.answer).collect();
+        let answers: Vec<_> = script.unwrap().scripts[0]
+            .steps
+            .iter()
+            .map(|step| step.answer)
+            .collect();
         assert_eq!(answers, [Some(0), Some(1), Some(1), Some(2)]);
     }
 }

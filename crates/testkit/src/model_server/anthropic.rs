@@ -16,7 +16,9 @@ const SIGNATURE: &str = "c2NyaXB0ZWQ=";
 impl Speech for Anthropic {
     fn request(&self, body: &Value) -> Result<ModelRequest, String> {
         let mut request = begin(body)?;
-        let limit = body["max_tokens"].as_u64().ok_or("`max_tokens` must be a number")?;
+        let limit = body["max_tokens"]
+            .as_u64()
+            .ok_or("`max_tokens` must be a number")?;
         request.max_output_tokens = u32::try_from(limit).map_err(|_| "`max_tokens` is too large")?;
         for block in body["system"].as_array().into_iter().flatten() {
             request.system.push(SystemBlock {
@@ -64,7 +66,10 @@ impl Speech for Anthropic {
             "stop_details": null,
             "usage": usage(1),
         });
-        let mut events = vec![json!({"type": "message_start", "message": message}), json!({"type": "ping"})];
+        let mut events = vec![
+            json!({"type": "message_start", "message": message}),
+            json!({"type": "ping"}),
+        ];
         for (index, block) in answer.blocks.iter().enumerate() {
             block_events(answer, index, block, &mut events);
         }
@@ -85,7 +90,10 @@ impl Speech for Anthropic {
             "usage": total,
         }));
         events.push(json!({"type": "message_stop"}));
-        events.into_iter().map(|data| (data["type"].as_str().map(str::to_owned), data)).collect()
+        events
+            .into_iter()
+            .map(|data| (data["type"].as_str().map(str::to_owned), data))
+            .collect()
     }
 
     fn closing(&self) -> Option<&'static str> {
@@ -121,9 +129,12 @@ impl Speech for Anthropic {
 
 fn block_events(answer: &Answer, index: usize, block: &Block, events: &mut Vec<Value>) {
     let (start, text, delta_type, delta_key) = match block {
-        Block::Text { text } => {
-            (json!({"type": "text", "text": "", "citations": null}), text, "text_delta", "text")
-        }
+        Block::Text { text } => (
+            json!({"type": "text", "text": "", "citations": null}),
+            text,
+            "text_delta",
+            "text",
+        ),
         Block::Reasoning { text, .. } => {
             let start = json!({"type": "thinking", "thinking": "", "signature": ""});
             (start, text, "thinking_delta", "thinking")
@@ -155,7 +166,9 @@ fn block_events(answer: &Answer, index: usize, block: &Block, events: &mut Vec<V
 
 fn content(content: &Value) -> Result<Vec<Block>, String> {
     if let Some(text) = content.as_str() {
-        return Ok(vec![Block::Text { text: text.to_owned() }]);
+        return Ok(vec![Block::Text {
+            text: text.to_owned(),
+        }]);
     }
     let blocks = content.as_array().ok_or("`content` must be a text or a list")?;
     blocks.iter().map(block).collect()
@@ -190,7 +203,11 @@ fn block(block: &Value) -> Result<Block, String> {
         }
         Some("tool_result") => Ok(Block::ToolResult {
             call_id: text(block, "tool_use_id")?,
-            content: if block["content"].is_null() { Vec::new() } else { content(&block["content"])? },
+            content: if block["content"].is_null() {
+                Vec::new()
+            } else {
+                content(&block["content"])?
+            },
             is_error: block["is_error"] == true,
         }),
         Some(_) => Ok(Block::Unknown { opaque: opaque() }),

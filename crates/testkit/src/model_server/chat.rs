@@ -3,9 +3,7 @@
 use super::responses::{bearer, error};
 use super::speech::{self, Speech, add, begin, has_results, list, text};
 use axum::http::HeaderMap;
-use greenroom_llm::conversation::{
-    Block, Message, ModelRequest, Role, StopReason, SystemBlock, ToolCall,
-};
+use greenroom_llm::conversation::{Block, Message, ModelRequest, Role, StopReason, SystemBlock, ToolCall};
 use greenroom_llm::scripted::player::Answer;
 use greenroom_llm::wire::TOOL_IMAGE_NOTE;
 use serde_json::{Value, json};
@@ -51,15 +49,25 @@ impl Speech for Chat {
         for block in &answer.blocks {
             match block {
                 Block::Text { text } => {
-                    events.extend(answer.chunks(text).iter().map(|text| delta(json!({"content": text}), None)));
+                    events.extend(
+                        answer
+                            .chunks(text)
+                            .iter()
+                            .map(|text| delta(json!({"content": text}), None)),
+                    );
                 }
                 Block::Reasoning { text, .. } => {
                     let chunks = answer.chunks(text);
-                    events.extend(chunks.iter().map(|text| delta(json!({"reasoning_content": text}), None)));
+                    events.extend(
+                        chunks
+                            .iter()
+                            .map(|text| delta(json!({"reasoning_content": text}), None)),
+                    );
                 }
                 Block::ToolCall(call) => {
                     let function = json!({"name": call.name, "arguments": ""});
-                    let start = json!({"index": calls, "id": call.id, "type": "function", "function": function});
+                    let start =
+                        json!({"index": calls, "id": call.id, "type": "function", "function": function});
                     events.push(delta(json!({"tool_calls": [start]}), None));
                     events.extend(answer.chunks(&call.arguments_json).iter().map(|arguments| {
                         let more = json!({"index": calls, "function": {"arguments": arguments}});
@@ -109,7 +117,8 @@ fn read_message(message: &Value, messages: &mut Vec<Message>) -> Result<(), Stri
         Some("user") => {
             let blocks = content(&message["content"])?;
             // Images of a tool result come back into the message of the results.
-            let is_note = matches!(blocks.first(), Some(Block::Text { text }) if text.starts_with(TOOL_IMAGE_NOTE));
+            let is_note =
+                matches!(blocks.first(), Some(Block::Text { text }) if text.starts_with(TOOL_IMAGE_NOTE));
             add(messages, Role::User, blocks, |last| is_note && has_results(last));
         }
         Some("tool") => {
@@ -146,7 +155,9 @@ fn read_message(message: &Value, messages: &mut Vec<Message>) -> Result<(), Stri
 
 fn content(content: &Value) -> Result<Vec<Block>, String> {
     if let Some(text) = content.as_str() {
-        return Ok(vec![Block::Text { text: text.to_owned() }]);
+        return Ok(vec![Block::Text {
+            text: text.to_owned(),
+        }]);
     }
     let parts = content.as_array().ok_or("`content` must be a text or a list")?;
     parts

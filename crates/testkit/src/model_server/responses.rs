@@ -36,7 +36,11 @@ impl Speech for Responses {
             output: Vec::new(),
         };
         writer.write();
-        writer.events.into_iter().map(|data| (data["type"].as_str().map(str::to_owned), data)).collect()
+        writer
+            .events
+            .into_iter()
+            .map(|data| (data["type"].as_str().map(str::to_owned), data))
+            .collect()
     }
 
     fn closing(&self) -> Option<&'static str> {
@@ -76,7 +80,11 @@ pub(super) fn error(status: u16, message: &str) -> Value {
 
 /// The key of an `Authorization: Bearer` header.
 pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
-    headers.get("authorization")?.to_str().ok()?.strip_prefix("Bearer ")
+    headers
+        .get("authorization")?
+        .to_str()
+        .ok()?
+        .strip_prefix("Bearer ")
 }
 
 struct Writer<'a> {
@@ -111,11 +119,17 @@ impl Writer<'_> {
     }
 
     fn begin_item(&mut self, index: usize, item: &Value) {
-        self.push("response.output_item.added", json!({"output_index": index, "item": item}));
+        self.push(
+            "response.output_item.added",
+            json!({"output_index": index, "item": item}),
+        );
     }
 
     fn end_item(&mut self, index: usize, item: Value) {
-        self.push("response.output_item.done", json!({"output_index": index, "item": item}));
+        self.push(
+            "response.output_item.done",
+            json!({"output_index": index, "item": item}),
+        );
         self.output.push(item);
     }
 
@@ -132,22 +146,33 @@ impl Writer<'_> {
         let place = json!({"item_id": id, "output_index": index, "summary_index": 0});
         let part = |text: &str| json!({"type": "summary_text", "text": text});
         self.begin_item(index, &item(json!([])));
-        self.push("response.reasoning_summary_part.added", with(&place, "part", part("")));
+        self.push(
+            "response.reasoning_summary_part.added",
+            with(&place, "part", part("")),
+        );
         for chunk in self.answer.chunks(text) {
-            self.push("response.reasoning_summary_text.delta", with(&place, "delta", json!(chunk)));
+            self.push(
+                "response.reasoning_summary_text.delta",
+                with(&place, "delta", json!(chunk)),
+            );
         }
-        self.push("response.reasoning_summary_text.done", with(&place, "text", json!(text)));
-        self.push("response.reasoning_summary_part.done", with(&place, "part", part(text)));
+        self.push(
+            "response.reasoning_summary_text.done",
+            with(&place, "text", json!(text)),
+        );
+        self.push(
+            "response.reasoning_summary_part.done",
+            with(&place, "part", part(text)),
+        );
         self.end_item(index, item(json!([part(text)])));
     }
 
     fn message(&mut self, index: usize, text: &str) {
         let id = format!("msg_{index}");
-        let item = |status: &str, content: Value| {
-            json!({"id": id, "type": "message", "role": "assistant", "status": status, "content": content})
-        };
+        let item = |status: &str, content: Value| json!({"id": id, "type": "message", "role": "assistant", "status": status, "content": content});
         let place = json!({"item_id": id, "output_index": index, "content_index": 0});
-        let part = |text: &str| json!({"type": "output_text", "text": text, "annotations": [], "logprobs": []});
+        let part =
+            |text: &str| json!({"type": "output_text", "text": text, "annotations": [], "logprobs": []});
         self.begin_item(index, &item("in_progress", json!([])));
         self.push("response.content_part.added", with(&place, "part", part("")));
         for chunk in self.answer.chunks(text) {
@@ -175,9 +200,16 @@ impl Writer<'_> {
         let place = json!({"item_id": id, "output_index": index});
         self.begin_item(index, &item("in_progress", ""));
         for chunk in self.answer.chunks(&call.arguments_json) {
-            self.push("response.function_call_arguments.delta", with(&place, "delta", json!(chunk)));
+            self.push(
+                "response.function_call_arguments.delta",
+                with(&place, "delta", json!(chunk)),
+            );
         }
-        let done = with(&with(&place, "arguments", json!(call.arguments_json)), "name", json!(call.name));
+        let done = with(
+            &with(&place, "arguments", json!(call.arguments_json)),
+            "name",
+            json!(call.name),
+        );
         self.push("response.function_call_arguments.done", done);
         self.end_item(index, item("completed", &call.arguments_json));
     }
@@ -272,7 +304,9 @@ fn read_item(item: &Value, messages: &mut Vec<Message>) -> Result<(), String> {
 
 fn content(content: &Value) -> Result<Vec<Block>, String> {
     if let Some(text) = content.as_str() {
-        return Ok(vec![Block::Text { text: text.to_owned() }]);
+        return Ok(vec![Block::Text {
+            text: text.to_owned(),
+        }]);
     }
     let parts = content.as_array().ok_or("content must be a text or a list")?;
     parts

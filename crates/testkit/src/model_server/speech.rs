@@ -28,12 +28,18 @@ pub(super) trait Speech: Sync {
 
 /// A required text.
 pub(super) fn text(value: &Value, key: &str) -> Result<String, String> {
-    value[key].as_str().map(str::to_owned).ok_or_else(|| format!("`{key}` must be a text"))
+    value[key]
+        .as_str()
+        .map(str::to_owned)
+        .ok_or_else(|| format!("`{key}` must be a text"))
 }
 
 /// A required list.
 pub(super) fn list<'a>(value: &'a Value, key: &str) -> Result<&'a [Value], String> {
-    value[key].as_array().map(Vec::as_slice).ok_or_else(|| format!("`{key}` must be a list"))
+    value[key]
+        .as_array()
+        .map(Vec::as_slice)
+        .ok_or_else(|| format!("`{key}` must be a list"))
 }
 
 /// Fields every format writes alike; this server only streams.
@@ -73,7 +79,12 @@ pub(super) fn image(url: &str) -> Result<Block, String> {
 }
 
 /// Adds blocks to the last message if it is of this role and `joins`, else as a new message.
-pub(super) fn add(messages: &mut Vec<Message>, role: Role, blocks: Vec<Block>, joins: impl Fn(&Message) -> bool) {
+pub(super) fn add(
+    messages: &mut Vec<Message>,
+    role: Role,
+    blocks: Vec<Block>,
+    joins: impl Fn(&Message) -> bool,
+) {
     match messages.last_mut() {
         Some(last) if last.role == role && joins(last) => last.blocks.extend(blocks),
         _ => messages.push(Message { role, blocks }),
@@ -82,5 +93,8 @@ pub(super) fn add(messages: &mut Vec<Message>, role: Role, blocks: Vec<Block>, j
 
 /// Whether a message carries tool results.
 pub(super) fn has_results(message: &Message) -> bool {
-    message.blocks.iter().any(|block| matches!(block, Block::ToolResult { .. }))
+    message
+        .blocks
+        .iter()
+        .any(|block| matches!(block, Block::ToolResult { .. }))
 }
