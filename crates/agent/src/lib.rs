@@ -1,3 +1,4 @@
 //! The agent: one turn from a prompt to its end. It reaches the world only through the traits in [`world`].
 
+pub mod tools;
 pub mod world;

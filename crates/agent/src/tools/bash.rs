@@ -1,0 +1,159 @@
+//! `bash`: a command in the sandbox, its output shown as it comes.
+
+use super::bounds::{HeadTail, Utf8Chunks};
+use super::{Access, Tool, ToolContext, ToolFailure, ToolOutput};
+use greenroom_protocol::guest::call::{Exec, Exit, KillReason, OutputChunk};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use tokio::sync::mpsc;
+
+const DEFAULT_TIMEOUT_SECONDS: u64 = 120;
+const MAX_TIMEOUT_SECONDS: u64 = 1800;
+const MAX_OUTPUT_BYTES: usize = 48 * 1024;
+/// What people see live of one command; the rest is only in the bounded result.
+const MAX_SHOWN_BYTES: usize = 1024 * 1024;
+/// Chunks on their way from the guest; a full channel slows the command down.
+const OUTPUT_CHANNEL_CHUNKS: usize = 64;
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Bash {
+    /// Command line for bash.
+    command: String,
+    /// Seconds after which it is killed, 1 to 1800; default 120. Not used in the background.
+    #[serde(default)]
+    timeout_seconds: Option<u64>,
+    /// Start it and answer at once with a process id for bash_output and bash_kill; for servers and watchers.
+    #[serde(default)]
+    background: bool,
+    /// Directory to run in, relative to the workspace; default the workspace.
+    #[serde(default)]
+    cwd: Option<String>,
+}
+
+impl Tool for Bash {
+    const NAME: &'static str = "bash";
+    const DESCRIPTION: &'static str = "Run a bash command in the sandbox's workspace, without terminal or input. Output and \
+        errors come together; of long output you get the first and the last 24 KiB. Each call is a new shell.";
+    const ACCESS: Access = Access::Changes;
+
+    fn summary(&self) -> String {
+        self.command.clone()
+    }
+
+    async fn run(self, ctx: &ToolContext) -> Result<ToolOutput, ToolFailure> {
+        let seconds = self.timeout_seconds.unwrap_or(DEFAULT_TIMEOUT_SECONDS);
+        if !(1..=MAX_TIMEOUT_SECONDS).contains(&seconds) {
+            return Err(ToolFailure::Answer(format!(
+                "timeout_seconds must be 1 to {MAX_TIMEOUT_SECONDS}"
+            )));
+        }
+        if self.command.trim().is_empty() {
+            return Err(ToolFailure::Answer("command is empty".to_owned()));
+        }
+        let exec = Exec {
+            argv: vec!["bash".to_owned(), "-c".to_owned(), self.command],
+            cwd: self.cwd.unwrap_or_default(),
+            is_merged: true,
+            timeout_ms: (!self.background).then_some(seconds * 1000),
+            is_background: self.background,
+            ..Exec::default()
+        };
+        if self.background {
+            let process_id = ctx.workspace.spawn(exec).await?;
+            return Ok(ToolOutput::text(format!(
+                "started in the background as process {process_id}; read its output with bash_output, end it with bash_kill"
+            )));
+        }
+        let (sender, mut receiver) = mpsc::channel::<OutputChunk>(OUTPUT_CHANNEL_CHUNKS);
+        let collect = async {
+            let mut decoder = Utf8Chunks::default();
+            let mut output = HeadTail::new(MAX_OUTPUT_BYTES);
+            let mut shown_bytes = 0;
+            let mut take = |text: &str| {
+                if text.is_empty() {
+                    return;
+                }
+                output.push(text);
+                if shown_bytes < MAX_SHOWN_BYTES {
+                    shown_bytes += text.len();
+                    (ctx.show_output)(text);
+                }
+            };
+            while let Some(chunk) = receiver.recv().await {
+                take(&decoder.push(&chunk.bytes));
+            }
+            take(decoder.finish());
+            output.finish()
+        };
+        let run = ctx.workspace.exec(exec, sender, ctx.cancel.clone());
+        let (exit, output) = tokio::join!(run, collect);
+        let exit = exit?;
+        Ok(ToolOutput {
+            is_error: exit.code != Some(0),
+            ..ToolOutput::text(describe(&output, &exit, seconds))
+        })
+    }
+}
+
+/// Output, then how it ended.
+fn describe(output: &str, exit: &Exit, timeout_seconds: u64) -> String {
+    let end = format!("[{}]", describe_exit(exit, timeout_seconds));
+    match output {
+        "" => format!("[no output]\n{end}"),
+        output if output.ends_with('\n') => format!("{output}{end}"),
+        output => format!("{output}\n{end}"),
+    }
+}
+
+fn describe_exit(exit: &Exit, timeout_seconds: u64) -> String {
+    match (exit.killed, exit.code, exit.signal) {
+        (Some(KillReason::TimedOut), _, _) => format!(
+            "killed after {timeout_seconds} s: raise timeout_seconds, or use background for what runs on"
+        ),
+        (Some(KillReason::Cancelled), _, _) => "killed because the turn was stopped".to_owned(),
+        (None, Some(code), _) => format!("exit code {code}"),
+        (None, None, Some(signal)) => format!("killed by signal {signal}"),
+        (None, None, None) => "ended without an exit code".to_owned(),
+    }
+}
+
+/// How a background process ended, for `bash_output`.
+pub(super) fn background_state(exit: Option<&Exit>) -> String {
+    match exit {
+        None => "still running".to_owned(),
+        Some(exit) => describe_exit(exit, 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_are_stated() {
+        let exit = |code, signal, killed| Exit {
+            code,
+            signal,
+            killed,
+            duration_ms: 1,
+        };
+        for (output, exit, expected) in [
+            ("", exit(Some(0), None, None), "[no output]\n[exit code 0]"),
+            ("x", exit(Some(3), None, None), "x\n[exit code 3]"),
+            ("x\n", exit(None, Some(9), None), "x\n[killed by signal 9]"),
+            (
+                "",
+                exit(None, Some(15), Some(KillReason::TimedOut)),
+                "[no output]\n[killed after 5 s: raise timeout_seconds, or use background for what runs on]",
+            ),
+            (
+                "",
+                exit(None, Some(15), Some(KillReason::Cancelled)),
+                "[no output]\n[killed because the turn was stopped]",
+            ),
+        ] {
+            assert_eq!(describe(output, &exit, 5), expected);
+        }
+    }
+}
