@@ -34,7 +34,7 @@ pub struct Answer {
     pub blocks: Vec<Block>,
     /// Characters of each delta.
     pub chunk_chars: usize,
-    /// Wait before each delta.
+    /// Wait before each delta of text or reasoning.
     pub delay: Duration,
     pub fault: Option<Fault>,
     /// What a status says about waiting.
@@ -110,13 +110,12 @@ async fn play(answer: Answer, idle_timeout: Duration, tx: &mpsc::Sender<Result<S
         events.truncate(events.len() / 2);
     }
     for event in events {
-        let is_delta = !matches!(
+        // Arguments are not watched as they come.
+        let is_prose = matches!(
             event,
-            StreamEvent::BlockStarted { .. }
-                | StreamEvent::BlockCompleted { .. }
-                | StreamEvent::Finished { .. }
+            StreamEvent::TextDelta { .. } | StreamEvent::ReasoningDelta { .. }
         );
-        if is_delta && !answer.delay.is_zero() {
+        if is_prose && !answer.delay.is_zero() {
             tokio::time::sleep(answer.delay).await;
         }
         if tx.send(Ok(event)).await.is_err() {

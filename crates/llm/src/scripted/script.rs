@@ -153,6 +153,14 @@ impl Script {
     pub fn demo() -> Self {
         Self::parse(include_str!("demo.toml")).expect("the embedded script is valid")
     }
+
+    /// The same script at full speed, for tests.
+    pub fn without_delays(mut self) -> Self {
+        for step in self.scripts.iter_mut().flat_map(|part| &mut part.steps) {
+            step.delay_ms = 0;
+        }
+        self
+    }
 }
 
 impl Part {

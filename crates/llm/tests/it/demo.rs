@@ -90,12 +90,15 @@ async fn turn(
 
 #[tokio::test]
 async fn the_demo_fixes_the_sample_in_every_format_and_says_what_it_is_afterwards() {
-    let server = ModelServer::start(Script::demo()).await.unwrap();
+    let server = ModelServer::start(Script::demo().without_delays()).await.unwrap();
     let mut clients: Vec<Client> = FORMATS
         .iter()
         .map(|format| client(server.endpoint(*format)))
         .collect();
-    clients.push(Client::scripted(Arc::new(Script::demo()), quick()));
+    clients.push(Client::scripted(
+        Arc::new(Script::demo().without_delays()),
+        quick(),
+    ));
     for client in clients {
         let mut workspace = Workspace::sample();
         let mut request = prompt("Make the tests pass, please.");
@@ -116,7 +119,7 @@ async fn the_demo_fixes_the_sample_in_every_format_and_says_what_it_is_afterward
 
 #[tokio::test]
 async fn elsewhere_the_demo_touches_nothing_and_says_why() {
-    let client = Client::scripted(Arc::new(Script::demo()), quick());
+    let client = Client::scripted(Arc::new(Script::demo().without_delays()), quick());
     let mut workspace = Workspace {
         is_sample: false,
         ..Workspace::sample()
@@ -131,7 +134,7 @@ async fn elsewhere_the_demo_touches_nothing_and_says_why() {
 
 #[tokio::test]
 async fn without_python_the_demo_changes_nothing() {
-    let client = Client::scripted(Arc::new(Script::demo()), quick());
+    let client = Client::scripted(Arc::new(Script::demo().without_delays()), quick());
     let mut request = prompt("Fix it.");
     let mut workspace = Workspace::sample();
     for _ in 0..3 {
