@@ -1,0 +1,215 @@
+// One typed method per endpoint over fetch. Must not keep state, retry on its own or know about pages.
+import { parseProblem, ProblemError } from "./problem.ts";
+import type * as wire from "./wire.ts";
+
+/** What a client needs to reach a server. */
+export interface ClientOptions {
+  /** Origin of the server, without a slash at the end; empty: the page's own. */
+  baseUrl?: string;
+  /** API token of a program; a browser uses its cookie instead. */
+  token?: string;
+  /** Replaces the global fetch, for tests. */
+  fetch?: typeof fetch;
+}
+
+/** Filters of the pull request list. */
+export interface PullRequestFilter {
+  state?: wire.PullRequestState;
+  repository?: string;
+}
+
+/** Filters and page of the sessions list. */
+export interface SessionFilter {
+  /** 1 to 200. */
+  limit?: number;
+  cursor?: string;
+  repository?: string;
+}
+
+interface RequestOptions {
+  method?: "GET" | "POST" | "PATCH" | "DELETE";
+  body?: unknown;
+  idempotencyKey?: string;
+  signal?: AbortSignal | undefined;
+}
+
+/** A fresh idempotency key: send the same one again when repeating a request whose answer was lost. */
+export function freshIdempotencyKey(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function query(parameters: Record<string, string | number | undefined>): string {
+  const search = new URLSearchParams();
+  for (const [name, value] of Object.entries(parameters)) {
+    if (value !== undefined) search.set(name, String(value));
+  }
+  const text = search.toString();
+  return text === "" ? "" : `?${text}`;
+}
+
+const segment = encodeURIComponent;
+
+/** Typed access to a Greenroom server. Every method rejects with a `ProblemError`. */
+export class GreenroomClient {
+  readonly #baseUrl: string;
+  readonly #token: string | undefined;
+  readonly #fetch: typeof fetch;
+
+  constructor(options: ClientOptions = {}) {
+    this.#baseUrl = options.baseUrl ?? "";
+    this.#token = options.token;
+    this.#fetch = options.fetch ?? ((input, init) => fetch(input, init));
+  }
+
+  health(signal?: AbortSignal): Promise<wire.Health> {
+    return this.#json("/v1/health", { signal });
+  }
+  signIn(body: wire.SignIn): Promise<wire.Person> {
+    return this.#json("/v1/sign-in", { method: "POST", body });
+  }
+  async signOut(): Promise<void> {
+    await this.#send("/v1/sign-out", { method: "POST" });
+  }
+  me(signal?: AbortSignal): Promise<wire.Person> {
+    return this.#json("/v1/me", { signal });
+  }
+  updateMe(body: wire.UpdateMe): Promise<wire.Person> {
+    return this.#json("/v1/me", { method: "PATCH", body });
+  }
+  createToken(body: wire.CreateToken): Promise<wire.CreatedToken> {
+    return this.#json("/v1/tokens", { method: "POST", body });
+  }
+  createStreamTicket(): Promise<wire.StreamTicket> {
+    return this.#json("/v1/stream-tickets", { method: "POST" });
+  }
+  models(signal?: AbortSignal): Promise<wire.ModelList> {
+    return this.#json("/v1/models", { signal });
+  }
+
+  repositories(signal?: AbortSignal): Promise<wire.RepositoryList> {
+    return this.#json("/v1/repositories", { signal });
+  }
+  addRepository(body: wire.AddRepository): Promise<wire.Repository> {
+    return this.#json("/v1/repositories", { method: "POST", body });
+  }
+  branches(repository: string, signal?: AbortSignal): Promise<wire.BranchList> {
+    return this.#json(`/v1/repositories/${segment(repository)}/branches`, { signal });
+  }
+
+  sessions(filter: SessionFilter = {}, signal?: AbortSignal): Promise<wire.SessionList> {
+    return this.#json(`/v1/sessions${query({ ...filter })}`, { signal });
+  }
+  createSession(body: wire.CreateSession, idempotencyKey: string): Promise<wire.CreatedSession> {
+    return this.#json("/v1/sessions", { method: "POST", body, idempotencyKey });
+  }
+  session(id: string, signal?: AbortSignal): Promise<wire.Session> {
+    return this.#json(`/v1/sessions/${segment(id)}`, { signal });
+  }
+  events(id: string, after: number, limit = 500): Promise<wire.EventPage> {
+    return this.#json(`/v1/sessions/${segment(id)}/events${query({ after, limit })}`, {});
+  }
+  /** The key makes sending again safe: the same key and body is answered with the first receipt. */
+  sendPrompt(
+    sessionId: string,
+    body: wire.SendPrompt,
+    idempotencyKey: string,
+  ): Promise<wire.PromptReceipt> {
+    return this.#json(`/v1/sessions/${segment(sessionId)}/prompts`, {
+      method: "POST",
+      body,
+      idempotencyKey,
+    });
+  }
+  async cancelPrompt(sessionId: string, promptId: string): Promise<void> {
+    await this.#send(`/v1/sessions/${segment(sessionId)}/prompts/${segment(promptId)}`, {
+      method: "DELETE",
+    });
+  }
+  stop(sessionId: string): Promise<wire.Session> {
+    return this.#json(`/v1/sessions/${segment(sessionId)}/stop`, { method: "POST" });
+  }
+  sessionDiff(sessionId: string, signal?: AbortSignal): Promise<wire.Diff> {
+    return this.#json(`/v1/sessions/${segment(sessionId)}/diff`, { signal });
+  }
+
+  pullRequests(filter: PullRequestFilter = {}, signal?: AbortSignal): Promise<wire.PullRequestList> {
+    return this.#json(`/v1/pull-requests${query({ ...filter })}`, { signal });
+  }
+  openPullRequest(repository: string, body: wire.OpenPullRequest): Promise<wire.PullRequest> {
+    return this.#json(`/v1/repositories/${segment(repository)}/pull-requests`, {
+      method: "POST",
+      body,
+    });
+  }
+  pullRequest(repository: string, number: number, signal?: AbortSignal): Promise<wire.PullRequest> {
+    return this.#json(pullRequestPath(repository, number), { signal });
+  }
+  commits(repository: string, number: number, signal?: AbortSignal): Promise<wire.CommitList> {
+    return this.#json(`${pullRequestPath(repository, number)}/commits`, { signal });
+  }
+  pullRequestDiff(repository: string, number: number, signal?: AbortSignal): Promise<wire.Diff> {
+    return this.#json(`${pullRequestPath(repository, number)}/diff`, { signal });
+  }
+  addComment(repository: string, number: number, body: wire.AddComment): Promise<wire.PullRequest> {
+    return this.#json(`${pullRequestPath(repository, number)}/comments`, { method: "POST", body });
+  }
+  addReview(repository: string, number: number, body: wire.AddReview): Promise<wire.PullRequest> {
+    return this.#json(`${pullRequestPath(repository, number)}/reviews`, { method: "POST", body });
+  }
+  merge(repository: string, number: number, body: wire.MergePullRequest): Promise<wire.PullRequest> {
+    return this.#json(`${pullRequestPath(repository, number)}/merge`, { method: "POST", body });
+  }
+  closePullRequest(repository: string, number: number): Promise<wire.PullRequest> {
+    return this.#json(`${pullRequestPath(repository, number)}/close`, { method: "POST" });
+  }
+  reopenPullRequest(repository: string, number: number): Promise<wire.PullRequest> {
+    return this.#json(`${pullRequestPath(repository, number)}/reopen`, { method: "POST" });
+  }
+  deleteHeadBranch(repository: string, number: number): Promise<wire.PullRequest> {
+    return this.#json(`${pullRequestPath(repository, number)}/head-branch`, { method: "DELETE" });
+  }
+
+  async #json<T>(path: string, options: RequestOptions): Promise<T> {
+    const response = await this.#send(path, options);
+    return (await response.json()) as T;
+  }
+
+  async #send(path: string, options: RequestOptions): Promise<Response> {
+    const headers: Record<string, string> = { accept: "application/json" };
+    if (options.body !== undefined) headers["content-type"] = "application/json";
+    if (options.idempotencyKey !== undefined) headers["idempotency-key"] = options.idempotencyKey;
+    if (this.#token !== undefined) headers["authorization"] = `Bearer ${this.#token}`;
+    let response: Response;
+    try {
+      response = await this.#fetch(this.#baseUrl + path, {
+        method: options.method ?? "GET",
+        headers,
+        credentials: this.#token === undefined ? "same-origin" : "omit",
+        ...(options.body === undefined ? {} : { body: JSON.stringify(options.body) }),
+        ...(options.signal === undefined ? {} : { signal: options.signal }),
+      });
+    } catch (cause) {
+      // An aborted request is the caller's own wish, not a problem of the server.
+      if (options.signal?.aborted === true) throw cause;
+      throw new ProblemError(
+        {
+          code: "unreachable",
+          message: "The server did not answer.",
+          hint: "Check that greenroom is running and that this device is online.",
+          retryable: true,
+        },
+        0,
+        { cause },
+      );
+    }
+    if (!response.ok) {
+      throw new ProblemError(parseProblem(response.status, await response.text()), response.status);
+    }
+    return response;
+  }
+}
+
+function pullRequestPath(repository: string, number: number): string {
+  return `/v1/repositories/${segment(repository)}/pull-requests/${String(number)}`;
+}

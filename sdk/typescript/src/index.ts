@@ -1,0 +1,7 @@
+// The package's public face: re-exports only.
+export * from "./client.ts";
+export * from "./live-text.ts";
+export * from "./problem.ts";
+export * from "./reduce.ts";
+export * from "./stream.ts";
+export type * from "./wire.ts";

@@ -1,0 +1,519 @@
+// Turns stream frames into what a session page shows. Pure and total: every input yields a view, nothing throws,
+// the same event twice counts once, unknown kinds are kept.
+import { EMPTY_LIVE_TEXT, liveText, mergeDelta, type LiveText } from "./live-text.ts";
+import type {
+  DeltaChannel,
+  Event,
+  Item,
+  Person,
+  Problem,
+  Prompt,
+  PromptState,
+  PullRequestLink,
+  SandboxState,
+  Session,
+  SessionState,
+  StreamFrame,
+  TurnOutcome,
+  Usage,
+} from "./wire.ts";
+
+/** A prompt and where it stands. */
+export interface PromptView {
+  readonly prompt: Prompt;
+  readonly state: PromptState;
+}
+
+/** Whether an item is known only from deltas, has begun, has ended, or never will. */
+export type ItemProgress = "provisional" | "running" | "completed" | "interrupted";
+
+/** An item with the text that is known of it. */
+export interface ItemView {
+  readonly entry: "item";
+  readonly id: string;
+  readonly progress: ItemProgress;
+  /** As the last event gave it; of provisional ones, made up from the deltas' channel. */
+  readonly item: Item;
+  /** Text of a message or reasoning item. */
+  readonly text: LiveText;
+  /** Arguments of a tool call as raw JSON while the model writes them. */
+  readonly input: LiveText;
+  /** Output of a tool call. */
+  readonly output: LiveText;
+  readonly startedAtMs: number | null;
+}
+
+/** An event shown as a line of its own: a push, a pull request, a failed effect, or an unknown kind. */
+export interface MilestoneView {
+  readonly entry: "milestone";
+  readonly event: Event;
+}
+
+export type EntryView = ItemView | MilestoneView;
+
+/** The running attempt to ask the model again. */
+export interface RetryView {
+  readonly attempt: number;
+  readonly delayMs: number;
+  readonly atMs: number;
+  readonly problem: Problem;
+}
+
+/** All the agent did for one prompt, in order. */
+export interface TurnView {
+  readonly id: string;
+  readonly promptId: string;
+  readonly model: string;
+  readonly isScripted: boolean;
+  readonly startedAtMs: number;
+  readonly endedAtMs: number | null;
+  readonly isStopping: boolean;
+  readonly retry: RetryView | null;
+  readonly outcome: TurnOutcome | null;
+  readonly usage: Usage | null;
+  readonly entries: readonly EntryView[];
+}
+
+/** The sandbox as last heard of. */
+export interface SandboxView {
+  readonly id: string;
+  readonly state: SandboxState;
+  readonly problem: Problem | null;
+}
+
+/** What is on the session's branch. */
+export interface ChangeView {
+  readonly branch: string;
+  readonly commit: string;
+  readonly additions: number;
+  readonly deletions: number;
+  readonly files: readonly string[];
+}
+
+/** All that a session page shows. */
+export interface SessionView {
+  /** Number of the last event taken in; the cursor to reconnect with. */
+  readonly lastSeq: number;
+  /** Whether every event that existed when the stream joined is in. */
+  readonly isCaughtUp: boolean;
+  /** An event came out of order and was left out; the stream must be joined again at `lastSeq`. */
+  readonly hasGap: boolean;
+  readonly id: string;
+  readonly title: string;
+  readonly state: SessionState;
+  readonly repository: string;
+  readonly baseBranch: string;
+  readonly branch: string;
+  readonly model: string;
+  readonly isScripted: boolean;
+  readonly createdBy: Person | null;
+  readonly prompts: readonly PromptView[];
+  readonly turns: readonly TurnView[];
+  /** Milestones that came before the first turn. */
+  readonly preamble: readonly MilestoneView[];
+  readonly sandbox: SandboxView | null;
+  readonly change: ChangeView | null;
+  readonly pullRequests: readonly PullRequestLink[];
+  /** Why the server closed the stream, until it is joined again. */
+  readonly closing: Problem | null;
+}
+
+/** The view before the first frame. */
+export const EMPTY_SESSION_VIEW: SessionView = {
+  lastSeq: 0,
+  isCaughtUp: false,
+  hasGap: false,
+  id: "",
+  title: "",
+  state: "created",
+  repository: "",
+  baseBranch: "",
+  branch: "",
+  model: "",
+  isScripted: false,
+  createdBy: null,
+  prompts: [],
+  turns: [],
+  preamble: [],
+  sandbox: null,
+  change: null,
+  pullRequests: [],
+  closing: null,
+};
+
+/** Prompts that wait, oldest first. */
+export function queuedPrompts(view: SessionView): readonly PromptView[] {
+  return view.prompts.filter((prompt) => prompt.state === "queued");
+}
+
+/** The turn that has not ended, if there is one. */
+export function runningTurn(view: SessionView): TurnView | null {
+  const last = view.turns.at(-1);
+  return last !== undefined && last.outcome === null ? last : null;
+}
+
+/** Takes one frame in. */
+export function reduceFrame(view: SessionView, frame: StreamFrame): SessionView {
+  switch (frame.frame) {
+    case "hello":
+      // What was provisional belongs to the connection that is gone; the text so far comes again.
+      return { ...dropProvisional(view), isCaughtUp: false, hasGap: false, closing: null };
+    case "event":
+      return reduceEvent(view, frame.event);
+    case "caught_up":
+      return { ...view, isCaughtUp: true };
+    case "delta":
+      return applyDelta(view, frame.item_id, frame.channel, frame.offset, frame.text);
+    case "session":
+      return applySession(view, frame.session);
+    case "closing":
+      return { ...view, closing: frame.problem };
+    default:
+      return view;
+  }
+}
+
+/** Takes one stored event in: events at or before `lastSeq` are ignored, one behind a gap sets `hasGap`. */
+export function reduceEvent(view: SessionView, event: Event): SessionView {
+  if (event.seq <= view.lastSeq) return view;
+  if (event.seq !== view.lastSeq + 1) return { ...view, hasGap: true };
+  return { ...applyEvent(view, event), lastSeq: event.seq };
+}
+
+function applyEvent(view: SessionView, event: Event): SessionView {
+  switch (event.type) {
+    case "session.created":
+      return {
+        ...view,
+        id: event.session_id,
+        title: event.title,
+        repository: event.repository,
+        baseBranch: event.base_branch,
+        branch: event.branch,
+        model: event.model,
+        isScripted: event.is_scripted,
+        createdBy: event.created_by,
+      };
+    case "session.titled":
+      return { ...view, title: event.title };
+    case "session.state_changed":
+      return { ...view, state: event.state };
+    case "prompt.queued":
+      return {
+        ...view,
+        prompts: [...view.prompts, { prompt: event.prompt, state: "queued" }],
+      };
+    case "prompt.cancelled":
+      return withPromptState(view, event.prompt_id, "cancelled");
+    case "turn.started":
+      return startTurn(view, event);
+    case "item.started":
+      return withItem(view, event.turn_id, event.item, "running", event.at_ms);
+    case "item.completed":
+      return withItem(view, event.turn_id, event.item, "completed", event.at_ms);
+    case "turn.retrying":
+      return withTurn(view, event.turn_id, (turn) => ({
+        ...turn,
+        entries: turn.entries.filter(isSettled),
+        retry: {
+          attempt: event.attempt,
+          delayMs: event.delay_ms,
+          atMs: event.at_ms,
+          problem: event.problem,
+        },
+      }));
+    case "turn.resumed":
+      // Tool calls that ran when the server went away get their end as an event; half a message does not.
+      return withTurn(view, event.turn_id, (turn) => ({
+        ...turn,
+        retry: null,
+        entries: turn.entries.filter(
+          (entry) =>
+            isSettled(entry) ||
+            (entry.entry === "item" &&
+              entry.progress === "running" &&
+              entry.item.kind === "tool_call"),
+        ),
+      }));
+    case "turn.stopping":
+      return withTurn(view, event.turn_id, (turn) => ({ ...turn, isStopping: true }));
+    case "turn.completed":
+      return endTurn(view, event);
+    case "sandbox.state_changed":
+      return {
+        ...view,
+        sandbox: { id: event.sandbox_id, state: event.state, problem: event.problem ?? null },
+      };
+    case "change.pushed":
+      return withMilestone(
+        {
+          ...view,
+          change: {
+            branch: event.branch,
+            commit: event.commit,
+            additions: event.additions,
+            deletions: event.deletions,
+            files: event.files,
+          },
+        },
+        event,
+      );
+    case "pull_request.opened":
+      return withMilestone(
+        {
+          ...view,
+          pullRequests: [
+            ...view.pullRequests.filter((link) => !isSamePullRequest(link, event)),
+            {
+              repository: event.repository,
+              number: event.number,
+              title: event.title,
+              path: event.path,
+              state: "open",
+            },
+          ],
+        },
+        event,
+      );
+    case "pull_request.state_changed":
+      return withMilestone(
+        {
+          ...view,
+          pullRequests: view.pullRequests.map((link) =>
+            isSamePullRequest(link, event) ? { ...link, state: event.state } : link,
+          ),
+        },
+        event,
+      );
+    case "effect.failed":
+      return withMilestone(view, event);
+    default:
+      return withMilestone(view, event);
+  }
+}
+
+function isSamePullRequest(
+  link: PullRequestLink,
+  other: { repository: string; number: number },
+): boolean {
+  return link.repository === other.repository && link.number === other.number;
+}
+
+function isSettled(entry: EntryView): boolean {
+  return (
+    entry.entry === "milestone" ||
+    entry.progress === "completed" ||
+    entry.progress === "interrupted"
+  );
+}
+
+function startTurn(view: SessionView, event: Extract<Event, { type: "turn.started" }>): SessionView {
+  const turn: TurnView = {
+    id: event.turn_id,
+    promptId: event.prompt_id,
+    model: event.model,
+    isScripted: event.is_scripted,
+    startedAtMs: event.at_ms,
+    endedAtMs: null,
+    isStopping: false,
+    retry: null,
+    outcome: null,
+    usage: null,
+    entries: [],
+  };
+  return withPromptState({ ...view, turns: [...view.turns, turn] }, event.prompt_id, "running");
+}
+
+function endTurn(view: SessionView, event: Extract<Event, { type: "turn.completed" }>): SessionView {
+  const ended = withTurn(view, event.turn_id, (turn) => ({
+    ...turn,
+    endedAtMs: event.at_ms,
+    outcome: event.outcome,
+    usage: event.usage,
+    retry: null,
+    entries: turn.entries
+      .filter((entry) => entry.entry === "milestone" || entry.progress !== "provisional")
+      .map((entry) =>
+        entry.entry === "item" && entry.progress === "running"
+          ? { ...entry, progress: "interrupted" as const }
+          : entry,
+      ),
+  }));
+  return withPromptState(ended, event.prompt_id, promptStateOf(event.outcome));
+}
+
+function promptStateOf(outcome: TurnOutcome): PromptState {
+  switch (outcome.result) {
+    case "completed":
+      return "completed";
+    case "stopped":
+      return "cancelled";
+    default:
+      return "failed";
+  }
+}
+
+function withPromptState(view: SessionView, promptId: string, state: PromptState): SessionView {
+  return {
+    ...view,
+    prompts: view.prompts.map((prompt) =>
+      prompt.prompt.id === promptId ? { ...prompt, state } : prompt,
+    ),
+  };
+}
+
+function withTurn(
+  view: SessionView,
+  turnId: string,
+  change: (turn: TurnView) => TurnView,
+): SessionView {
+  const index = view.turns.findLastIndex((turn) => turn.id === turnId);
+  const turn = view.turns[index];
+  if (turn === undefined) return view;
+  return { ...view, turns: view.turns.with(index, change(turn)) };
+}
+
+function withMilestone(view: SessionView, event: Event): SessionView {
+  const milestone: MilestoneView = { entry: "milestone", event };
+  const last = view.turns.at(-1);
+  if (last === undefined) return { ...view, preamble: [...view.preamble, milestone] };
+  return withTurn(view, last.id, (turn) => ({ ...turn, entries: [...turn.entries, milestone] }));
+}
+
+function withItem(
+  view: SessionView,
+  turnId: string,
+  item: Item,
+  progress: "running" | "completed",
+  atMs: number,
+): SessionView {
+  return withTurn(view, turnId, (turn) => {
+    const index = indexOfItem(turn, item.id);
+    const known = turn.entries[index];
+    const before = known?.entry === "item" ? known : null;
+    const next: ItemView = {
+      entry: "item",
+      id: item.id,
+      progress,
+      item,
+      startedAtMs: before?.startedAtMs ?? atMs,
+      ...textsOf(item, progress, before),
+    };
+    const entries = index === -1 ? [...turn.entries, next] : turn.entries.with(index, next);
+    return { ...turn, entries, retry: null };
+  });
+}
+
+/** An ended item's texts are final; of a running one, whichever is longer of the event's and the deltas'. */
+function textsOf(
+  item: Item,
+  progress: "running" | "completed",
+  before: ItemView | null,
+): Pick<ItemView, "text" | "input" | "output"> {
+  const text =
+    item.kind === "message" || item.kind === "reasoning" ? liveText(item.text) : EMPTY_LIVE_TEXT;
+  const output = item.kind === "tool_call" ? liveText(item.output) : EMPTY_LIVE_TEXT;
+  if (progress === "completed" || before === null) return { text, input: EMPTY_LIVE_TEXT, output };
+  return {
+    text: longer(text, before.text),
+    input: before.input,
+    output: longer(output, before.output),
+  };
+}
+
+function longer(first: LiveText, second: LiveText): LiveText {
+  return second.bytes > first.bytes ? second : first;
+}
+
+function indexOfItem(turn: TurnView, itemId: string): number {
+  return turn.entries.findLastIndex((entry) => entry.entry === "item" && entry.id === itemId);
+}
+
+function applyDelta(
+  view: SessionView,
+  itemId: string,
+  channel: DeltaChannel,
+  offset: number,
+  text: string,
+): SessionView {
+  const turn = runningTurn(view);
+  if (turn === null) return view;
+  const index = indexOfItem(turn, itemId);
+  const known = turn.entries[index];
+  const before = known?.entry === "item" ? known : provisionalItem(itemId, channel);
+  if (before === null || before.progress === "completed" || before.progress === "interrupted") {
+    return view;
+  }
+  const after = withDelta(before, channel, offset, text);
+  if (after === before) return view;
+  return withTurn(view, turn.id, (current) => ({
+    ...current,
+    retry: null,
+    entries: index === -1 ? [...current.entries, after] : current.entries.with(index, after),
+  }));
+}
+
+function withDelta(item: ItemView, channel: DeltaChannel, offset: number, text: string): ItemView {
+  const field = channel === "message" || channel === "reasoning" ? "text" : channel;
+  const merged = mergeDelta(item[field], offset, text);
+  return merged === item[field] ? item : { ...item, [field]: merged };
+}
+
+/** An item that has no event yet; null for channels this client does not know. */
+function provisionalItem(id: string, channel: DeltaChannel): ItemView | null {
+  const item = provisionalBody(id, channel);
+  if (item === null) return null;
+  return {
+    entry: "item",
+    id,
+    progress: "provisional",
+    item,
+    text: EMPTY_LIVE_TEXT,
+    input: EMPTY_LIVE_TEXT,
+    output: EMPTY_LIVE_TEXT,
+    startedAtMs: null,
+  };
+}
+
+function provisionalBody(id: string, channel: DeltaChannel): Item | null {
+  switch (channel) {
+    case "message":
+    case "reasoning":
+      return { id, kind: channel, text: "" };
+    case "input":
+    case "output":
+      return {
+        id,
+        kind: "tool_call",
+        tool: "",
+        summary: "",
+        input: {},
+        status: "running",
+        output: "",
+      };
+    default:
+      return null;
+  }
+}
+
+function dropProvisional(view: SessionView): SessionView {
+  const turn = runningTurn(view);
+  if (turn === null) return view;
+  return withTurn(view, turn.id, (current) => ({
+    ...current,
+    entries: current.entries.filter(
+      (entry) => entry.entry === "milestone" || entry.progress !== "provisional",
+    ),
+  }));
+}
+
+/** A row is a summary of the log up to its own number: one older than what was replayed is stale. */
+function applySession(view: SessionView, session: Session): SessionView {
+  if (session.last_seq < view.lastSeq) return view;
+  return {
+    ...view,
+    title: session.title,
+    state: session.state,
+    pullRequests: session.pull_requests,
+  };
+}

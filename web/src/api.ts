@@ -1,0 +1,36 @@
+// The one client of the page and the one query cache. Must not know about components.
+import { GreenroomClient, ProblemError } from "@greenroom/sdk";
+import { MutationCache, QueryCache, QueryClient } from "@tanstack/react-query";
+
+export const client = new GreenroomClient();
+
+/** Called once when an answer says that nobody is signed in. */
+let whenSignedOut: () => void = () => undefined;
+
+/** Sets what happens when an answer says that nobody is signed in. */
+export function onSignedOut(run: () => void): void {
+  whenSignedOut = run;
+}
+
+/** Whether an error says that nobody is signed in. */
+export function isSignedOut(error: unknown): boolean {
+  return error instanceof ProblemError && error.status === 401;
+}
+
+function watch(error: unknown): void {
+  if (isSignedOut(error)) whenSignedOut();
+}
+
+export const queryClient = new QueryClient({
+  queryCache: new QueryCache({ onError: watch }),
+  mutationCache: new MutationCache({ onError: watch }),
+  defaultOptions: {
+    queries: {
+      staleTime: 2_000,
+      retry: (failures, error) =>
+        failures < 2 &&
+        error instanceof ProblemError &&
+        error.problem.retryable === true,
+    },
+  },
+});

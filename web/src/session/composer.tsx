@@ -1,0 +1,145 @@
+// The bottom of a session: what waits, where the next prompt is written, and Stop.
+import {
+  problemOf,
+  queuedPrompts,
+  type ImageAttachment,
+  type SessionView,
+} from "@greenroom/sdk";
+import { useEffect, useRef, useState } from "react";
+import { useDraft } from "../draft.ts";
+import { useCancelPrompt, useSendPrompt, useStop } from "../queries.ts";
+import { Button, IconButton } from "../ui/button.tsx";
+import { Icon } from "../ui/icon.tsx";
+import { ProblemNotice } from "../ui/notice.tsx";
+import { PromptBox } from "./prompt-box.tsx";
+
+/** Two presses of Escape within this time stop the turn. */
+const DOUBLE_PRESS_MS = 600;
+
+export function Composer({ sessionId, view }: { sessionId: string; view: SessionView }) {
+  const [text, setText] = useDraft(sessionId);
+  const [images, setImages] = useState<ImageAttachment[]>([]);
+  const send = useSendPrompt(sessionId);
+  const stop = useStop(sessionId);
+  const isRunning = view.state === "running" || view.state === "stopping";
+  const canSend = text.trim() !== "" && !send.isPending && view.state !== "archived";
+
+  const submit = () => {
+    if (!canSend) return;
+    send.mutate(
+      { text, images },
+      {
+        onSuccess: () => {
+          setText("");
+          setImages([]);
+        },
+      },
+    );
+  };
+  useDoubleEscape(view.state === "running", () => {
+    stop.mutate();
+  });
+  const failure = send.error ?? stop.error;
+
+  return (
+    <div className="grid gap-2">
+      <Queue sessionId={sessionId} view={view} />
+      {failure !== null && <ProblemNotice problem={problemOf(failure)} />}
+      {view.state === "archived" ? (
+        <p className="rounded-md border border-line bg-sunken px-3 py-2 text-[13px] text-muted">
+          This session is archived and kept for reading.
+        </p>
+      ) : (
+        <PromptBox
+          label="Prompt"
+          placeholder={isRunning ? "Queue a follow-up" : "Ask for the next change"}
+          text={text}
+          onText={setText}
+          images={images}
+          onImages={setImages}
+          onSend={submit}
+          rows={2}
+          actions={
+            <>
+              {isRunning && (
+                <Button
+                  look="danger"
+                  disabled={view.state === "stopping" || stop.isPending}
+                  title="Esc Esc"
+                  onClick={() => {
+                    stop.mutate();
+                  }}
+                >
+                  <Icon name="stop" className="size-3.5" />
+                  {view.state === "stopping" ? "Stopping…" : "Stop"}
+                </Button>
+              )}
+              <Button look="primary" disabled={!canSend} onClick={submit} title="Ctrl Enter">
+                <Icon name="send" />
+                {isRunning ? "Queue" : "Send"}
+              </Button>
+            </>
+          }
+        />
+      )}
+    </div>
+  );
+}
+
+function useDoubleEscape(isActive: boolean, run: () => void): void {
+  const latest = useRef(run);
+  useEffect(() => {
+    latest.current = run;
+  });
+  useEffect(() => {
+    if (!isActive) return;
+    let lastPressMs = Number.NEGATIVE_INFINITY;
+    const listen = (event: KeyboardEvent) => {
+      if (event.key !== "Escape" || event.defaultPrevented) return;
+      if (event.timeStamp - lastPressMs < DOUBLE_PRESS_MS) {
+        lastPressMs = Number.NEGATIVE_INFINITY;
+        latest.current();
+      } else {
+        lastPressMs = event.timeStamp;
+      }
+    };
+    window.addEventListener("keydown", listen);
+    return () => {
+      window.removeEventListener("keydown", listen);
+    };
+  }, [isActive]);
+}
+
+function Queue({ sessionId, view }: { sessionId: string; view: SessionView }) {
+  const cancel = useCancelPrompt(sessionId);
+  const queued = queuedPrompts(view);
+  if (queued.length === 0) return null;
+  return (
+    <section aria-label="Queue" className="rounded-md border border-line bg-sunken">
+      <h2 className="px-3 pt-1.5 text-xs font-medium text-muted">
+        {queued.length} queued {queued.length === 1 ? "prompt" : "prompts"}
+      </h2>
+      <ol>
+        {queued.map(({ prompt }) => (
+          <li key={prompt.id} className="flex items-center gap-2 py-0.5 pr-1 pl-3 text-[13px]">
+            <span className="min-w-0 flex-1 truncate">{prompt.text}</span>
+            <span className="shrink-0 text-xs text-muted max-sm:hidden">{prompt.author.name}</span>
+            <IconButton
+              label={`Remove queued prompt: ${prompt.text.slice(0, 60)}`}
+              onClick={() => {
+                cancel.mutate(prompt.id);
+              }}
+            >
+              <Icon name="close" className="size-3.5" />
+            </IconButton>
+          </li>
+        ))}
+      </ol>
+      {cancel.error !== null && (
+        <div className="p-2">
+          <ProblemNotice problem={problemOf(cancel.error)} />
+        </div>
+      )}
+    </section>
+  );
+}

@@ -1,0 +1,97 @@
+// Holds the view of one followed session for React: frames in, batched snapshots out. Must not render.
+import {
+  EMPTY_SESSION_VIEW,
+  reduceFrame,
+  SessionStream,
+  streamUrl,
+  type SessionView,
+  type StreamFrame,
+  type StreamStatus,
+} from "@greenroom/sdk";
+import { useEffect, useState, useSyncExternalStore } from "react";
+import { client } from "../api.ts";
+
+/** What a session page draws from. */
+export interface SessionSnapshot {
+  readonly view: SessionView;
+  readonly connection: StreamStatus;
+}
+
+const BATCH_MS = 24;
+
+/** A followed session; `follow` returns what ends it. */
+export class SessionStore {
+  readonly #sessionId: string;
+  readonly #listeners = new Set<() => void>();
+  #snapshot: SessionSnapshot = {
+    view: EMPTY_SESSION_VIEW,
+    connection: { status: "connecting", attempt: 0 },
+  };
+  #pending: StreamFrame[] = [];
+  #flushTimer: ReturnType<typeof setTimeout> | null = null;
+
+  constructor(sessionId: string) {
+    this.#sessionId = sessionId;
+  }
+
+  readonly subscribe = (listener: () => void): (() => void) => {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  };
+
+  readonly snapshot = (): SessionSnapshot => this.#snapshot;
+
+  follow(): () => void {
+    const stream = new SessionStream({
+      after: this.#snapshot.view.lastSeq,
+      ticket: async () => (await client.createStreamTicket()).ticket,
+      open: (after, ticket) =>
+        new WebSocket(streamUrl(window.location.origin, this.#sessionId, after, ticket)),
+      onFrame: (frame) => {
+        this.#take(frame);
+      },
+      onStatus: (connection) => {
+        this.#publish({ ...this.#snapshot, connection });
+      },
+    });
+    const retry = () => {
+      stream.retryNow();
+    };
+    window.addEventListener("online", retry);
+    stream.start();
+    return () => {
+      window.removeEventListener("online", retry);
+      stream.close();
+      this.#flush();
+    };
+  }
+
+  /** Frames come in bursts; one render per burst keeps long replays fast. */
+  #take(frame: StreamFrame): void {
+    this.#pending.push(frame);
+    this.#flushTimer ??= setTimeout(() => {
+      this.#flush();
+    }, BATCH_MS);
+  }
+
+  #flush(): void {
+    if (this.#flushTimer !== null) clearTimeout(this.#flushTimer);
+    this.#flushTimer = null;
+    if (this.#pending.length === 0) return;
+    const frames = this.#pending;
+    this.#pending = [];
+    this.#publish({ ...this.#snapshot, view: frames.reduce(reduceFrame, this.#snapshot.view) });
+  }
+
+  #publish(snapshot: SessionSnapshot): void {
+    this.#snapshot = snapshot;
+    for (const listener of this.#listeners) listener();
+  }
+}
+
+/** Follows a session as long as the component is shown. */
+export function useSessionStream(sessionId: string): SessionSnapshot {
+  const [store] = useState(() => new SessionStore(sessionId));
+  useEffect(() => store.follow(), [store]);
+  return useSyncExternalStore(store.subscribe, store.snapshot);
+}

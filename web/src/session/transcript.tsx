@@ -1,0 +1,165 @@
+// The turns of a session in order. Long sessions show their newest entries first and earlier ones on demand, so that
+// five thousand items cost no more than a few hundred.
+import {
+  runningTurn,
+  type PromptView,
+  type SandboxState,
+  type SessionView,
+  type TurnView,
+} from "@greenroom/sdk";
+import { memo, useState } from "react";
+import { LazyMarkdown } from "../markdown/lazy-markdown.tsx";
+import { Avatar, ScriptedBadge } from "../ui/badge.tsx";
+import { Button } from "../ui/button.tsx";
+import { ProblemNotice } from "../ui/notice.tsx";
+import { formatCount, formatDuration } from "../ui/time.ts";
+import { imageUrl } from "./images.ts";
+import { newestEntries } from "./newest-entries.ts";
+import { TranscriptEntry } from "./transcript-entry.tsx";
+
+const FIRST_ENTRIES = 300;
+const MORE_ENTRIES = 600;
+
+export function Transcript({ view }: { view: SessionView }) {
+  const [limit, setLimit] = useState(FIRST_ENTRIES);
+  const running = runningTurn(view);
+  const { turns, hidden } = newestEntries(view.turns, limit);
+  return (
+    <div className="grid min-w-0 gap-6">
+      {hidden > 0 && (
+        <div className="text-center">
+          <Button
+            onClick={() => {
+              setLimit(limit + MORE_ENTRIES);
+            }}
+          >
+            Show earlier ({hidden} more)
+          </Button>
+        </div>
+      )}
+      {hidden === 0 &&
+        view.preamble.map((entry) => <TranscriptEntry key={entry.event.seq} entry={entry} />)}
+      {turns.map((turn) => (
+        <Turn
+          key={turn.id}
+          turn={turn}
+          prompt={view.prompts.find((prompt) => prompt.prompt.id === turn.promptId) ?? null}
+          sandbox={turn.id === running?.id ? (view.sandbox?.state ?? null) : null}
+          showsModel={turn.model !== view.model || turn.isScripted !== view.isScripted}
+        />
+      ))}
+    </div>
+  );
+}
+
+const Turn = memo(function Turn({
+  turn,
+  prompt,
+  sandbox,
+  showsModel,
+}: {
+  turn: TurnView;
+  prompt: PromptView | null;
+  sandbox: SandboxState | null;
+  showsModel: boolean;
+}) {
+  return (
+    <section aria-label="Turn" data-turn={turn.id} className="grid min-w-0 gap-3">
+      {prompt !== null && <PromptCard prompt={prompt} />}
+      {showsModel && (
+        <p className="flex items-center gap-2 text-xs text-muted">
+          {turn.model} {turn.isScripted && <ScriptedBadge />}
+        </p>
+      )}
+      <div className="grid min-w-0 gap-2.5 sm:pl-9">
+        {turn.entries.map((entry) => (
+          <div
+            key={entry.entry === "item" ? entry.id : entry.event.seq}
+            className="lazy-paint min-w-0 empty:hidden"
+          >
+            <TranscriptEntry entry={entry} />
+          </div>
+        ))}
+        {turn.retry !== null && (
+          <ProblemNotice
+            look="warn"
+            title={`Attempt ${String(turn.retry.attempt)} failed, asking again`}
+            problem={turn.retry.problem}
+          />
+        )}
+        {turn.outcome === null ? (
+          <Working turn={turn} sandbox={sandbox} />
+        ) : (
+          <TurnEnd turn={turn} />
+        )}
+      </div>
+    </section>
+  );
+});
+
+export function PromptCard({ prompt }: { prompt: PromptView }) {
+  const { author, text, images } = prompt.prompt;
+  return (
+    <article aria-label={`Prompt by ${author.name}`} className="flex min-w-0 gap-3">
+      <Avatar person={author} />
+      <div className="min-w-0 flex-1">
+        <p className="mb-1 text-[13px] leading-6 font-semibold">{author.name}</p>
+        <div className="rounded-md border border-line bg-surface px-3 py-2">
+          <LazyMarkdown text={text} />
+          {images !== undefined && images.length > 0 && (
+            <div className="mt-2 flex flex-wrap gap-2">
+              {images.map((image, index) => (
+                <img
+                  key={index}
+                  src={imageUrl(image)}
+                  alt={`Image ${String(index + 1)} of the prompt`}
+                  className="max-h-48 max-w-full rounded-md border border-line"
+                />
+              ))}
+            </div>
+          )}
+        </div>
+      </div>
+    </article>
+  );
+}
+
+const WAITING: Partial<Record<SandboxState, string>> = {
+  starting: "Sandbox is starting",
+  syncing: "Sandbox fetches the branch",
+  snapshotting: "Keeping the workspace",
+  lost: "Sandbox was lost",
+};
+
+function Working({ turn, sandbox }: { turn: TurnView; sandbox: SandboxState | null }) {
+  const detail = sandbox === null ? undefined : WAITING[sandbox];
+  return (
+    <p role="status" className="flex items-center gap-2 text-[13px] text-muted">
+      <span className="size-2 rounded-full bg-accent pulse-dot" aria-hidden="true" />
+      {turn.isStopping ? "Stopping" : "Working"}
+      {detail !== undefined && <span>· {detail}</span>}
+    </p>
+  );
+}
+
+function TurnEnd({ turn }: { turn: TurnView }) {
+  const { outcome, usage } = turn;
+  if (outcome === null) return null;
+  if (outcome.result === "failed") {
+    return <ProblemNotice problem={outcome.problem} title="The turn failed" />;
+  }
+  const parts = [
+    turn.endedAtMs === null ? "" : formatDuration(turn.endedAtMs - turn.startedAtMs),
+    usage === null || usage.input_tokens + usage.output_tokens === 0
+      ? ""
+      : `${formatCount(usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens)} tokens in, ${formatCount(usage.output_tokens)} out`,
+  ].filter((part) => part !== "");
+  return (
+    <p className="text-xs text-muted">
+      <span className={outcome.result === "stopped" ? "font-medium text-warn" : ""}>
+        {outcome.result === "stopped" ? "Stopped" : "Completed"}
+      </span>
+      {parts.map((part) => ` · ${part}`)}
+    </p>
+  );
+}
