@@ -27,15 +27,16 @@ pub(crate) fn result_text(content: &[Block], is_error: bool) -> String {
         })
         .collect();
     let text = texts.join("\n");
-    if is_error
-        && !text
-            .get(..5)
-            .is_some_and(|start| start.eq_ignore_ascii_case("error"))
-    {
+    if is_error && !starts_with_error(&text) {
         format!("Error: {text}")
     } else {
         text
     }
+}
+
+fn starts_with_error(text: &str) -> bool {
+    text.get(..6)
+        .is_some_and(|start| start.eq_ignore_ascii_case("error:"))
 }
 
 /// Images of a result, as (media type, base64).

@@ -45,7 +45,11 @@ fn tool(spec: &ToolSpec) -> Value {
 fn messages(messages: &[Message]) -> Value {
     let mut encoded: Vec<Value> = Vec::new();
     for message in messages {
-        let blocks: Vec<Value> = message.blocks.iter().filter_map(block).collect();
+        let mut blocks: Vec<Value> = message.blocks.iter().filter_map(block).collect();
+        if message.role == Role::User {
+            // The API wants results before anything else; the sort keeps the order otherwise.
+            blocks.sort_by_key(|block| block["type"] != "tool_result");
+        }
         if blocks.is_empty() {
             continue;
         }

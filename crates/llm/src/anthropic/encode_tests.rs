@@ -179,3 +179,24 @@ fn each_generation_is_asked_to_think_in_its_own_way() {
         assert_eq!(encode(&request)["thinking"], expected, "{model}");
     }
 }
+
+#[test]
+fn results_come_first_in_a_message() {
+    let result = Block::ToolResult {
+        call_id: "a".to_owned(),
+        content: vec![],
+        is_error: false,
+    };
+    let request = ModelRequest {
+        messages: vec![message(Role::User, vec![text("Go on."), result])],
+        ..ModelRequest::default()
+    };
+    let body = encode(&request);
+    let kinds: Vec<&Value> = body["messages"][0]["content"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|block| &block["type"])
+        .collect();
+    assert_eq!(kinds, ["tool_result", "text"]);
+}

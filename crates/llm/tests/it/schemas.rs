@@ -3,7 +3,7 @@
 use crate::peers;
 use crate::talk::{FORMATS, everything, prompt};
 use greenroom_llm::client::Options;
-use greenroom_llm::conversation::WireFormat;
+use greenroom_llm::conversation::{Block, WireFormat};
 use greenroom_llm::scripted::player::Player;
 use greenroom_llm::scripted::script::Script;
 use greenroom_llm::wire;
@@ -145,5 +145,14 @@ fn our_server_hears_every_request_we_send() {
         };
         assert_eq!(roles(&understood.messages), roles(&sent.messages));
         assert_eq!(understood.tools, sent.tools);
+        let errors: Vec<bool> = understood.messages[2]
+            .blocks
+            .iter()
+            .filter_map(|block| match block {
+                Block::ToolResult { is_error, .. } => Some(*is_error),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(errors, [false, true, false], "{format:?}");
     }
 }

@@ -122,10 +122,11 @@ fn read_message(message: &Value, messages: &mut Vec<Message>) -> Result<(), Stri
             add(messages, Role::User, blocks, |last| is_note && has_results(last));
         }
         Some("tool") => {
+            let output = content(&message["content"])?;
             let result = Block::ToolResult {
                 call_id: text(message, "tool_call_id")?,
-                content: content(&message["content"])?,
-                is_error: false,
+                is_error: speech::is_error(&output),
+                content: output,
             };
             add(messages, Role::User, vec![result], has_results);
         }

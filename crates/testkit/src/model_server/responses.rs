@@ -283,10 +283,11 @@ fn read_item(item: &Value, messages: &mut Vec<Message>) -> Result<(), String> {
             assistant(messages, Block::ToolCall(call));
         }
         "function_call_output" => {
+            let output = content(&item["output"])?;
             let result = Block::ToolResult {
                 call_id: text(item, "call_id")?,
-                content: content(&item["output"])?,
-                is_error: false,
+                is_error: speech::is_error(&output),
+                content: output,
             };
             add(messages, Role::User, vec![result], has_results);
         }

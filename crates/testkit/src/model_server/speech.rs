@@ -98,3 +98,9 @@ pub(super) fn has_results(message: &Message) -> bool {
         .iter()
         .any(|block| matches!(block, Block::ToolResult { .. }))
 }
+
+/// The OpenAI formats have no field for it: a result is an error if it says so in front.
+pub(super) fn is_error(content: &[Block]) -> bool {
+    matches!(content.first(), Some(Block::Text { text })
+        if text.get(..6).is_some_and(|start| start.eq_ignore_ascii_case("error:")))
+}

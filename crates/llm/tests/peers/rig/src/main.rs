@@ -16,7 +16,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Err("usage: greenroom-rig-peer FORMAT BASE_URL".into());
     };
     let request = CompletionRequest::new("hello").max_tokens(1024);
-    let openai = || OpenAIConfig::new("key").with_base_url(format!("{base_url}/v1")).client();
+    let openai = || {
+        OpenAIConfig::new("key")
+            .with_base_url(format!("{base_url}/v1"))
+            .client()
+    };
     macro_rules! ask {
         ($model:expr) => {
             match $model.stream(request) {
