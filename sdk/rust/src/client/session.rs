@@ -1,0 +1,93 @@
+//! Endpoints about sessions, their prompts and their events.
+
+use super::Client;
+use crate::failure::ClientError;
+use crate::idempotency::IdempotencyKey;
+use crate::stream::SessionStream;
+use greenroom_protocol::client::event::EventPage;
+use greenroom_protocol::client::prompt::{PromptReceipt, SendPrompt};
+use greenroom_protocol::client::pull_request::Diff;
+use greenroom_protocol::client::session::{CreateSession, CreatedSession, Session, SessionList};
+use greenroom_protocol::id::{PromptId, SessionId};
+use reqwest::Method;
+
+/// Which part of the sessions list to get.
+#[derive(Debug, Clone, Default)]
+pub struct SessionFilter {
+    /// At most this many, 1 to 200; the server's own page size if absent.
+    pub limit: Option<u32>,
+    /// What `next_cursor` of the page before held.
+    pub cursor: Option<String>,
+    /// Only sessions on this repository.
+    pub repository: Option<String>,
+}
+
+impl Client {
+    /// A page of sessions, newest activity first.
+    pub async fn sessions(&self, filter: &SessionFilter) -> Result<SessionList, ClientError> {
+        let query = [
+            ("limit", filter.limit.map(|limit| limit.to_string())),
+            ("cursor", filter.cursor.clone()),
+            ("repository", filter.repository.clone()),
+        ];
+        let query: Vec<_> = query
+            .into_iter()
+            .filter_map(|(name, value)| value.map(|value| (name, value)))
+            .collect();
+        self.get_with(&["sessions"], &query).await
+    }
+
+    /// Starts a session; with a prompt in `create`, that prompt is on disk when this returns.
+    pub async fn create_session(
+        &self,
+        create: &CreateSession,
+        key: &IdempotencyKey,
+    ) -> Result<CreatedSession, ClientError> {
+        self.post_keyed(&["sessions"], create, key).await
+    }
+
+    /// One session; 404 `session_unknown`.
+    pub async fn session(&self, id: &SessionId) -> Result<Session, ClientError> {
+        self.get(&["sessions", id.as_str()]).await
+    }
+
+    /// Up to `limit` (1 to 1000) stored events behind `after`.
+    pub async fn events(&self, id: &SessionId, after: u64, limit: u32) -> Result<EventPage, ClientError> {
+        let query = [("after", after.to_string()), ("limit", limit.to_string())];
+        self.get_with(&["sessions", id.as_str(), "events"], &query).await
+    }
+
+    /// Queues a prompt; it is on disk when this returns.
+    pub async fn send_prompt(
+        &self,
+        id: &SessionId,
+        prompt: &SendPrompt,
+        key: &IdempotencyKey,
+    ) -> Result<PromptReceipt, ClientError> {
+        self.post_keyed(&["sessions", id.as_str(), "prompts"], prompt, key)
+            .await
+    }
+
+    /// Takes a prompt out of the queue; 409 `prompt_not_queued` if it already ran.
+    pub async fn cancel_prompt(&self, id: &SessionId, prompt: &PromptId) -> Result<(), ClientError> {
+        let url = self.url(&["sessions", id.as_str(), "prompts", prompt.as_str()]);
+        self.acknowledge(self.request(Method::DELETE, url)).await
+    }
+
+    /// Asks the running turn to stop; 409 `nothing_to_stop` if none runs.
+    pub async fn stop_session(&self, id: &SessionId) -> Result<Session, ClientError> {
+        self.command(Method::POST, &["sessions", id.as_str(), "stop"])
+            .await
+    }
+
+    /// The session branch as pushed, against its base.
+    pub async fn session_diff(&self, id: &SessionId) -> Result<Diff, ClientError> {
+        self.get(&["sessions", id.as_str(), "diff"]).await
+    }
+
+    /// All events behind `after`, then live ones; reconnects by itself. Sends nothing before the first
+    /// [`SessionStream::next`].
+    pub fn stream(&self, id: &SessionId, after: u64) -> SessionStream {
+        SessionStream::new(self.clone(), id.clone(), after)
+    }
+}
