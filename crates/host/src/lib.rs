@@ -1,1 +1,20 @@
-//! Being built.
+//! Sandboxes on one machine: starts them, finds them again after a restart, ends them, and speaks to their guests.
+//! Knows nothing of sessions, people or repositories. Nothing a guest says is trusted.
+
+mod base;
+mod embedded;
+mod failure;
+mod host;
+mod link;
+mod probe;
+mod route;
+mod sandbox;
+mod supervisor;
+mod tree;
+
+pub use failure::{HostError, SandboxError};
+pub use greenroom_sandbox::spec::Limits;
+pub use host::{Host, HostConfig, StartSandbox};
+pub use probe::{Finding, Verdict, probe};
+pub use route::{RouteHandler, RouteStream, refuse_routes};
+pub use sandbox::Sandbox;

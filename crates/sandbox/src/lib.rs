@@ -1,1 +1,50 @@
-//! Being built.
+//! Linux isolation, and the launcher that sets it up and then stays as the sandbox's supervisor. No async, no threads:
+//! cloning namespaces from a process with threads is not safe, so the host executes the launcher instead.
+//!
+//! # Who a sandbox's processes are
+//! Inside, everything runs as uid 1000 (`agent`), never as 0, in its own user namespace with exactly one uid and one gid
+//! mapped.
+//! * Started by root ([`spec::Privilege::Root`]): the host chooses an otherwise unused uid per sandbox. Mounts are made by
+//!   real root in namespaces owned by the initial user namespace; only then the process enters its user namespace.
+//!   So nothing inside holds, or could regain, a capability over its own mounts or network, and a kernel bug that
+//!   hands out capabilities of the inner user namespace gives power over nothing.
+//!   An identity map was rejected: a process of host uid 0 without capabilities may still write root's files in /proc/sys.
+//!   Id-mapped mounts were rejected for now: they are needed only where inner root must own image layers (image builds).
+//! * Started by an ordinary user ([`spec::Privilege::User`]): that user's own uid is mapped, all namespaces belong to the
+//!   new user namespace, and the overlay uses `userxattr`. All capabilities in it are dropped before the guest starts.
+//!
+//! In both, /usr is read-only and not writable; `npm -g` and `pip --user` go to the agent's home.
+//!
+//! # Life of a sandbox
+//! The host executes `greenroom-launcher` with a [`spec::LaunchSpec`] on standard input. It forks away, takes a lock file
+//! (whose holder is the supervisor's pid: [`lock`]), binds the guest's socket outside, builds the sandbox, executes the
+//! guest in it, reports on standard output, and waits. A supervisor that is killed takes its sandbox with it; the host's
+//! death does not concern it.
+
+pub mod cgroup;
+pub mod identity;
+pub mod lock;
+pub mod seccomp;
+pub mod spec;
+
+mod enter;
+mod failure;
+#[doc(hidden)]
+pub mod launch;
+mod mounts;
+mod syscall;
+
+/// Version of Landlock's interface that the kernel has (landlock_create_ruleset(2)); `None` if it has none.
+pub fn landlock_version() -> Option<u32> {
+    const VERSION_FLAG: u32 = 1;
+    // SAFETY: with this flag the call only answers a number and wants no attributes.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::null::<u8>(),
+            0_usize,
+            VERSION_FLAG,
+        )
+    };
+    u32::try_from(result).ok().filter(|version| *version > 0)
+}

@@ -1,0 +1,119 @@
+//! Collects ended processes: those the guest started, whose owners are told, and orphans, which only need to go.
+
+use std::collections::HashMap;
+use std::io;
+use std::process::{Child, Command};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+
+struct Owner {
+    tell: Box<dyn FnOnce(i32) + Send>,
+    /// Whether the rest of the group dies with its leader.
+    is_group_ending: bool,
+}
+
+/// Owners by pid. Held while a process is started, so that its end cannot be seen before its owner is known.
+static OWNERS: LazyLock<Mutex<HashMap<i32, Owner>>> = LazyLock::new(Mutex::default);
+
+fn owners() -> MutexGuard<'static, HashMap<i32, Owner>> {
+    // The map is whole after every operation, also one that panicked.
+    OWNERS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Blocks SIGCHLD for this thread and those it will start.
+pub fn block_signal() {
+    let set = signal_set();
+    // SAFETY: a valid set; the old mask is not wanted.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+}
+
+fn signal_set() -> libc::sigset_t {
+    // SAFETY: sigemptyset initialises the set before it is read.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGCHLD);
+        set
+    }
+}
+
+/// Starts collecting.
+pub fn start() -> io::Result<()> {
+    std::thread::Builder::new()
+        .name("reaper".into())
+        .stack_size(256 << 10)
+        .spawn(|| {
+            let set = signal_set();
+            loop {
+                let mut signal = 0;
+                // SAFETY: a valid set whose signal is blocked in every thread.
+                unsafe { libc::sigwait(&raw const set, &raw mut signal) };
+                while reap_one() {}
+            }
+        })?;
+    Ok(())
+}
+
+/// Collects one ended process; `false` if there is none.
+fn reap_one() -> bool {
+    // SAFETY: an all-zero siginfo_t is valid and is overwritten.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // Only looks: whoever starts a process holds the lock and may collect a failed start itself.
+    // SAFETY: `info` is valid for writing.
+    let result = unsafe {
+        libc::waitid(
+            libc::P_ALL,
+            0,
+            &raw mut info,
+            libc::WEXITED | libc::WNOHANG | libc::WNOWAIT,
+        )
+    };
+    // SAFETY: waitid filled the SIGCHLD part, or left zeroes.
+    let pid = unsafe { info.si_pid() };
+    if result != 0 || pid == 0 {
+        return false;
+    }
+    let mut owners = owners();
+    if owners.get(&pid).is_some_and(|owner| owner.is_group_ending) {
+        // SAFETY: kill with integers; the leader is not collected yet, so the group is still its own.
+        unsafe { libc::kill(-pid, libc::SIGKILL) };
+    }
+    let mut status = 0;
+    // SAFETY: `status` is a valid int.
+    if unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) } == pid {
+        let owner = owners.remove(&pid);
+        drop(owners);
+        if let Some(owner) = owner {
+            (owner.tell)(status);
+        }
+    }
+    true
+}
+
+/// Starts a process; `tell` gets its wait status once, on the reaper's thread.
+pub fn spawn(command: &mut Command, tell: impl FnOnce(i32) + Send + 'static) -> io::Result<Child> {
+    let mut owners = owners();
+    let child = command.spawn()?;
+    owners.insert(
+        child.id() as i32,
+        Owner {
+            tell: Box::new(tell),
+            is_group_ending: false,
+        },
+    );
+    Ok(child)
+}
+
+/// Signals a whole process group if its leader was not collected yet, so that the number cannot be somebody else's.
+pub fn signal_group(leader: i32, signal: i32) -> bool {
+    let owners = owners();
+    // SAFETY: kill with integers; the leader is unreaped while we hold the lock, so the group is its own.
+    owners.contains_key(&leader) && unsafe { libc::kill(-leader, signal) } == 0
+}
+
+/// Asks a whole process group to end; what is left of it when its leader ends is killed.
+pub fn end_group(leader: i32) {
+    if let Some(owner) = owners().get_mut(&leader) {
+        owner.is_group_ending = true;
+    }
+    signal_group(leader, libc::SIGTERM);
+}

@@ -1,0 +1,128 @@
+//! Loopback ports of the sandbox that lead to the host. Without a host, and beyond the limit, a connection is refused at
+//! once: programs wait long for an answer that does not come.
+
+use crate::link::Guest;
+use crate::stream::{Input, Stream};
+use crate::wake;
+use greenroom_protocol::guest::frame::FrameKind;
+use greenroom_protocol::guest::{GIT_PORT, Route};
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+use std::io;
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Connections served at once.
+const MAX_CONNECTIONS: usize = 64;
+
+/// Starts listening.
+pub fn start(guest: &Arc<Guest>) -> io::Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, GIT_PORT))?;
+    let guest = Arc::clone(guest);
+    std::thread::Builder::new()
+        .name("git port".into())
+        .stack_size(256 << 10)
+        .spawn(move || {
+            let open = Arc::new(());
+            loop {
+                let Ok((socket, _)) = listener.accept() else {
+                    // Out of descriptors or memory for a moment.
+                    std::thread::sleep(Duration::from_millis(50));
+                    continue;
+                };
+                let stream = match Arc::strong_count(&open) <= MAX_CONNECTIONS {
+                    true => guest.open_route(Route::Git),
+                    false => None,
+                };
+                let Some(stream) = stream else {
+                    refuse(&socket);
+                    continue;
+                };
+                let (ticket, carried) = (Arc::clone(&open), Arc::clone(&stream));
+                let started = std::thread::Builder::new()
+                    .name("route".into())
+                    .stack_size(256 << 10)
+                    .spawn(move || {
+                        carry(&carried, &socket);
+                        carried.close();
+                        drop(ticket);
+                    });
+                if started.is_err() {
+                    stream.send_reset();
+                    stream.close();
+                }
+            }
+        })?;
+    Ok(())
+}
+
+/// Resets the connection instead of closing it.
+fn refuse(socket: &TcpStream) {
+    let _ = rustix::net::sockopt::set_socket_linger(socket, Some(Duration::ZERO));
+}
+
+/// Copies both ways until both have ended or one side is gone.
+fn carry(stream: &Stream, socket: &TcpStream) {
+    if socket.set_nonblocking(true).is_err() {
+        stream.send_reset();
+        return;
+    }
+    let mut buffer = vec![0; 64 << 10];
+    let mut pending = Vec::new();
+    let (mut is_read_open, mut is_write_open) = (true, true);
+    while is_read_open || is_write_open {
+        stream.wake.clear();
+        if stream.is_gone() {
+            refuse(socket);
+            return;
+        }
+        if pending.is_empty() && is_write_open {
+            match stream.next_input() {
+                Input::Bytes(bytes) => pending = bytes,
+                Input::Ended => {
+                    is_write_open = false;
+                    let _ = socket.shutdown(Shutdown::Write);
+                    continue;
+                }
+                Input::Pending => {}
+            }
+        }
+        let room = stream.credit();
+        let mut flags = PollFlags::empty();
+        flags.set(PollFlags::IN, is_read_open && room > 0);
+        flags.set(PollFlags::OUT, !pending.is_empty());
+        let mut fds = vec![wake::on(&stream.wake, PollFlags::IN)];
+        if !flags.is_empty() {
+            fds.push(wake::on(socket, flags));
+        }
+        wake::wait(&mut fds, None);
+        if is_read_open && room > 0 {
+            match rustix::io::read(socket, &mut buffer[..room]) {
+                Ok(0) => {
+                    is_read_open = false;
+                    stream.send_end();
+                }
+                Ok(len) => stream.send_data(FrameKind::Output, &buffer[..len]),
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(_) => {
+                    stream.send_reset();
+                    return;
+                }
+            }
+        }
+        if !pending.is_empty() {
+            match rustix::io::write(socket, &pending) {
+                Ok(len) => {
+                    pending.drain(..len);
+                    stream.grant(len);
+                }
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(_) => {
+                    stream.send_reset();
+                    return;
+                }
+            }
+        }
+    }
+}

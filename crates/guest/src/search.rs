@@ -1,0 +1,184 @@
+//! Finds files by glob and lines by regular expression, passing over what .gitignore names. No shell, no other program.
+
+use crate::call::{BoundedList, without_nul};
+use crate::failure::{CallResult, failed};
+use crate::path::{locate, os, path_of};
+use crate::stream::Stream;
+use globset::{GlobBuilder, GlobMatcher};
+use greenroom_protocol::guest::WORKSPACE_PATH;
+use greenroom_protocol::guest::call::{CallErrorCode, Grep, GrepLine, Reply, Scope};
+use grep_regex::{RegexMatcher, RegexMatcherBuilder};
+use grep_searcher::{BinaryDetection, Searcher, SearcherBuilder, Sink, SinkContext, SinkMatch};
+use ignore::{Walk, WalkBuilder};
+use rustix::fs::OFlags;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Characters of a line that are shown.
+const SHOWN_LINE_CHARS: usize = 500;
+
+/// Lines of context that may be asked for.
+const MAX_CONTEXT_LINES: u32 = 50;
+
+/// A line longer than this is not searched for context but cut by memory: the searcher's buffer never grows beyond.
+const HEAP_BYTES: usize = 16 << 20;
+
+/// Files whose path matches.
+pub fn glob(stream: &Stream, path: &str, scope: Scope, pattern: &str, max_entries: u32) -> CallResult {
+    let matcher = glob_matcher(pattern)?;
+    let root = real_root(path, scope)?;
+    let mut list = BoundedList::new(max_entries);
+    for file in walk(&root) {
+        if stream.is_cancelled() {
+            return Err(failed(CallErrorCode::Os, "the search was cancelled"));
+        }
+        if is_match(&matcher, &root, &file) && !list.push(shown(&file)) {
+            break;
+        }
+    }
+    Ok(Reply::Paths {
+        paths: list.items,
+        is_truncated: list.is_truncated,
+    })
+}
+
+/// Lines that match.
+pub fn grep(stream: &Stream, grep: &Grep) -> CallResult {
+    let regex = RegexMatcherBuilder::new()
+        .case_insensitive(grep.is_case_insensitive)
+        .line_terminator(Some(b'\n'))
+        .build(&grep.pattern)
+        .map_err(|error| failed(CallErrorCode::Invalid, format!("regular expression: {error}")))?;
+    let matcher = grep.glob.as_deref().map(glob_matcher).transpose()?;
+    let root = real_root(&grep.path, grep.scope)?;
+    let context = grep.context_lines.min(MAX_CONTEXT_LINES) as usize;
+    let mut searcher = SearcherBuilder::new()
+        .line_number(true)
+        .before_context(context)
+        .after_context(context)
+        .binary_detection(BinaryDetection::quit(0))
+        .heap_limit(Some(HEAP_BYTES))
+        .build();
+    let mut found = Found {
+        list: BoundedList::new(u32::MAX),
+        matches_left: grep.max_matches,
+        path: String::new(),
+    };
+    for file in walk(&root) {
+        if stream.is_cancelled() {
+            return Err(failed(CallErrorCode::Os, "the search was cancelled"));
+        }
+        if matcher
+            .as_ref()
+            .is_some_and(|matcher| !is_match(matcher, &root, &file))
+        {
+            continue;
+        }
+        found.path = shown(&file);
+        search_file(&mut searcher, &regex, &file, &mut found);
+        if found.list.is_truncated {
+            break;
+        }
+    }
+    Ok(Reply::Matches {
+        lines: found.list.items,
+        is_truncated: found.list.is_truncated,
+    })
+}
+
+fn search_file(searcher: &mut Searcher, regex: &RegexMatcher, file: &Path, found: &mut Found) {
+    // A file that vanished, may not be read or has an endless line is passed over, as every search tool does.
+    let _ = searcher.search_path(regex, file, found);
+}
+
+/// Where the search starts: confined to the scope, links resolved.
+fn real_root(path: &str, scope: Scope) -> CallResult<PathBuf> {
+    let fd = locate(path, scope)?.open(OFlags::PATH)?;
+    path_of(&fd).map_err(|error| os(error, path))
+}
+
+/// Files below (or at) `root`, sorted by path; links are not followed.
+fn walk(root: &Path) -> impl Iterator<Item = PathBuf> {
+    let walk: Walk = WalkBuilder::new(root)
+        .hidden(false)
+        .parents(true)
+        .require_git(false)
+        .follow_links(false)
+        .filter_entry(|entry| entry.file_name() != ".git")
+        .sort_by_file_name(std::ffi::OsStr::cmp)
+        .build();
+    // What cannot be read is passed over.
+    walk.filter_map(Result::ok)
+        .filter(|entry| entry.file_type().is_some_and(|kind| kind.is_file()))
+        .map(ignore::DirEntry::into_path)
+}
+
+fn glob_matcher(pattern: &str) -> CallResult<GlobMatcher> {
+    without_nul(pattern)?;
+    GlobBuilder::new(pattern)
+        .literal_separator(true)
+        .build()
+        .map(|glob| glob.compile_matcher())
+        .map_err(|error| failed(CallErrorCode::Invalid, format!("glob: {error}")))
+}
+
+/// A pattern without a slash looks at names only, as in .gitignore.
+fn is_match(matcher: &GlobMatcher, root: &Path, file: &Path) -> bool {
+    let relative = file.strip_prefix(root).unwrap_or(file);
+    if matcher.glob().glob().contains('/') {
+        matcher.is_match(relative)
+    } else {
+        relative
+            .file_name()
+            .or(file.file_name())
+            .is_some_and(|name| matcher.is_match(name))
+    }
+}
+
+/// Relative to the workspace when inside it.
+fn shown(file: &Path) -> String {
+    file.strip_prefix(WORKSPACE_PATH)
+        .unwrap_or(file)
+        .to_string_lossy()
+        .into_owned()
+}
+
+struct Found {
+    list: BoundedList<GrepLine>,
+    matches_left: u32,
+    path: String,
+}
+
+impl Found {
+    fn add(&mut self, line: Option<u64>, bytes: &[u8], is_match: bool) -> bool {
+        let text = String::from_utf8_lossy(bytes);
+        let text = text
+            .trim_end_matches(['\n', '\r'])
+            .chars()
+            .take(SHOWN_LINE_CHARS)
+            .collect();
+        self.list.push(GrepLine {
+            path: self.path.clone(),
+            line: line.unwrap_or(0),
+            text,
+            is_match,
+        })
+    }
+}
+
+impl Sink for &mut Found {
+    type Error = io::Error;
+
+    fn matched(&mut self, _: &Searcher, found: &SinkMatch<'_>) -> io::Result<bool> {
+        if self.matches_left == 0 {
+            self.list.is_truncated = true;
+            return Ok(false);
+        }
+        self.matches_left -= 1;
+        Ok(self.add(found.line_number(), found.bytes(), true))
+    }
+
+    fn context(&mut self, _: &Searcher, context: &SinkContext<'_>) -> io::Result<bool> {
+        Ok(self.add(context.line_number(), context.bytes(), false))
+    }
+}

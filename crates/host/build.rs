@@ -1,0 +1,69 @@
+//! Builds the two static programs that the host carries inside itself. A nested cargo, because they need other flags
+//! (`crt-static`) and another profile than everything else; its own target directory, because cargo locks it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Packages and the programs they yield.
+const PROGRAMS: [(&str, &str); 2] = [
+    ("greenroom-sandbox", "greenroom-launcher"),
+    ("greenroom-guest", "greenroom-guest"),
+];
+
+fn main() {
+    let manifest = PathBuf::from(required("CARGO_MANIFEST_DIR"));
+    let root = manifest.join("../..");
+    let out = PathBuf::from(required("OUT_DIR"));
+    for input in ["Cargo.toml", "crates/guest", "crates/sandbox", "crates/protocol"] {
+        println!("cargo:rerun-if-changed={}", root.join(input).display());
+    }
+    let target = format!("{}-unknown-linux-gnu", required("CARGO_CFG_TARGET_ARCH"));
+    // target/debug/build/greenroom-host-…/out: shared by all profiles, they all want the same programs.
+    let target_dir = out.ancestors().nth(4).unwrap_or(&out).join("static");
+    let mut cargo = Command::new(required("CARGO"));
+    cargo
+        .arg("build")
+        .args(["--profile", "guest", "--target", &target]);
+    cargo
+        .arg("--target-dir")
+        .arg(&target_dir)
+        .arg("--manifest-path")
+        .arg(root.join("Cargo.toml"));
+    for (package, program) in PROGRAMS {
+        cargo.args(["--package", package, "--bin", program]);
+    }
+    // What the outer build decided for itself must not leak in.
+    for name in [
+        "CARGO_ENCODED_RUSTFLAGS",
+        "CARGO_BUILD_TARGET",
+        "CARGO_TARGET_DIR",
+        "CARGO_BUILD_RUSTFLAGS",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "RUSTC_WRAPPER",
+        "CLIPPY_ARGS",
+    ] {
+        cargo.env_remove(name);
+    }
+    cargo.env("RUSTFLAGS", "-C target-feature=+crt-static");
+    let status = cargo
+        .status()
+        .unwrap_or_else(|error| panic!("start cargo for the static programs: {error}"));
+    assert!(
+        status.success(),
+        "building the static programs failed; is libc6-dev installed?"
+    );
+    for (_, program) in PROGRAMS {
+        copy(
+            &target_dir.join(&target).join("guest").join(program),
+            &out.join(program),
+        );
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::copy(from, to).unwrap_or_else(|error| panic!("copy {}: {error}", from.display()));
+}
+
+fn required(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("cargo sets {name}"))
+}

@@ -1,0 +1,127 @@
+//! What can go wrong between the host and its sandboxes, and what a person can do about it.
+
+use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::guest::call::CallError;
+use greenroom_protocol::id::SandboxId;
+use greenroom_sandbox::spec::LaunchFailure;
+use std::io;
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// Why the host could not start, find or end a sandbox.
+#[derive(Debug, Error)]
+pub enum HostError {
+    #[error("{action} {}", path.display())]
+    File {
+        /// Present-tense verb phrase.
+        action: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("the sandbox {0} is already running")]
+    AlreadyRunning(SandboxId),
+    #[error("the sandbox could not be built")]
+    Launch(#[source] LaunchFailure),
+    #[error("the launcher gave no answer: {0}")]
+    LauncherSilent(String),
+    #[error("the guest of {id} does not answer")]
+    GuestSilent { id: SandboxId, source: io::Error },
+    #[error("the supervisor of {id} does not end")]
+    SupervisorStuck { id: SandboxId, source: io::Error },
+    #[error("a worker of the host was cancelled")]
+    Cancelled,
+}
+
+impl HostError {
+    pub(crate) fn file(action: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::File {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    /// The error for people: stable code, one sentence, advice.
+    pub fn problem(&self) -> Problem {
+        match self {
+            Self::File { source, .. } if source.raw_os_error() == Some(28) => {
+                Problem::transient("disk_full", "The disk that holds the sandboxes is full.")
+                    .with_hint("Free some space in the data directory.")
+            }
+            Self::File { .. } => {
+                Problem::transient("sandbox_files", "The sandbox's files could not be prepared.")
+                    .with_hint("Check that the data directory is writable and on a healthy disk.")
+            }
+            Self::AlreadyRunning(_) => {
+                Problem::permanent("sandbox_already_running", "This sandbox is already running.")
+            }
+            Self::Launch(failure) => {
+                let problem = Problem::transient("sandbox_start_failed", "The sandbox could not be started.");
+                problem.with_hint(launch_hint(failure))
+            }
+            Self::LauncherSilent(_) => {
+                Problem::transient("sandbox_start_failed", "The sandbox could not be started.")
+                    .with_hint("Look at launcher.log in the sandbox's directory.")
+            }
+            Self::GuestSilent { .. } => {
+                Problem::transient("sandbox_unresponsive", "The sandbox does not answer.")
+            }
+            Self::SupervisorStuck { .. } => Problem::transient("sandbox_stuck", "The sandbox does not end."),
+            Self::Cancelled => Problem::transient("server_stopping", "The server is stopping."),
+        }
+    }
+}
+
+/// What to do when a step of the launcher failed.
+pub(crate) fn launch_hint(failure: &LaunchFailure) -> String {
+    let advice = match failure.step.as_str() {
+        "make namespaces" => {
+            "The kernel does not let this user make namespaces: set user.max_user_namespaces above 0, and \
+             kernel.apparmor_restrict_unprivileged_userns to 0 where it exists, or run as root."
+        }
+        "mount overlay" => {
+            "The kernel refuses an overlay on the data directory: put it on a real volume (ext4, xfs, btrfs), not on a \
+             container's own filesystem."
+        }
+        "mount /proc" => {
+            "The container hides parts of /proc: run it with unmasked paths (Docker: --security-opt \
+             systempaths=unconfined) or outside a container."
+        }
+        _ => "Run `greenroom doctor` to see what this machine lacks.",
+    };
+    format!("{failure}. {advice}")
+}
+
+/// Why a sandbox could not do what it was asked.
+#[derive(Debug, Clone, Error)]
+pub enum SandboxError {
+    /// The guest refused or failed.
+    #[error("{}", .0.message)]
+    Call(CallError),
+    /// The link broke, or the guest broke the protocol or does not answer.
+    #[error("{}", .0.message)]
+    Lost(Problem),
+}
+
+impl SandboxError {
+    pub(crate) fn lost() -> Self {
+        Self::Lost(
+            Problem::transient("sandbox_lost", "The connection to the sandbox broke.")
+                .with_hint("Its files are kept; it is started again when needed."),
+        )
+    }
+
+    pub(crate) fn unresponsive() -> Self {
+        Self::Lost(Problem::transient(
+            "sandbox_unresponsive",
+            "The sandbox does not answer.",
+        ))
+    }
+
+    pub(crate) fn misbehaved() -> Self {
+        Self::Lost(Problem::transient(
+            "sandbox_misbehaved",
+            "The sandbox gave an answer that makes no sense.",
+        ))
+    }
+}

@@ -1,0 +1,225 @@
+//! What this machine can do for sandboxes, found by trying, and what is used instead of what it cannot.
+
+use crate::failure::{HostError, launch_hint};
+use crate::host::{Host, HostConfig, StartSandbox};
+use crate::route::refuse_routes;
+use greenroom_protocol::guest::call::Exec;
+use greenroom_protocol::id::SandboxId;
+use greenroom_sandbox::cgroup::{self, Controller};
+use greenroom_sandbox::identity;
+use greenroom_sandbox::spec::Limits;
+use std::path::Path;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Stable, lower-case words joined by underscores.
+    pub name: &'static str,
+    pub verdict: Verdict,
+    /// What was found and what is used, one sentence.
+    pub detail: String,
+    /// What to do about it, if something is missing.
+    pub hint: Option<String>,
+}
+
+/// How well it serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Good,
+    /// Works with less; `detail` says with what.
+    Reduced,
+    /// Sandboxes do not work without it.
+    Missing,
+    /// For information only.
+    Unused,
+}
+
+/// Tries everything, with a throwaway sandbox below `state_dir` (made if missing), and leaves nothing behind in it but the
+/// host's own programs and base.
+pub async fn probe(state_dir: &Path) -> Vec<Finding> {
+    let mut findings = vec![privilege(), sandbox(state_dir).await];
+    findings.extend(groups());
+    findings.push(landlock());
+    findings.push(virtual_machine());
+    findings
+}
+
+fn privilege() -> Finding {
+    match identity::is_privileged() {
+        true => Finding {
+            name: "privilege",
+            verdict: Verdict::Good,
+            detail: "Running as root: each sandbox gets a host uid of its own.".to_owned(),
+            hint: None,
+        },
+        false => Finding {
+            name: "privilege",
+            verdict: Verdict::Good,
+            detail: "Running as an ordinary user: sandboxes run under this user's uid in user namespaces."
+                .to_owned(),
+            hint: None,
+        },
+    }
+}
+
+/// Namespaces, mounts, capabilities, system call filter, guest: all at once, as they are used.
+async fn sandbox(state_dir: &Path) -> Finding {
+    let id = SandboxId::from_bits(greenroom_stdx::id::fresh_bits());
+    let missing = |detail: String, hint: String| Finding {
+        name: "sandbox",
+        verdict: Verdict::Missing,
+        detail,
+        hint: Some(hint),
+    };
+    let host = match Host::open(HostConfig {
+        state_dir: state_dir.to_owned(),
+    })
+    .await
+    {
+        Ok(host) => host,
+        Err(error) => {
+            let hint = error.problem().hint.unwrap_or_default();
+            return missing(greenroom_stdx::chain::Chain(&error).to_string(), hint);
+        }
+    };
+    let tried = try_sandbox(&host, &id).await;
+    let is_copied = state_dir.join("sb").join(id.as_str()).join("copy").exists();
+    let removed = host.remove(&id).await;
+    host.close().await;
+    match (tried, removed) {
+        (Ok(()), Ok(())) if is_copied => Finding {
+            name: "sandbox",
+            verdict: Verdict::Reduced,
+            detail: "A sandbox started, with a copied root: the data directory cannot hold an overlay."
+                .to_owned(),
+            hint: Some("Put the data directory on a real volume (ext4, xfs, btrfs).".to_owned()),
+        },
+        (Ok(()), Ok(())) => Finding {
+            name: "sandbox",
+            verdict: Verdict::Good,
+            detail: "A sandbox started: namespaces, overlay and system call filter work.".to_owned(),
+            hint: None,
+        },
+        (Err((detail, hint)), _) => missing(detail, hint),
+        (Ok(()), Err(error)) => {
+            let hint = error.problem().hint.unwrap_or_default();
+            missing(greenroom_stdx::chain::Chain(&error).to_string(), hint)
+        }
+    }
+}
+
+async fn try_sandbox(host: &Host, id: &SandboxId) -> Result<(), (String, String)> {
+    let start = StartSandbox {
+        id: id.clone(),
+        env: Vec::new(),
+        limits: Limits::default(),
+        routes: refuse_routes(),
+    };
+    let sandbox = host.start(start).await.map_err(|error| {
+        let hint = match &error {
+            HostError::Launch(failure) => launch_hint(failure),
+            other => other.problem().hint.unwrap_or_default(),
+        };
+        (greenroom_stdx::chain::Chain(&error).to_string(), hint)
+    })?;
+    let exec = Exec {
+        argv: vec!["/bin/true".to_owned()],
+        timeout_ms: Some(10_000),
+        ..Exec::default()
+    };
+    // Nothing is written; one place is enough.
+    let (output, _kept) = mpsc::channel(1);
+    let exit = sandbox.exec(exec, output, CancellationToken::new()).await;
+    match exit {
+        Ok(exit) if exit.code == Some(0) => Ok(()),
+        Ok(exit) => Err((
+            format!("/bin/true ended with {exit:?} in a sandbox."),
+            String::new(),
+        )),
+        Err(error) => Err((
+            format!("A program did not run in a sandbox: {error}"),
+            String::new(),
+        )),
+    }
+}
+
+fn groups() -> Vec<Finding> {
+    let name = format!("greenroom-probe-{}", std::process::id());
+    let placements = cgroup::prepare(&name);
+    let findings = Controller::ALL
+        .iter()
+        .map(|controller| {
+            let found = placements
+                .iter()
+                .find(|placement| placement.controllers.contains(controller));
+            let (name, instead) = match controller {
+                Controller::Memory => ("limit_memory", "memory of a sandbox is not limited"),
+                Controller::Pids => (
+                    "limit_processes",
+                    "processes are limited per sandbox by RLIMIT_NPROC",
+                ),
+                Controller::Cpu => ("limit_cpu", "processor time of a sandbox is not limited"),
+            };
+            match found {
+                Some(placement) => Finding {
+                    name,
+                    verdict: Verdict::Good,
+                    detail: format!(
+                        "Limited by cgroup {:?} at {}.",
+                        placement.version,
+                        placement.directory.display()
+                    ),
+                    hint: None,
+                },
+                None => Finding {
+                    name,
+                    verdict: Verdict::Reduced,
+                    detail: format!(
+                        "No cgroup of controller {} is writable; {instead}.",
+                        controller.name()
+                    ),
+                    hint: Some("Run as root, or under systemd with Delegate=yes.".to_owned()),
+                },
+            }
+        })
+        .collect();
+    for placement in &placements {
+        let _ = cgroup::remove(&placement.directory, std::time::Duration::from_secs(1));
+    }
+    findings
+}
+
+fn landlock() -> Finding {
+    let version = greenroom_sandbox::landlock_version();
+    Finding {
+        name: "landlock",
+        verdict: Verdict::Unused,
+        detail: match version {
+            Some(version) => {
+                format!("The kernel has Landlock version {version}; sandboxes do not use it yet.")
+            }
+            None => "The kernel has no Landlock; sandboxes do not use it yet.".to_owned(),
+        },
+        hint: None,
+    }
+}
+
+fn virtual_machine() -> Finding {
+    // Opening proves nothing about booting; nothing uses it yet, so it is not tried further.
+    let opens = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .is_ok();
+    Finding {
+        name: "kvm",
+        verdict: Verdict::Unused,
+        detail: match opens {
+            true => "/dev/kvm opens; no backend uses it yet.".to_owned(),
+            false => "/dev/kvm is not there or not permitted; no backend uses it yet.".to_owned(),
+        },
+        hint: None,
+    }
+}

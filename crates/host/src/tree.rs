@@ -1,0 +1,55 @@
+//! Removes directory trees that sandboxes wrote, whatever modes they left. Never follows links.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+/// Removes `path` and all below it; one that is not there is fine. Nothing else may write there any more.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            open_up(path)?;
+            fs::remove_dir_all(path)
+        }
+        done => done,
+    }
+}
+
+/// Gives the owner every right on all directories.
+fn open_up(directory: &Path) -> io::Result<()> {
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        // Of the entry itself, not of what a link leads to.
+        if entry.file_type()?.is_dir() {
+            open_up(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies directories, files and links of `from` that are not yet in `to`, with their modes.
+pub fn copy_missing(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        let exists = fs::symlink_metadata(&target).is_ok();
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            if !exists {
+                fs::create_dir(&target)?;
+                fs::set_permissions(&target, entry.metadata()?.permissions())?;
+            }
+            copy_missing(&source, &target)?;
+        } else if exists {
+            continue;
+        } else if kind.is_symlink() {
+            std::os::unix::fs::symlink(fs::read_link(&source)?, &target)?;
+        } else {
+            fs::copy(&source, &target)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,258 @@
+//! File calls: whole writes, ranges, confinement to the workspace, search.
+
+use crate::world::{World, assert_code, sh};
+use greenroom_protocol::guest::call::{Call, CallErrorCode, EntryKind, Grep, Reply, Scope};
+
+crate::scenarios!(
+    files_round_trip_at_any_size,
+    paths_do_not_leave_the_workspace,
+    writes_keep_modes_and_follow_links_inside,
+    searches_respect_gitignore,
+    odd_files_are_told_apart,
+);
+
+async fn files_round_trip_at_any_size(world: &World) {
+    let sandbox = world.start().await;
+    for len in [0_usize, 1, 64 * 1024, 512 * 1024, 512 * 1024 + 1, 5_000_000] {
+        let bytes: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
+        sandbox
+            .write_file("deep/er/file", Scope::Workspace, bytes.clone())
+            .await
+            .unwrap();
+        let read = sandbox
+            .read_file("/workspace/deep/er/file", Scope::Workspace, 0, u64::MAX)
+            .await
+            .unwrap();
+        assert_eq!(read.size_bytes, len as u64);
+        assert!(read.bytes == bytes, "{len} bytes differ");
+    }
+    let part = sandbox
+        .read_file("deep/er/file", Scope::Workspace, 10, 3)
+        .await
+        .unwrap();
+    assert_eq!(
+        (part.bytes.as_slice(), part.size_bytes),
+        ([10, 11, 12].as_slice(), 5_000_000)
+    );
+    let Reply::Entries {
+        entries,
+        is_truncated,
+    } = sandbox
+        .call(Call::ListDirectory {
+            path: "deep/er".into(),
+            scope: Scope::Workspace,
+            max_entries: 10,
+        })
+        .await
+        .unwrap()
+    else {
+        panic!()
+    };
+    assert_eq!(
+        (entries.len(), entries[0].name.as_str(), is_truncated),
+        (1, "file", false),
+        "no draft is left"
+    );
+}
+
+async fn paths_do_not_leave_the_workspace(world: &World) {
+    let sandbox = world.start().await;
+    sh(
+        &sandbox,
+        "ln -s /etc out; ln -s /etc/passwd passwd; ln -s ../../etc/passwd up; ln -s .. parent; ln -s /proc/self/root magic; \
+         echo inside > real; ln -s real inside; echo private > ~/private",
+    )
+    .await
+    .ok();
+    for path in [
+        "/etc/passwd",
+        "../etc/passwd",
+        "out/passwd",
+        "passwd",
+        "up",
+        "parent/etc/passwd",
+        "magic/etc/passwd",
+        "a/../../etc/passwd",
+        "/workspace/../etc/passwd",
+        "/home/agent/private",
+        "/workspacex",
+    ] {
+        let read = sandbox.read_file(path, Scope::Workspace, 0, 10).await;
+        // A path through something that does not exist may say so instead.
+        if path.starts_with("a/") {
+            assert!(read.is_err(), "{path}");
+        } else {
+            assert_code(read, CallErrorCode::OutsideWorkspace);
+        }
+        let write = sandbox.write_file(path, Scope::Workspace, b"x".to_vec()).await;
+        assert!(write.is_err(), "{path} was written");
+    }
+    let rename = Call::Rename {
+        from: "real".into(),
+        to: "../stolen".into(),
+        scope: Scope::Workspace,
+    };
+    assert_code(sandbox.call(rename).await, CallErrorCode::OutsideWorkspace);
+    for call in [
+        Call::Glob {
+            path: "parent".into(),
+            scope: Scope::Workspace,
+            pattern: "*".into(),
+            max_entries: 5,
+        },
+        Call::ListDirectory {
+            path: "out".into(),
+            scope: Scope::Workspace,
+            max_entries: 5,
+        },
+        Call::Stat {
+            path: "../home".into(),
+            scope: Scope::Workspace,
+        },
+        Call::Remove {
+            path: "../home/agent/private".into(),
+            scope: Scope::Workspace,
+        },
+    ] {
+        assert_code(sandbox.call(call).await, CallErrorCode::OutsideWorkspace);
+    }
+    assert_eq!(
+        sandbox
+            .read_file("inside", Scope::Workspace, 0, 99)
+            .await
+            .unwrap()
+            .bytes,
+        b"inside\n"
+    );
+    assert_eq!(
+        sandbox
+            .read_file("/home/agent/private", Scope::Sandbox, 0, 99)
+            .await
+            .unwrap()
+            .bytes,
+        b"private\n"
+    );
+}
+
+async fn writes_keep_modes_and_follow_links_inside(world: &World) {
+    let sandbox = world.start().await;
+    sh(
+        &sandbox,
+        "echo old > script; chmod 750 script; mkdir d; ln -s ../script d/link",
+    )
+    .await
+    .ok();
+    sandbox
+        .write_file("d/link", Scope::Workspace, b"new\n".to_vec())
+        .await
+        .unwrap();
+    assert_eq!(
+        sh(&sandbox, "cat script; stat -c %a script; readlink d/link")
+            .await
+            .ok(),
+        "new\n750\n../script\n"
+    );
+    sandbox
+        .write_program("run", Scope::Workspace, b"#!/bin/sh\necho ran\n".to_vec())
+        .await
+        .unwrap();
+    assert_eq!(sh(&sandbox, "./run").await.ok(), "ran\n");
+    let Reply::Stat { entry } = sandbox
+        .call(Call::Stat {
+            path: "d/link".into(),
+            scope: Scope::Workspace,
+        })
+        .await
+        .unwrap()
+    else {
+        panic!()
+    };
+    assert_eq!(
+        (entry.kind, entry.link_target.as_deref()),
+        (EntryKind::Symlink, Some("../script"))
+    );
+}
+
+async fn searches_respect_gitignore(world: &World) {
+    let sandbox = world.start().await;
+    sh(
+        &sandbox,
+        "mkdir -p src target .git; echo target > .gitignore; echo 'fn main() {}' > src/main.rs; \
+         printf 'one\\ntwo needle\\nthree\\n' > src/lib.rs; echo needle > target/out.rs; echo needle > .git/x.rs; \
+         printf 'needle\\0binary' > blob",
+    )
+    .await
+    .ok();
+    let glob = |pattern: &str, max_entries| Call::Glob {
+        path: String::new(),
+        scope: Scope::Workspace,
+        pattern: pattern.into(),
+        max_entries,
+    };
+    let Reply::Paths { paths, is_truncated } = sandbox.call(glob("**/*.rs", 10)).await.unwrap() else {
+        panic!()
+    };
+    assert_eq!(
+        (paths, is_truncated),
+        (vec!["src/lib.rs".to_owned(), "src/main.rs".to_owned()], false)
+    );
+    let Reply::Paths { paths, is_truncated } = sandbox.call(glob("*.rs", 1)).await.unwrap() else {
+        panic!()
+    };
+    assert_eq!((paths.len(), is_truncated), (1, true));
+    assert_code(sandbox.call(glob("[", 1)).await, CallErrorCode::Invalid);
+    let grep = |pattern: &str| Grep {
+        path: String::new(),
+        scope: Scope::Workspace,
+        pattern: pattern.into(),
+        is_case_insensitive: true,
+        glob: Some("*.rs".into()),
+        context_lines: 1,
+        max_matches: 10,
+    };
+    let Reply::Matches { lines, is_truncated } = sandbox.call(Call::Grep(grep("NEEDLE"))).await.unwrap()
+    else {
+        panic!()
+    };
+    let shown: Vec<_> = lines
+        .iter()
+        .map(|line| (line.path.as_str(), line.line, line.text.as_str(), line.is_match))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            ("src/lib.rs", 1, "one", false),
+            ("src/lib.rs", 2, "two needle", true),
+            ("src/lib.rs", 3, "three", false)
+        ]
+    );
+    assert!(!is_truncated);
+    assert_code(sandbox.call(Call::Grep(grep("("))).await, CallErrorCode::Invalid);
+}
+
+async fn odd_files_are_told_apart(world: &World) {
+    let sandbox = world.start().await;
+    sh(
+        &sandbox,
+        "mkdir dir; mkfifo pipe; ln -s loop loop; echo x > plain",
+    )
+    .await
+    .ok();
+    for (path, expected) in [
+        ("missing", CallErrorCode::NotFound),
+        ("dir", CallErrorCode::IsDirectory),
+        ("pipe", CallErrorCode::Invalid),
+        ("plain/below", CallErrorCode::NotDirectory),
+        ("nul\0", CallErrorCode::Invalid),
+    ] {
+        assert_code(sandbox.read_file(path, Scope::Workspace, 0, 1).await, expected);
+    }
+    for path in ["dir", "loop", "pipe", "plain/below", "", ".", ".."] {
+        let result = sandbox.write_file(path, Scope::Workspace, b"x".to_vec()).await;
+        assert!(result.is_err(), "{path:?} was written");
+    }
+    assert_code(
+        sandbox.write_file("/usr/x", Scope::Sandbox, b"x".to_vec()).await,
+        CallErrorCode::PermissionDenied,
+    );
+}

@@ -1,0 +1,271 @@
+//! What every scenario needs: a host with a directory of its own, run as the right user, and a check that nothing is left.
+
+use greenroom_host::{
+    Host, HostConfig, Limits, RouteHandler, Sandbox, SandboxError, StartSandbox, refuse_routes,
+};
+use greenroom_protocol::guest::call::{CallErrorCode, Exec, Exit, OutputChunk};
+use greenroom_protocol::id::SandboxId;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Longest that any state is waited for.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Tells a test that it is the copy of itself that runs as an ordinary user.
+const AS_USER: &str = "GREENROOM_TEST_AS_USER";
+
+/// An uid that no account has.
+const ORDINARY_UID: u32 = 61_234;
+
+/// Makes one test per user out of a scenario `async fn name(world: &World)`.
+#[macro_export]
+macro_rules! scenarios {
+    ($($name:ident),+ $(,)?) => {
+        mod as_root {
+            $(#[test] fn $name() { $crate::world::run_as_root(|world| Box::pin(super::$name(world))) })+
+        }
+        mod as_user {
+            $(#[test] fn $name() {
+                $crate::world::run_as_user(
+                    concat!(module_path!(), "::", stringify!($name)),
+                    |world| Box::pin(super::$name(world)),
+                )
+            })+
+        }
+    };
+}
+
+type Scenario = for<'a> fn(&'a World) -> std::pin::Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+pub fn run_as_root(scenario: Scenario) {
+    if is_root() {
+        run(scenario);
+    } else {
+        eprintln!("SKIPPED-FEATURE: root is needed for sandboxes started by root");
+    }
+}
+
+pub fn run_as_user(test: &str, scenario: Scenario) {
+    if !is_root() || std::env::var_os(AS_USER).is_some() {
+        return run(scenario);
+    }
+    // Through a descriptor, because the directories above the program may be closed to that user.
+    let program = std::fs::File::open(std::env::current_exe().unwrap()).unwrap();
+    rustix::io::fcntl_setfd(&program, rustix::io::FdFlags::empty()).unwrap();
+    let name = test.split_once("::").unwrap().1;
+    let output = std::process::Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
+        .args([name, "--exact", "--nocapture"])
+        .env_clear()
+        .env(AS_USER, "1")
+        .env("RUST_BACKTRACE", "1")
+        .current_dir("/")
+        .uid(ORDINARY_UID)
+        .gid(ORDINARY_UID)
+        .output()
+        .unwrap();
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "as an ordinary user:\n{text}"
+    );
+}
+
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn run(scenario: Scenario) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let world = World::new().await;
+        scenario(&world).await;
+        world.end().await;
+    });
+}
+
+pub struct World {
+    pub host: Host,
+    pub state: PathBuf,
+    temp: tempfile::TempDir,
+}
+
+impl World {
+    async fn new() -> Self {
+        let temp = tempfile::Builder::new()
+            .prefix("gr-host-")
+            .tempdir_in("/tmp")
+            .unwrap();
+        std::fs::set_permissions(temp.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+        let state = temp.path().join("state");
+        let host = open(&state).await;
+        Self { host, state, temp }
+    }
+
+    pub async fn start(&self) -> Sandbox {
+        self.host.start(plain(&fresh_id())).await.unwrap()
+    }
+
+    /// Everything is removed, and nothing of it is left anywhere.
+    async fn end(self) {
+        let state = self.state.clone();
+        self.host.reap(&[]).await.unwrap();
+        self.host.close().await;
+        let left: Vec<_> = std::fs::read_dir(state.join("sb")).unwrap().collect();
+        assert!(left.is_empty(), "directories are left: {left:?}");
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let shown = state.display().to_string();
+        assert!(!mounts.contains(&shown), "mounts are left");
+        for group in groups_of(&state) {
+            panic!("a resource group is left: {}", group.display());
+        }
+        assert_eq!(
+            processes_naming(&shown),
+            Vec::<String>::new(),
+            "processes are left"
+        );
+        self.temp.close().unwrap();
+    }
+}
+
+pub async fn open(state: &std::path::Path) -> Host {
+    Host::open(HostConfig {
+        state_dir: state.to_owned(),
+    })
+    .await
+    .unwrap()
+}
+
+pub fn fresh_id() -> SandboxId {
+    SandboxId::from_bits(greenroom_stdx::id::fresh_bits())
+}
+
+pub fn plain(id: &SandboxId) -> StartSandbox {
+    with_routes(id, refuse_routes())
+}
+
+pub fn with_routes(id: &SandboxId, routes: RouteHandler) -> StartSandbox {
+    StartSandbox {
+        id: id.clone(),
+        env: Vec::new(),
+        limits: Limits::default(),
+        routes,
+    }
+}
+
+/// Resource groups of a state directory, by the name the host gives them.
+fn groups_of(state: &std::path::Path) -> Vec<PathBuf> {
+    use sha2::Digest as _;
+    use std::os::unix::ffi::OsStrExt as _;
+    let digest = sha2::Sha256::digest(state.as_os_str().as_bytes());
+    let name: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    find_named(
+        std::path::Path::new("/sys/fs/cgroup"),
+        &format!("greenroom-{name}"),
+        0,
+    )
+}
+
+fn find_named(directory: &std::path::Path, name: &str, depth: u32) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        if entry.file_name().to_string_lossy() == name {
+            found.push(entry.path());
+        } else if depth < 5 {
+            found.extend(find_named(&entry.path(), name, depth + 1));
+        }
+    }
+    found
+}
+
+/// Processes whose program lies below a path.
+fn processes_naming(path: &str) -> Vec<String> {
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| std::fs::read_link(entry.path().join("exe")).ok())
+        .map(|exe| exe.display().to_string())
+        .filter(|exe| exe.contains(path))
+        .collect()
+}
+
+/// What a program printed, merged, and how it ended.
+#[derive(Debug)]
+pub struct Ran {
+    pub exit: Exit,
+    pub output: String,
+}
+
+impl Ran {
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert_eq!(self.exit.code, Some(0), "{self:?}");
+        self.output
+    }
+}
+
+pub fn shell(script: &str) -> Exec {
+    Exec {
+        argv: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+        is_merged: true,
+        ..Exec::default()
+    }
+}
+
+pub async fn run_exec(sandbox: &Sandbox, exec: Exec) -> Result<Ran, SandboxError> {
+    let (tx, mut rx) = mpsc::channel::<OutputChunk>(8);
+    let collect = async {
+        let mut output = Vec::new();
+        while let Some(chunk) = rx.recv().await {
+            output.extend(chunk.bytes);
+        }
+        output
+    };
+    let (exit, output) = tokio::join!(sandbox.exec(exec, tx, CancellationToken::new()), collect);
+    Ok(Ran {
+        exit: exit?,
+        output: String::from_utf8_lossy(&output).into_owned(),
+    })
+}
+
+pub async fn sh(sandbox: &Sandbox, script: &str) -> Ran {
+    tokio::time::timeout(PATIENCE * 2, run_exec(sandbox, shell(script)))
+        .await
+        .expect("in time")
+        .unwrap()
+}
+
+#[track_caller]
+pub fn assert_code<T: std::fmt::Debug>(result: Result<T, SandboxError>, expected: CallErrorCode) {
+    match result {
+        Err(SandboxError::Call(error)) => assert_eq!(error.code, expected, "{error:?}"),
+        other => panic!("{expected:?} expected, got {other:?}"),
+    }
+}
+
+/// Waits for a state that nothing announces.
+pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "never happened: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

@@ -1,0 +1,114 @@
+//! Which host uid a sandbox gets, and how a process gives up every right but that.
+
+use crate::failure::Step;
+use crate::spec::{AGENT_ID, LaunchFailure};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+/// First host uid of sandboxes started by root. Above everything that distributions, systemd (up to 0x6fff_ffff for
+/// containers) and subuid files hand out by default.
+const FIRST_HOST_ID: u32 = 0x7000_0000;
+
+/// The host uid and gid of a sandbox, from any stable text that names it: one of 2^24. Two sandboxes that share one are
+/// still apart by their namespaces.
+pub fn host_id(name: &str) -> u32 {
+    // FNV-1a (<https://datatracker.ietf.org/doc/draft-eastlake-fnv/>): stable over builds, unlike the standard hasher.
+    let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    FIRST_HOST_ID + (hash ^ (hash >> 24)) % (1 << 24)
+}
+
+/// Whether this process can set up sandboxes as root: uid 0 of the initial user namespace with the needed capabilities.
+pub fn is_privileged() -> bool {
+    if !rustix::process::geteuid().is_root() {
+        return false;
+    }
+    let needed =
+        CapabilitySet::SYS_ADMIN | CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::CHOWN;
+    let has_capabilities =
+        rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(needed));
+    // Only the initial namespace maps every id; elsewhere a sandbox's host uid might not exist.
+    let maps_all = std::fs::read_to_string("/proc/self/uid_map")
+        .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]));
+    has_capabilities && maps_all
+}
+
+/// Maps the agent's one uid and gid in the user namespace of `child`. Without root (`is_user`), groups are given up first
+/// (user_namespaces(7)).
+pub(crate) fn write_maps(
+    child: i32,
+    host_uid: u32,
+    host_gid: u32,
+    is_user: bool,
+) -> Result<(), LaunchFailure> {
+    if is_user {
+        std::fs::write(format!("/proc/{child}/setgroups"), "deny").step("deny setgroups")?;
+    }
+    std::fs::write(
+        format!("/proc/{child}/gid_map"),
+        format!("{AGENT_ID} {host_gid} 1"),
+    )
+    .step("write gid map")?;
+    std::fs::write(
+        format!("/proc/{child}/uid_map"),
+        format!("{AGENT_ID} {host_uid} 1"),
+    )
+    .step("write uid map")
+}
+
+/// Becomes the agent, for a process that came here as root.
+pub(crate) fn become_agent() -> Result<(), LaunchFailure> {
+    use rustix::process::{Gid, Uid};
+    let (uid, gid) = (Uid::from_raw(AGENT_ID), Gid::from_raw(AGENT_ID));
+    rustix::thread::set_thread_res_gid(gid, gid, gid).step("set gid")?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).step("set uid")
+}
+
+/// Gives up every capability in every set, and the way to get new ones.
+pub(crate) fn drop_capabilities() -> Result<(), LaunchFailure> {
+    for number in 0..64 {
+        // SAFETY: prctl with integer arguments only.
+        let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) };
+        if result != 0 {
+            let errno = crate::syscall::last_errno();
+            // One past the last capability this kernel knows.
+            if errno == rustix::io::Errno::INVAL && number > 0 {
+                break;
+            }
+            return Err(errno).step("drop bounding capabilities");
+        }
+    }
+    rustix::thread::clear_ambient_capability_set().step("clear ambient capabilities")?;
+    let none = CapabilitySet::empty();
+    let sets = CapabilitySets {
+        effective: none,
+        permitted: none,
+        inheritable: none,
+    };
+    rustix::thread::set_capabilities(None, sets).step("drop capabilities")?;
+    rustix::thread::set_no_new_privs(true).step("set no_new_privs")
+}
+
+/// Has the kernel kill this process when its parent dies. Undone by a change of identity, so it comes after that.
+pub(crate) fn die_with_parent() -> Result<(), LaunchFailure> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .step("ask to die with the supervisor")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_ids_are_stable_and_in_range() {
+        assert_eq!(host_id("sbx_1"), host_id("sbx_1"));
+        for name in ["", "sbx_1", "sbx_2", "a long name of something"] {
+            let id = host_id(name);
+            assert!(
+                (FIRST_HOST_ID..FIRST_HOST_ID + (1 << 24)).contains(&id),
+                "{name}: {id:#x}"
+            );
+        }
+        assert_ne!(host_id("sbx_1"), host_id("sbx_2"));
+    }
+}

@@ -1,0 +1,238 @@
+//! The system call filter, as data: what a sandbox's processes may not call. A denylist, because builds and tests of any
+//! language must run unchanged; what is listed is kernel surface they do not need. Applied on top of "no capabilities".
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    TargetArch, sock_filter,
+};
+use std::collections::BTreeMap;
+
+/// Answered with EPERM, whatever the arguments.
+pub const DENIED: &[(&str, i64)] = &[
+    // Other processes' memory and descriptors; also keeps the guest's socket out of reach.
+    ("ptrace", libc::SYS_ptrace),
+    ("process_vm_readv", libc::SYS_process_vm_readv),
+    ("process_vm_writev", libc::SYS_process_vm_writev),
+    ("pidfd_getfd", libc::SYS_pidfd_getfd),
+    ("process_madvise", libc::SYS_process_madvise),
+    ("kcmp", libc::SYS_kcmp),
+    // Namespaces and mounts.
+    ("unshare", libc::SYS_unshare),
+    ("setns", libc::SYS_setns),
+    ("mount", libc::SYS_mount),
+    ("umount2", libc::SYS_umount2),
+    ("pivot_root", libc::SYS_pivot_root),
+    ("chroot", libc::SYS_chroot),
+    ("fsopen", libc::SYS_fsopen),
+    ("fsconfig", libc::SYS_fsconfig),
+    ("fsmount", libc::SYS_fsmount),
+    ("fspick", libc::SYS_fspick),
+    ("open_tree", libc::SYS_open_tree),
+    ("move_mount", libc::SYS_move_mount),
+    ("mount_setattr", libc::SYS_mount_setattr),
+    ("quotactl", libc::SYS_quotactl),
+    ("quotactl_fd", libc::SYS_quotactl_fd),
+    // Handles that reach around path permissions.
+    ("open_by_handle_at", libc::SYS_open_by_handle_at),
+    ("name_to_handle_at", libc::SYS_name_to_handle_at),
+    // Kernel facilities with a history of holes.
+    ("bpf", libc::SYS_bpf),
+    ("perf_event_open", libc::SYS_perf_event_open),
+    ("userfaultfd", libc::SYS_userfaultfd),
+    ("keyctl", libc::SYS_keyctl),
+    ("add_key", libc::SYS_add_key),
+    ("request_key", libc::SYS_request_key),
+    ("vmsplice", libc::SYS_vmsplice),
+    ("fanotify_init", libc::SYS_fanotify_init),
+    ("lookup_dcookie", libc::SYS_lookup_dcookie),
+    // The machine itself.
+    ("syslog", libc::SYS_syslog),
+    ("kexec_load", libc::SYS_kexec_load),
+    ("kexec_file_load", libc::SYS_kexec_file_load),
+    ("init_module", libc::SYS_init_module),
+    ("finit_module", libc::SYS_finit_module),
+    ("delete_module", libc::SYS_delete_module),
+    ("reboot", libc::SYS_reboot),
+    ("swapon", libc::SYS_swapon),
+    ("swapoff", libc::SYS_swapoff),
+    ("acct", libc::SYS_acct),
+    ("settimeofday", libc::SYS_settimeofday),
+    ("clock_settime", libc::SYS_clock_settime),
+    ("clock_adjtime", libc::SYS_clock_adjtime),
+    ("adjtimex", libc::SYS_adjtimex),
+    ("sethostname", libc::SYS_sethostname),
+    ("setdomainname", libc::SYS_setdomainname),
+    ("vhangup", libc::SYS_vhangup),
+    ("nfsservctl", libc::SYS_nfsservctl),
+    // NUMA placement belongs to the host.
+    ("move_pages", libc::SYS_move_pages),
+    ("migrate_pages", libc::SYS_migrate_pages),
+    #[cfg(target_arch = "x86_64")]
+    ("iopl", libc::SYS_iopl),
+    #[cfg(target_arch = "x86_64")]
+    ("ioperm", libc::SYS_ioperm),
+    #[cfg(target_arch = "x86_64")]
+    ("modify_ldt", libc::SYS_modify_ldt),
+    #[cfg(target_arch = "x86_64")]
+    ("uselib", libc::SYS_uselib),
+    #[cfg(target_arch = "x86_64")]
+    ("ustat", libc::SYS_ustat),
+    #[cfg(target_arch = "x86_64")]
+    ("sysfs", libc::SYS_sysfs),
+    #[cfg(target_arch = "x86_64")]
+    ("_sysctl", libc::SYS__sysctl),
+];
+
+/// Answered with ENOSYS, so that programs fall back to an older way: io_uring (own attack surface, and it would carry out
+/// calls that this filter never sees), and clone3, whose flags a filter cannot read (C libraries then use clone).
+pub const ABSENT: &[(&str, i64)] = &[
+    ("io_uring_setup", libc::SYS_io_uring_setup),
+    ("io_uring_enter", libc::SYS_io_uring_enter),
+    ("io_uring_register", libc::SYS_io_uring_register),
+    ("clone3", libc::SYS_clone3),
+];
+
+/// Socket families a program may open; everything else (raw packets, vsock, kernel crypto, ...) is denied. vsock and
+/// some others are not held by a network namespace.
+pub const SOCKET_FAMILIES: &[i32] = &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+
+/// Flags of clone(2) that make a namespace.
+const NAMESPACE_FLAGS: &[i32] = &[
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWPID,
+    libc::CLONE_NEWNET,
+    libc::CLONE_NEWIPC,
+    libc::CLONE_NEWUTS,
+    libc::CLONE_NEWCGROUP,
+];
+
+/// Terminal requests that put input into somebody else's terminal (`TIOCSTI`, `TIOCLINUX`).
+const TERMINAL_INJECTION: &[u64] = &[0x5412, 0x541c];
+
+/// Numbers of the x32 system call table start here on x86-64; a filter on 64-bit numbers would not see them.
+#[cfg(target_arch = "x86_64")]
+const X32_BIT: u32 = 0x4000_0000;
+
+/// The filters, to be installed in this order. Both are checked on every call; the stricter answer wins.
+pub fn programs() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
+    let mut denied: BTreeMap<i64, Vec<SeccompRule>> =
+        DENIED.iter().map(|(_, number)| (*number, Vec::new())).collect();
+    let mut clone = Vec::new();
+    for flag in NAMESPACE_FLAGS {
+        let bit = *flag as u64;
+        clone.push(SeccompRule::new(vec![SeccompCondition::new(
+            0,
+            SeccompCmpArgLen::Qword,
+            SeccompCmpOp::MaskedEq(bit),
+            bit,
+        )?])?);
+    }
+    denied.insert(libc::SYS_clone, clone);
+    let mut other_family = Vec::new();
+    for family in SOCKET_FAMILIES {
+        other_family.push(SeccompCondition::new(
+            0,
+            SeccompCmpArgLen::Dword,
+            SeccompCmpOp::Ne,
+            *family as u64,
+        )?);
+    }
+    denied.insert(libc::SYS_socket, vec![SeccompRule::new(other_family)?]);
+    let mut ioctl = Vec::new();
+    for request in TERMINAL_INJECTION {
+        ioctl.push(SeccompRule::new(vec![SeccompCondition::new(
+            1,
+            SeccompCmpArgLen::Dword,
+            SeccompCmpOp::Eq,
+            *request,
+        )?])?);
+    }
+    denied.insert(libc::SYS_ioctl, ioctl);
+    let absent = ABSENT.iter().map(|(_, number)| (*number, Vec::new())).collect();
+    Ok([
+        without_x32(compile(denied, libc::EPERM)?),
+        without_x32(compile(absent, libc::ENOSYS)?),
+    ])
+}
+
+fn compile(
+    rules: BTreeMap<i64, Vec<SeccompRule>>,
+    errno: i32,
+) -> Result<BpfProgram, seccompiler::BackendError> {
+    #[cfg(target_arch = "x86_64")]
+    let arch = TargetArch::x86_64;
+    #[cfg(target_arch = "aarch64")]
+    let arch = TargetArch::aarch64;
+    SeccompFilter::new(
+        rules,
+        SeccompAction::Allow,
+        SeccompAction::Errno(errno as u32),
+        arch,
+    )?
+    .try_into()
+}
+
+/// Puts "numbers of the x32 table: ENOSYS" in front. Jumps are relative, so the rest stays as it is.
+fn without_x32(program: BpfProgram) -> BpfProgram {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let front = [
+            // Load the system call number (offset 0 of seccomp_data).
+            sock_filter {
+                code: 0x20,
+                jt: 0,
+                jf: 0,
+                k: 0,
+            },
+            // Below the x32 bit: skip the next instruction.
+            sock_filter {
+                code: 0x35,
+                jt: 0,
+                jf: 1,
+                k: X32_BIT,
+            },
+            sock_filter {
+                code: 0x06,
+                jt: 0,
+                jf: 0,
+                k: libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32,
+            },
+        ];
+        front.into_iter().chain(program).collect()
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    program
+}
+
+/// Puts the calling thread, and all it starts, under `programs`. There is no way back. Sets no_new_privs.
+pub fn install(programs: &[BpfProgram; 2]) -> Result<(), seccompiler::Error> {
+    programs
+        .iter()
+        .try_for_each(|program| seccompiler::apply_filter(program))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_compile_and_fit_the_kernel() {
+        for program in programs().unwrap() {
+            assert!(
+                program.len() > 4 && program.len() < 4096,
+                "{} instructions",
+                program.len()
+            );
+        }
+    }
+
+    #[test]
+    fn no_call_is_listed_twice() {
+        let mut numbers: Vec<i64> = DENIED.iter().chain(ABSENT).map(|(_, number)| *number).collect();
+        let all = numbers.len();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), all);
+    }
+}

@@ -1,0 +1,132 @@
+//! What the host tells the launcher, and what the launcher answers. Data only.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Uid and gid of every process inside a sandbox.
+pub const AGENT_ID: u32 = 1000;
+
+/// File descriptor on which the guest finds its listening socket.
+pub const GUEST_SOCKET_FD: i32 = 3;
+
+/// Everything a launcher needs to build one sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchSpec {
+    /// The sandbox's directory, absolute. Holds [`SOCKET_NAME`], [`LOCK_NAME`], [`EXIT_NAME`] and an empty directory
+    /// [`ROOT_NAME`] to mount on.
+    pub directory: PathBuf,
+    pub root: Root,
+    pub privilege: Privilege,
+    /// Host paths shown read-only at the same place inside, with what is mounted below them.
+    pub read_only: Vec<PathBuf>,
+    /// The guest's program, absolute.
+    pub guest: PathBuf,
+    pub hostname: String,
+    /// The guest's whole environment.
+    pub env: Vec<(String, String)>,
+    pub limits: Limits,
+    /// Directories of this sandbox in each cgroup hierarchy, not yet made; may be empty.
+    pub cgroups: Vec<crate::cgroup::Placement>,
+}
+
+/// Name of the guest's socket in the sandbox's directory.
+pub const SOCKET_NAME: &str = "guest.sock";
+/// Name of the file whose lock the supervisor holds as long as it lives.
+pub const LOCK_NAME: &str = "lock";
+/// Name of the file with the [`ExitRecord`].
+pub const EXIT_NAME: &str = "exit.json";
+/// Name of the directory on which the root is mounted, in the sandbox's own mount namespace only.
+pub const ROOT_NAME: &str = "root";
+
+/// What `/` is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "root", rename_all = "snake_case")]
+pub enum Root {
+    /// Read-only directories, topmost first, under a writable one. `upper` and `work` are on one filesystem that is not
+    /// itself an overlay. `work` is empty.
+    Overlay {
+        lower: Vec<PathBuf>,
+        upper: PathBuf,
+        work: PathBuf,
+    },
+    /// A plain directory, written directly; for where the kernel refuses an overlay.
+    Directory { path: PathBuf },
+}
+
+/// With which rights the launcher works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "privilege", rename_all = "snake_case")]
+pub enum Privilege {
+    /// As root; processes of the sandbox are this uid and gid outside. Never 0.
+    Root { host_id: u32 },
+    /// As an ordinary user; processes of the sandbox are this user outside.
+    User,
+}
+
+/// What one sandbox may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Memory with swap, in bytes. Held by a cgroup only.
+    pub memory_bytes: u64,
+    /// Processes and threads. Held by a cgroup and by `RLIMIT_NPROC`.
+    pub max_processes: u32,
+    /// Thousandths of a processor. Held by a cgroup only.
+    pub cpu_millis: u32,
+    /// Largest single file, in bytes (`RLIMIT_FSIZE`).
+    pub max_file_bytes: u64,
+    /// Open files per process (`RLIMIT_NOFILE`), at most the host's own hard limit.
+    pub max_open_files: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 4 << 30,
+            max_processes: 2048,
+            cpu_millis: 4000,
+            max_file_bytes: 16 << 30,
+            max_open_files: 65_536,
+        }
+    }
+}
+
+/// The launcher's one line on standard output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "report", rename_all = "snake_case")]
+pub enum LaunchReport {
+    /// The guest runs; its socket accepts connections.
+    Started {
+        /// Limits that could not be set, one sentence each.
+        warnings: Vec<String>,
+    },
+    Failed(LaunchFailure),
+}
+
+/// Why there is no sandbox. Everything made for it is gone again, but for files in its directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchFailure {
+    /// What was being done, such as `mount overlay`.
+    pub step: String,
+    /// Operating system error number; 0 if there is none.
+    pub errno: i32,
+}
+
+impl std::fmt::Display for LaunchFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.errno {
+            0 => write!(f, "{}", self.step),
+            errno => write!(f, "{}: {}", self.step, std::io::Error::from_raw_os_error(errno)),
+        }
+    }
+}
+
+impl std::error::Error for LaunchFailure {}
+
+/// How the guest ended, written by the supervisor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitRecord {
+    pub code: Option<i32>,
+    pub signal: Option<i32>,
+    /// Whether the supervisor was told to end the sandbox.
+    pub was_stopped: bool,
+}
