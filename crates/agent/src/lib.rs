@@ -1,5 +1,10 @@
 //! The agent: one turn from a prompt to its end. It reaches the world only through the traits in [`world`].
 
+mod answer;
+mod context;
+pub mod driver;
+mod history;
 mod model;
 pub mod tools;
+mod turn;
 pub mod world;

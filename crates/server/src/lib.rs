@@ -1,1 +1,22 @@
-//! Being built.
+//! The control plane: HTTP and WebSocket API, session actors, sign-in, the git broker, the web app.
+//!
+//! Start reading at [`server`], which puts the parts together; [`api`] lists every path; [`session`] is what happens
+//! between a prompt and a pull request.
+
+pub mod api;
+mod broker;
+pub mod models;
+mod paths;
+pub mod sandbox;
+pub mod server;
+pub mod session;
+
+/// The OpenAPI 3.1 document of the API, as JSON text.
+pub fn openapi() -> String {
+    api::openapi::document()
+}
+
+/// Whether this build holds the web app.
+pub fn has_web_app() -> bool {
+    api::has_web_app()
+}

@@ -1,0 +1,483 @@
+//! The built-in agent as a driver: asks the model, runs tools, and makes each step durable before the next. What to do is
+//! decided by [`crate::turn`]; this does it, and watches for the stop.
+
+use crate::answer::{self, Answer, Finished};
+use crate::context;
+use crate::history;
+use crate::tools::{self, ToolContext, ToolFailure, ToolOutput};
+use crate::turn::{Emptiness, Next, OpenCall, Turn};
+use crate::world::{
+    Driver, JournalEntry, Record, RecordError, Recorder, TurnEnd, TurnInput, TurnResult, WorkspaceError,
+};
+use async_trait::async_trait;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use greenroom_llm::conversation::{Block, ModelRequest};
+use greenroom_llm::failure::ModelFailure;
+use greenroom_protocol::client::event::{Item, ItemBody, ToolCallItem, ToolCallStatus};
+use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::client::stream::DeltaChannel;
+use greenroom_protocol::guest::call::Scope;
+use greenroom_protocol::id::ItemId;
+use greenroom_stdx::backoff::Backoff;
+use greenroom_stdx::id::fresh_bits;
+use serde_json::Value;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Tries of one step when the answer breaks off in the middle.
+const MAX_TRIES: u32 = 3;
+const BACKOFF: Backoff = Backoff {
+    first: Duration::from_millis(500),
+    max: Duration::from_secs(8),
+};
+/// How long a cancelled tool may take to end; the guest kills its processes within 2 s.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+/// Text of a call's arguments and output that its item keeps, in bytes.
+const MAX_ITEM_BYTES: usize = 64 * 1024;
+
+/// Greenroom's own agent.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct BuiltInDriver;
+
+#[async_trait]
+impl Driver for BuiltInDriver {
+    async fn run_turn(&self, input: TurnInput) -> TurnEnd {
+        let (turn, first) = begin(&input);
+        let mut run = Run { input, turn };
+        let result = run
+            .to_end(first)
+            .await
+            .unwrap_or_else(|RecordError(problem)| TurnResult::Failed(problem));
+        TurnEnd {
+            result,
+            usage: run.turn.usage(),
+        }
+    }
+}
+
+/// The turn as it stands, and what must be recorded of it first.
+fn begin(input: &TurnInput) -> (Turn, Record) {
+    let limits = input.facts.limits;
+    let resumed = Turn::resumed(input.history.clone(), &input.resumed, limits, fresh_item_id);
+    if let Some((turn, interrupted)) = resumed {
+        let mut record = Record::default();
+        for call in interrupted {
+            let result = history::result(call.call.id.clone(), history::INTERRUPTED, true);
+            record.journal.push(JournalEntry::ToolCallEnded {
+                call_id: call.call.id.clone(),
+                result,
+            });
+            record.completed.push(item(
+                &call,
+                ToolCallStatus::Interrupted,
+                history::INTERRUPTED,
+                None,
+            ));
+        }
+        return (turn, record);
+    }
+    let message = context::prompt_message(&input.prompt);
+    let record = Record {
+        journal: vec![JournalEntry::Message {
+            message: message.clone(),
+        }],
+        ..Record::default()
+    };
+    (Turn::fresh(input.history.clone(), message, limits), record)
+}
+
+struct Run {
+    input: TurnInput,
+    turn: Turn,
+}
+
+/// How asking the model ended.
+enum Asked {
+    Whole(Finished),
+    Stopped(Vec<(ItemId, Block)>),
+    Failed(ModelFailure),
+}
+
+impl Run {
+    /// `pending` goes to disk together with the first step.
+    async fn to_end(&mut self, mut pending: Record) -> Result<TurnResult, RecordError> {
+        loop {
+            match self.turn.next() {
+                Next::End(result) => {
+                    self.flush(pending).await?;
+                    return Ok(result);
+                }
+                _ if self.input.stop.is_cancelled() => return self.stopped(pending, Vec::new()).await,
+                Next::Ask => {
+                    let step = self.turn.begin_step();
+                    pending.journal.push(JournalEntry::ModelRequested { step });
+                    self.flush(std::mem::take(&mut pending)).await?;
+                    match self.ask().await {
+                        Asked::Whole(finished) => pending = self.answered(finished),
+                        Asked::Stopped(said) => return self.stopped(pending, said).await,
+                        Asked::Failed(failure) => return Ok(TurnResult::Failed(problem_of(&failure))),
+                    }
+                }
+                Next::Run(calls) => {
+                    if let Some(lost) = self.run_calls(std::mem::take(&mut pending), calls).await? {
+                        return Ok(TurnResult::Failed(lost));
+                    }
+                }
+                Next::CloseStep => {
+                    let instructions = self.instructions().await;
+                    pending.journal.push(self.turn.results_message(instructions));
+                }
+            }
+        }
+    }
+
+    async fn flush(&self, record: Record) -> Result<(), RecordError> {
+        if record == Record::default() {
+            return Ok(());
+        }
+        self.input.recorder.record(record).await
+    }
+
+    /// Asks until the answer is whole, it is clear that it will not be, or the turn is stopped.
+    async fn ask(&self) -> Asked {
+        let mut attempt = 1;
+        loop {
+            let failure = match self.ask_once().await {
+                Ok(asked) => return asked,
+                Err(failure) => failure,
+            };
+            if attempt >= MAX_TRIES || !failure.kind.is_retryable() {
+                return Asked::Failed(failure);
+            }
+            let delay = BACKOFF.delay(attempt, Backoff::random());
+            let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+            self.input.recorder.retrying(attempt, delay_ms, &failure);
+            tokio::select! {
+                () = self.input.stop.cancelled() => return Asked::Stopped(Vec::new()),
+                () = tokio::time::sleep(delay) => {}
+            }
+            attempt += 1;
+        }
+    }
+
+    /// One request. `Err` is an answer that broke off and may be asked for again.
+    async fn ask_once(&self) -> Result<Asked, ModelFailure> {
+        let recorder = self.input.recorder.clone();
+        let on_retry = Arc::new(move |attempt, delay_ms, failure: &ModelFailure| {
+            recorder.retrying(attempt, delay_ms, failure);
+        });
+        let asking = self.input.model.stream(self.request(), on_retry);
+        let stream = tokio::select! {
+            () = self.input.stop.cancelled() => return Ok(Asked::Stopped(Vec::new())),
+            stream = asking => stream,
+        };
+        // What failed before the first byte was tried again already.
+        let mut stream = match stream {
+            Ok(stream) => stream,
+            Err(failure) => return Ok(Asked::Failed(failure)),
+        };
+        let mut answer = Answer::default();
+        loop {
+            let event = tokio::select! {
+                () = self.input.stop.cancelled() => return Ok(Asked::Stopped(answer.texts_so_far())),
+                event = stream.recv() => event,
+            };
+            match event {
+                Some(Ok(event)) => {
+                    if let Some(shown) = answer.push(event, fresh_item_id) {
+                        self.input
+                            .recorder
+                            .delta(&shown.item_id, shown.channel, &shown.text);
+                    }
+                }
+                Some(Err(failure)) => return Err(failure),
+                None => break,
+            }
+        }
+        answer.finished().map(Asked::Whole).ok_or_else(|| ModelFailure {
+            kind: greenroom_llm::failure::FailureKind::Truncated,
+            message: "The model's answer ended in the middle.".to_owned(),
+            retry_after: None,
+        })
+    }
+
+    fn request(&self) -> ModelRequest {
+        let facts = &self.input.facts;
+        ModelRequest {
+            model: facts.model.clone(),
+            system: context::system_blocks(&context::fragments(facts)),
+            messages: self.turn.conversation(),
+            tools: tools::specs(),
+            max_output_tokens: facts.limits.max_output_tokens,
+            reasoning: None,
+            cache_key: Some(facts.cache_key.clone()),
+        }
+    }
+
+    fn answered(&mut self, finished: Finished) -> Record {
+        let mut completed = answer::items(&finished.blocks);
+        let (journal, emptiness) = self.turn.answered(finished);
+        if emptiness == Emptiness::Empty {
+            completed.push(notice(Problem::permanent(
+                "model_said_nothing",
+                "The model gave an empty answer.",
+            )));
+        }
+        Record {
+            journal,
+            completed,
+            ..Record::default()
+        }
+    }
+
+    /// Runs calls beside each other and records each result as it comes. Returns what ends the turn, if something does.
+    async fn run_calls(
+        &mut self,
+        pending: Record,
+        calls: Vec<OpenCall>,
+    ) -> Result<Option<Problem>, RecordError> {
+        // What is done before what begins, so that events stand in the order in which things happened.
+        self.flush(pending).await?;
+        let mut begin = Record::default();
+        for call in &calls {
+            begin.journal.extend(self.turn.call_started(&call.call.id));
+            begin.started.push(item(call, ToolCallStatus::Running, "", None));
+        }
+        self.flush(begin).await?;
+
+        let mut running = FuturesUnordered::new();
+        for call in calls {
+            running.push(run_one(call, &self.input));
+        }
+        let mut lost = None;
+        while let Some(ended) = running.next().await {
+            let Ended {
+                call,
+                output,
+                status,
+                duration,
+            } = ended;
+            if let CallOutput::Lost(problem) = &output {
+                lost = Some(problem.clone());
+            }
+            let (content, items, is_error) = output.into_parts();
+            let shown = text_of(&content);
+            let mut record = Record::default();
+            record
+                .journal
+                .extend(self.turn.call_ended(&call.call.id, content, is_error));
+            record.completed.push(item(&call, status, &shown, Some(duration)));
+            for body in items {
+                let body = match body {
+                    ItemBody::FileChange {
+                        path,
+                        patch,
+                        additions,
+                        deletions,
+                        ..
+                    } => {
+                        let tool_item = Some(call.item_id.clone());
+                        ItemBody::FileChange {
+                            path,
+                            patch,
+                            additions,
+                            deletions,
+                            tool_item,
+                        }
+                    }
+                    other => other,
+                };
+                record.completed.push(Item {
+                    id: fresh_item_id(),
+                    body,
+                });
+            }
+            self.input.recorder.record(record).await?;
+        }
+        drop(running);
+        if lost.is_some() {
+            let journal = self.turn.give_up_waiting("not run: the sandbox is gone");
+            self.flush(Record {
+                journal,
+                ..Record::default()
+            })
+            .await?;
+        }
+        Ok(lost)
+    }
+
+    /// Ends a stopped turn: what was said stays, what did not run says so.
+    async fn stopped(
+        &mut self,
+        mut record: Record,
+        said: Vec<(ItemId, Block)>,
+    ) -> Result<TurnResult, RecordError> {
+        record.completed.extend(answer::items(&said));
+        let blocks = said.into_iter().map(|(_, block)| block).collect();
+        record.journal.extend(self.turn.stopped_saying(blocks));
+        record
+            .journal
+            .extend(self.turn.give_up_waiting("not run: the person stopped this turn"));
+        self.flush(record).await?;
+        Ok(TurnResult::Stopped)
+    }
+
+    /// The repository's instructions, once per session and only when the sandbox is there anyway: the first request to the
+    /// model waits for nothing.
+    async fn instructions(&self) -> Option<Block> {
+        if self.turn.has_text(context::INSTRUCTIONS_MARKER) {
+            return None;
+        }
+        let mut files = Vec::new();
+        for name in context::INSTRUCTION_FILES {
+            let read =
+                self.input
+                    .workspace
+                    .read_file(name, Scope::Workspace, 0, context::MAX_INSTRUCTION_BYTES);
+            match read.await {
+                Ok(file) => {
+                    let completeness = if file.size_bytes > file.bytes.len() as u64 {
+                        context::Completeness::Cut
+                    } else {
+                        context::Completeness::Whole
+                    };
+                    files.push((
+                        name,
+                        String::from_utf8_lossy(&file.bytes).into_owned(),
+                        completeness,
+                    ));
+                }
+                // A missing file is the usual case, and a lost sandbox is met by the next call.
+                Err(WorkspaceError::Call(_) | WorkspaceError::Lost(_)) => {}
+            }
+        }
+        context::instructions_block(&files)
+    }
+}
+
+/// A call that ended.
+struct Ended {
+    call: OpenCall,
+    output: CallOutput,
+    status: ToolCallStatus,
+    duration: Duration,
+}
+
+enum CallOutput {
+    Tool(ToolOutput),
+    Text(String),
+    Lost(Problem),
+}
+
+impl CallOutput {
+    fn into_parts(self) -> (Vec<Block>, Vec<ItemBody>, bool) {
+        let text = |text| vec![Block::Text { text }];
+        match self {
+            Self::Tool(output) => (output.content, output.items, output.is_error),
+            Self::Text(answer) => (text(answer), Vec::new(), true),
+            Self::Lost(problem) => (
+                text(format!("the sandbox is gone: {}", problem.message)),
+                Vec::new(),
+                true,
+            ),
+        }
+    }
+}
+
+async fn run_one(call: OpenCall, input: &TurnInput) -> Ended {
+    let began = Instant::now();
+    let cancel = input.stop.child_token();
+    let (output, status) = match &call.refusal {
+        Some(refusal) => (CallOutput::Text(refusal.clone()), ToolCallStatus::Failed),
+        None => {
+            let recorder: Arc<dyn Recorder> = input.recorder.clone();
+            let item_id = call.item_id.clone();
+            let context = ToolContext {
+                workspace: input.workspace.clone(),
+                platform: input.platform.clone(),
+                cancel,
+                show_output: Box::new(move |text| recorder.delta(&item_id, DeltaChannel::Output, text)),
+            };
+            let stopped_for_good = async {
+                input.stop.cancelled().await;
+                tokio::time::sleep(STOP_GRACE).await;
+            };
+            let result = tokio::select! {
+                result = tools::run(&call.call, &context) => Some(result),
+                () = stopped_for_good => None,
+            };
+            let was_stopped = input.stop.is_cancelled();
+            match result {
+                Some(Ok(output)) if was_stopped => (CallOutput::Tool(output), ToolCallStatus::Interrupted),
+                Some(Ok(output)) if output.is_error => (CallOutput::Tool(output), ToolCallStatus::Failed),
+                Some(Ok(output)) => (CallOutput::Tool(output), ToolCallStatus::Succeeded),
+                Some(Err(ToolFailure::Answer(answer))) => (CallOutput::Text(answer), ToolCallStatus::Failed),
+                Some(Err(ToolFailure::Lost(problem))) => {
+                    (CallOutput::Lost(problem), ToolCallStatus::Interrupted)
+                }
+                None => (
+                    CallOutput::Text(history::INTERRUPTED.to_owned()),
+                    ToolCallStatus::Interrupted,
+                ),
+            }
+        }
+    };
+    Ended {
+        call,
+        output,
+        status,
+        duration: began.elapsed(),
+    }
+}
+
+fn item(call: &OpenCall, status: ToolCallStatus, output: &str, duration: Option<Duration>) -> Item {
+    let arguments = &call.call.arguments_json;
+    let input = match call.call.arguments() {
+        Ok(map) if arguments.len() <= MAX_ITEM_BYTES => Value::Object(map),
+        _ => Value::String(tools::bound_text(arguments.clone(), MAX_ITEM_BYTES)),
+    };
+    let body = ItemBody::ToolCall(ToolCallItem {
+        tool: call.call.name.clone(),
+        summary: tools::plan(&call.call).summary,
+        input,
+        status,
+        output: tools::bound_text(output.to_owned(), MAX_ITEM_BYTES),
+        duration_ms: duration.map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)),
+    });
+    Item {
+        id: call.item_id.clone(),
+        body,
+    }
+}
+
+fn notice(problem: Problem) -> Item {
+    Item {
+        id: fresh_item_id(),
+        body: ItemBody::Notice { problem },
+    }
+}
+
+fn text_of(content: &[Block]) -> String {
+    let texts = content.iter().map(|block| match block {
+        Block::Text { text } => text.as_str(),
+        Block::Image { .. } => "[image]",
+        _ => "",
+    });
+    texts.collect::<Vec<_>>().join("\n")
+}
+
+fn problem_of(failure: &ModelFailure) -> Problem {
+    Problem {
+        hint: Some(failure.kind.hint().to_owned()),
+        retryable: failure.kind.is_retryable(),
+        retry_after_ms: failure
+            .retry_after
+            .map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+        ..Problem::permanent(failure.kind.code(), &failure.message)
+    }
+}
+
+fn fresh_item_id() -> ItemId {
+    ItemId::from_bits(fresh_bits())
+}

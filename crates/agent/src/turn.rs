@@ -1,0 +1,444 @@
+//! What a turn does next, decided from what it has done. Pure: the driver does the asking, running and recording, and tells
+//! this what came of it. A turn cut by a crash is rebuilt from its journal by the same functions.
+
+use crate::answer::Finished;
+use crate::history::{self, INTERRUPTED};
+use crate::tools::{self, Access};
+use crate::world::{JournalEntry, TurnLimits, TurnResult};
+use greenroom_llm::conversation::{Block, Message, Role, StopReason, TokenUsage, ToolCall};
+use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::id::ItemId;
+use std::collections::{HashSet, VecDeque};
+
+/// How often a model that ran into its output limit is asked to go on.
+const MAX_CONTINUATIONS: u32 = 3;
+/// Largest arguments of a call, in bytes; they are replayed with every later request.
+const MAX_ARGUMENTS_BYTES: usize = 1024 * 1024;
+const GO_ON: &str = "You reached the limit of one answer. Go on exactly where you stopped.";
+
+/// A call of the last answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OpenCall {
+    pub call: ToolCall,
+    /// The item it is shown as.
+    pub item_id: ItemId,
+    access: Access,
+    /// An answer that stands before the call ran: too many calls, arguments too large.
+    pub refusal: Option<String>,
+    result: Option<Block>,
+    is_started: bool,
+}
+
+/// What the driver must do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Next {
+    /// Ask the model.
+    Ask,
+    /// Run these calls beside each other; at least one.
+    Run(Vec<OpenCall>),
+    /// All calls have results: close the step with [`Turn::results_message`].
+    CloseStep,
+    End(TurnResult),
+}
+
+/// A turn's state.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Turn {
+    limits: TurnLimits,
+    messages: Vec<Message>,
+    step: u32,
+    calls: VecDeque<OpenCall>,
+    continuations: u32,
+    end: Option<TurnResult>,
+    usage: TokenUsage,
+}
+
+impl Turn {
+    /// A fresh turn: the conversation so far, and the prompt.
+    pub fn fresh(history: Vec<Message>, prompt: Message, limits: TurnLimits) -> Self {
+        let mut messages = history;
+        messages.push(prompt);
+        Self {
+            limits,
+            messages,
+            step: 0,
+            calls: VecDeque::new(),
+            continuations: 0,
+            end: None,
+            usage: TokenUsage::default(),
+        }
+    }
+
+    /// A turn as its journal tells it. The second value are calls that began and whose end nobody saw; they have the
+    /// result "interrupted" now, which the caller records. `fresh_id` names items of calls that never began.
+    pub fn resumed(
+        history: Vec<Message>,
+        journal: &[JournalEntry],
+        limits: TurnLimits,
+        mut fresh_id: impl FnMut() -> ItemId,
+    ) -> Option<(Self, Vec<OpenCall>)> {
+        let (first, rest) = journal.split_first()?;
+        let JournalEntry::Message { message } = first else {
+            return None;
+        };
+        let mut turn = Self::fresh(history, message.clone(), limits);
+        for entry in rest {
+            turn.replay(entry, &mut fresh_id);
+        }
+        let mut interrupted = Vec::new();
+        for call in &mut turn.calls {
+            if call.is_started && call.result.is_none() {
+                call.result = Some(history::result(call.call.id.clone(), INTERRUPTED, true));
+                interrupted.push(call.clone());
+            }
+        }
+        Some((turn, interrupted))
+    }
+
+    fn replay(&mut self, entry: &JournalEntry, fresh_id: &mut impl FnMut() -> ItemId) {
+        match entry {
+            JournalEntry::Message { message } => {
+                self.calls.clear();
+                if message.role == Role::Assistant {
+                    let calls = message.blocks.iter().filter_map(|block| match block {
+                        Block::ToolCall(call) => Some((fresh_id(), call.clone())),
+                        _ => None,
+                    });
+                    self.calls = opened(calls.collect(), self.limits.max_calls_per_step);
+                    if self.calls.is_empty() {
+                        // The driver wrote the answer and died before it could say that the turn is over.
+                        self.end = Some(TurnResult::Completed);
+                    }
+                } else {
+                    // Results, or the request to go on.
+                    self.end = None;
+                }
+                self.messages.push(message.clone());
+            }
+            JournalEntry::ModelRequested { step } => self.step = *step,
+            JournalEntry::ModelUsed { usage, .. } => self.add_usage(usage),
+            JournalEntry::ToolCallStarted { call_id, item_id } => {
+                if let Some(call) = self.call_mut(call_id) {
+                    call.is_started = true;
+                    call.item_id = item_id.clone();
+                }
+            }
+            JournalEntry::ToolCallEnded { call_id, result } => {
+                if let Some(call) = self.call_mut(call_id) {
+                    call.result = Some(result.clone());
+                }
+            }
+        }
+    }
+
+    /// What to do now.
+    pub fn next(&self) -> Next {
+        if let Some(end) = &self.end {
+            return Next::End(end.clone());
+        }
+        if self.calls.is_empty() {
+            if self.step >= self.limits.max_steps {
+                let message = format!("The turn was ended after {} steps.", self.limits.max_steps);
+                let problem = Problem::permanent("step_limit", message)
+                    .with_hint("Send another prompt to go on, or raise `agent.max_steps`.");
+                return Next::End(TurnResult::Failed(problem));
+            }
+            return Next::Ask;
+        }
+        let waiting = || self.calls.iter().filter(|call| call.result.is_none());
+        let Some(first) = waiting().next() else {
+            return Next::CloseStep;
+        };
+        match first.access {
+            Access::Changes => Next::Run(vec![first.clone()]),
+            // Reads run beside each other, up to the next call that may change what they see.
+            Access::Reads => Next::Run(
+                waiting()
+                    .take_while(|call| call.access == Access::Reads)
+                    .cloned()
+                    .collect(),
+            ),
+        }
+    }
+
+    /// The conversation to send, valid for every provider.
+    pub fn conversation(&self) -> Vec<Message> {
+        history::valid(&self.messages)
+    }
+
+    /// Number of the step that is about to be asked for; call once per request.
+    pub fn begin_step(&mut self) -> u32 {
+        self.step += 1;
+        self.step
+    }
+
+    /// Takes a whole answer. Returns the journal entries, and whether it was empty.
+    pub fn answered(&mut self, finished: Finished) -> (Vec<JournalEntry>, Emptiness) {
+        let Finished {
+            blocks,
+            stop_reason,
+            usage,
+        } = finished;
+        self.add_usage(&usage);
+        let mut journal = vec![JournalEntry::ModelUsed {
+            step: self.step,
+            usage,
+        }];
+        let mut used: HashSet<String> = self.call_ids();
+        let mut calls = Vec::new();
+        let blocks: Vec<Block> = blocks
+            .into_iter()
+            .map(|(item_id, block)| match block {
+                Block::ToolCall(call) => {
+                    let call = replayable(call, self.step, calls.len(), &mut used);
+                    calls.push((item_id, call.clone()));
+                    // What is too large to run is not replayed either.
+                    let arguments_json = if is_too_large(&call) {
+                        "{}".to_owned()
+                    } else {
+                        call.arguments_json
+                    };
+                    Block::ToolCall(ToolCall {
+                        arguments_json,
+                        ..call
+                    })
+                }
+                other => other,
+            })
+            .collect();
+        let says_something = blocks.iter().any(|block| match block {
+            Block::Text { text } => !text.trim().is_empty(),
+            Block::ToolCall(_) => true,
+            _ => false,
+        });
+        if stop_reason == StopReason::Refusal && calls.is_empty() {
+            let problem = Problem::permanent("model_refused", "The model declined to answer.")
+                .with_hint("Say it differently, or choose another model.");
+            self.end = Some(TurnResult::Failed(problem));
+            return (journal, Emptiness::SaysSomething);
+        }
+        if says_something {
+            let message = Message {
+                role: Role::Assistant,
+                blocks,
+            };
+            journal.push(JournalEntry::Message {
+                message: message.clone(),
+            });
+            self.messages.push(message);
+        }
+        self.calls = opened(calls, self.limits.max_calls_per_step);
+        if !self.calls.is_empty() {
+            return (journal, Emptiness::SaysSomething);
+        }
+        if stop_reason == StopReason::MaxOutputTokens {
+            journal.extend(self.go_on());
+        } else {
+            self.end = Some(TurnResult::Completed);
+        }
+        (
+            journal,
+            if says_something {
+                Emptiness::SaysSomething
+            } else {
+                Emptiness::Empty
+            },
+        )
+    }
+
+    fn go_on(&mut self) -> Option<JournalEntry> {
+        if self.continuations >= MAX_CONTINUATIONS {
+            let problem = Problem::permanent(
+                "model_output_limit",
+                "The model's answer is longer than it may be.",
+            )
+            .with_hint("Ask for less at once, or raise `agent.max_output_tokens`.");
+            self.end = Some(TurnResult::Failed(problem));
+            return None;
+        }
+        self.continuations += 1;
+        let message = Message {
+            role: Role::User,
+            blocks: vec![Block::Text {
+                text: GO_ON.to_owned(),
+            }],
+        };
+        self.messages.push(message.clone());
+        Some(JournalEntry::Message { message })
+    }
+
+    /// A call is about to run; the entry must be on disk before it does.
+    pub fn call_started(&mut self, call_id: &str) -> Option<JournalEntry> {
+        let call = self.call_mut(call_id)?;
+        call.is_started = true;
+        Some(JournalEntry::ToolCallStarted {
+            call_id: call_id.to_owned(),
+            item_id: call.item_id.clone(),
+        })
+    }
+
+    /// A call has a result.
+    pub fn call_ended(&mut self, call_id: &str, content: Vec<Block>, is_error: bool) -> Option<JournalEntry> {
+        let result = Block::ToolResult {
+            call_id: call_id.to_owned(),
+            content,
+            is_error,
+        };
+        self.call_mut(call_id)?.result = Some(result.clone());
+        Some(JournalEntry::ToolCallEnded {
+            call_id: call_id.to_owned(),
+            result,
+        })
+    }
+
+    /// Closes a step whose calls all have results. `more` stands behind the results, such as repository instructions.
+    pub fn results_message(&mut self, more: Option<Block>) -> JournalEntry {
+        let results = self.calls.drain(..).filter_map(|call| call.result);
+        let message = Message {
+            role: Role::User,
+            blocks: results.chain(more).collect(),
+        };
+        self.messages.push(message.clone());
+        JournalEntry::Message { message }
+    }
+
+    /// Calls that have not run: what a stop or a lost workspace leaves. They get `text` as result.
+    pub fn give_up_waiting(&mut self, text: &str) -> Vec<JournalEntry> {
+        let waiting: Vec<String> = self
+            .calls
+            .iter()
+            .filter(|call| call.result.is_none())
+            .map(|call| call.call.id.clone())
+            .collect();
+        let content = || {
+            vec![Block::Text {
+                text: text.to_owned(),
+            }]
+        };
+        waiting
+            .iter()
+            .filter_map(|id| self.call_ended(id, content(), true))
+            .collect()
+    }
+
+    /// Keeps what was said before a stop.
+    pub fn stopped_saying(&mut self, blocks: Vec<Block>) -> Option<JournalEntry> {
+        if blocks.is_empty() {
+            return None;
+        }
+        let message = Message {
+            role: Role::Assistant,
+            blocks,
+        };
+        self.messages.push(message.clone());
+        Some(JournalEntry::Message { message })
+    }
+
+    /// Whether any message holds this text; for things that are said once per session.
+    pub fn has_text(&self, marker: &str) -> bool {
+        self.messages
+            .iter()
+            .flat_map(|message| &message.blocks)
+            .any(|block| match block {
+                Block::Text { text } => text.starts_with(marker),
+                _ => false,
+            })
+    }
+
+    /// Tokens of all requests of this turn.
+    pub fn usage(&self) -> TokenUsage {
+        self.usage
+    }
+
+    fn add_usage(&mut self, usage: &TokenUsage) {
+        self.usage.input_tokens += usage.input_tokens;
+        self.usage.output_tokens += usage.output_tokens;
+        self.usage.cache_read_tokens += usage.cache_read_tokens;
+        self.usage.cache_write_tokens += usage.cache_write_tokens;
+    }
+
+    fn call_mut(&mut self, call_id: &str) -> Option<&mut OpenCall> {
+        self.calls.iter_mut().find(|call| call.call.id == call_id)
+    }
+
+    fn call_ids(&self) -> HashSet<String> {
+        let blocks = self.messages.iter().flat_map(|message| &message.blocks);
+        blocks
+            .filter_map(|block| match block {
+                Block::ToolCall(call) => Some(call.id.clone()),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+/// Whether an answer said anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Emptiness {
+    SaysSomething,
+    Empty,
+}
+
+fn opened(calls: Vec<(ItemId, ToolCall)>, max_calls: u32) -> VecDeque<OpenCall> {
+    calls
+        .into_iter()
+        .enumerate()
+        .map(|(position, (item_id, call))| {
+            let refusal = if position >= max_calls as usize {
+                Some(format!(
+                    "not run: one answer may hold {max_calls} calls; call again in the next one"
+                ))
+            } else if is_too_large(&call) {
+                Some(format!(
+                    "not run: the arguments are larger than {MAX_ARGUMENTS_BYTES} bytes"
+                ))
+            } else {
+                None
+            };
+            let access = if refusal.is_some() {
+                Access::Reads
+            } else {
+                tools::plan(&call).access
+            };
+            OpenCall {
+                call,
+                item_id,
+                access,
+                refusal,
+                result: None,
+                is_started: false,
+            }
+        })
+        .collect()
+}
+
+fn is_too_large(call: &ToolCall) -> bool {
+    call.arguments_json.len() > MAX_ARGUMENTS_BYTES
+}
+
+/// The same call with an id and a name that every provider takes back.
+fn replayable(call: ToolCall, step: u32, position: usize, used: &mut HashSet<String>) -> ToolCall {
+    let mut id = call.id;
+    if id.is_empty() || used.contains(&id) {
+        id = format!("call_{step}_{position}");
+        while used.contains(&id) {
+            id.push('x');
+        }
+    }
+    used.insert(id.clone());
+    let is_plain = |character: &char| character.is_ascii_alphanumeric() || matches!(character, '_' | '-');
+    let mut name: String = call
+        .name
+        .chars()
+        .take(64)
+        .map(|character| if is_plain(&character) { character } else { '_' })
+        .collect();
+    if name.is_empty() {
+        name.push('_');
+    }
+    ToolCall {
+        id,
+        name,
+        arguments_json: call.arguments_json,
+    }
+}

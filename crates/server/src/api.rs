@@ -1,0 +1,176 @@
+//! The HTTP API: one file per resource; this one lists every path. The OpenAPI document is made from the same lines.
+
+pub mod app;
+mod body;
+pub mod caller;
+mod failure;
+pub mod git;
+mod idempotency;
+mod names;
+pub mod openapi;
+pub(crate) mod people;
+
+mod pull_requests;
+mod reply;
+mod repositories;
+mod secrets;
+mod sent;
+mod sessions;
+mod stream;
+pub mod tickets;
+mod web;
+
+use aide::axum::ApiRouter;
+use aide::axum::routing::{delete_with, get_with, post_with, put_with};
+use aide::transform::TransformOperation;
+use app::App;
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+use failure::ApiFailure;
+use greenroom_protocol::client::problem::Problem;
+
+/// Everything this server answers.
+pub fn router(app: App) -> Router {
+    let (api, document) = openapi::finish(documented);
+    Router::new()
+        .merge(api)
+        .route("/v1/openapi.json", get(move || openapi::serve(document.clone())))
+        .route("/v1/{*rest}", any(unknown_path))
+        .route("/git/{*path}", any(git::serve_member))
+        .fallback(web::serve)
+        .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn_with_state(app.clone(), guard))
+        .with_state(app)
+}
+
+fn documented() -> ApiRouter<App> {
+    ApiRouter::new()
+        .api_route("/v1/health", get_with(people::health, told("health", "Whether the server runs. Needs no sign-in.")))
+        .api_route("/v1/sign-in", post_with(people::sign_in, told("signIn", "Signs a browser in with a one-time link.")))
+        .api_route("/v1/sign-out", post_with(people::sign_out, told("signOut", "Ends this browser's sign-in.")))
+        .api_route(
+            "/v1/sign-in-links",
+            post_with(people::create_sign_in_link, told("createSignInLink", "Makes a one-time link for the caller.")),
+        )
+        .api_route(
+            "/v1/me",
+            get_with(people::me, told("me", "Who the caller is."))
+                .patch_with(people::update_me, told("updateMe", "Changes the caller's name or address.")),
+        )
+        .api_route("/v1/tokens", post_with(people::create_token, told("createToken", "Makes an API token.")))
+        .api_route(
+            "/v1/stream-tickets",
+            post_with(people::create_stream_ticket, told("createStreamTicket", "Makes a ticket for one socket.")),
+        )
+        .api_route("/v1/models", get_with(people::models, told("listModels", "Models, the default first.")))
+        .api_route("/v1/secrets", get_with(secrets::list, told("listSecrets", "Names of stored secrets.")))
+        .api_route(
+            "/v1/secrets/{name}",
+            put_with(secrets::set, told("setSecret", "Stores a secret; it is never given back."))
+                .delete_with(secrets::remove, told("removeSecret", "Forgets a secret.")),
+        )
+        .api_route(
+            "/v1/repositories",
+            get_with(repositories::list, told("listRepositories", "Repositories by name."))
+                .post_with(repositories::add, told("addRepository", "Adds or imports a repository.")),
+        )
+        .api_route("/v1/repositories/{name}", get_with(repositories::show, told("showRepository", "One repository.")))
+        .api_route(
+            "/v1/repositories/{name}/branches",
+            get_with(repositories::branches, told("listBranches", "Branches by name.")),
+        )
+        .api_route(
+            "/v1/sessions",
+            get_with(sessions::list, told("listSessions", "Sessions, newest activity first."))
+                .post_with(sessions::create, told("createSession", "Creates a session, with a first prompt or without. The header Idempotency-Key makes repeating it safe.")),
+        )
+        .api_route("/v1/sessions/{id}", get_with(sessions::show, told("showSession", "One session.")))
+        .api_route("/v1/sessions/{id}/events", get_with(sessions::events, told("listEvents", "A page of a session's events.")))
+        .api_route(
+            "/v1/sessions/{id}/prompts",
+            post_with(sessions::send_prompt, told("sendPrompt", "Queues a prompt. Accepted means on disk. Needs the header Idempotency-Key.")),
+        )
+        .api_route(
+            "/v1/sessions/{id}/prompts/{prompt_id}",
+            delete_with(sessions::cancel_prompt, told("cancelPrompt", "Takes a prompt out of the queue.")),
+        )
+        .api_route("/v1/sessions/{id}/stop", post_with(sessions::stop, told("stopTurn", "Stops the running turn.")))
+        .api_route("/v1/sessions/{id}/diff", get_with(sessions::diff, told("showSessionDiff", "What the session changed, as pushed.")))
+        .route("/v1/sessions/{id}/stream", get(stream::stream))
+        .api_route(
+            "/v1/pull-requests",
+            get_with(pull_requests::list_all, told("listPullRequests", "Pull requests of all repositories, newest first.")),
+        )
+        .api_route(
+            "/v1/repositories/{name}/pull-requests",
+            get_with(pull_requests::list, told("listRepositoryPullRequests", "Pull requests of one repository, newest first."))
+                .post_with(pull_requests::open, told("openPullRequest", "Opens a pull request.")),
+        )
+        .api_route(
+            "/v1/repositories/{name}/pull-requests/{number}",
+            get_with(pull_requests::show, told("showPullRequest", "One pull request.")),
+        )
+        .api_route(
+            "/v1/repositories/{name}/pull-requests/{number}/commits",
+            get_with(pull_requests::commits, told("listCommits", "Its commits, oldest first.")),
+        )
+        .api_route(
+            "/v1/repositories/{name}/pull-requests/{number}/diff",
+            get_with(pull_requests::diff, told("showDiff", "Its changes from the merge base to the head.")),
+        )
+        .api_route(
+            "/v1/repositories/{name}/pull-requests/{number}/comments",
+            post_with(pull_requests::comment, told("addComment", "Comments on it or on a line.")),
+        )
+        .api_route(
+            "/v1/repositories/{name}/pull-requests/{number}/reviews",
+            post_with(pull_requests::review, told("addReview", "Reviews its head. Nobody who prompted it may approve.")),
+        )
+        .api_route(
+            "/v1/repositories/{name}/pull-requests/{number}/merge",
+            post_with(pull_requests::merge, told("mergePullRequest", "Merges it, whole or not at all.")),
+        )
+        .api_route(
+            "/v1/repositories/{name}/pull-requests/{number}/close",
+            post_with(pull_requests::close, told("closePullRequest", "Closes it without merging.")),
+        )
+        .api_route(
+            "/v1/repositories/{name}/pull-requests/{number}/reopen",
+            post_with(pull_requests::reopen, told("reopenPullRequest", "Opens a closed one again.")),
+        )
+        .api_route(
+            "/v1/repositories/{name}/pull-requests/{number}/head-branch",
+            delete_with(pull_requests::delete_head_branch, told("deleteHeadBranch", "Deletes its head branch.")),
+        )
+}
+
+/// Whether the web app is in this binary.
+pub fn has_web_app() -> bool {
+    web::is_embedded()
+}
+
+fn told(
+    id: &'static str,
+    summary: &'static str,
+) -> impl FnOnce(TransformOperation<'_>) -> TransformOperation<'_> {
+    move |operation| operation.id(id).summary(summary)
+}
+
+/// What every request passes: a name that is ours, and headers that keep browsers from doing more than they should.
+async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
+    if let Err(problem) = caller::check_host(request.headers(), request.uri().host(), &app) {
+        return ApiFailure(problem).into_response();
+    }
+    let mut response = next.run(request).await;
+    web::add_security_headers(response.headers_mut());
+    response
+}
+
+async fn unknown_path() -> ApiFailure {
+    ApiFailure(
+        Problem::permanent("not_found", "There is nothing at this path.").with_hint("See /v1/openapi.json."),
+    )
+}

@@ -1,0 +1,57 @@
+//! What every handler shares.
+
+use super::tickets::Tickets;
+use crate::models::ModelDirectory;
+use crate::session::registry::SessionRegistry;
+use crate::session::services::SessionServices;
+use greenroom_forge::Forge;
+use greenroom_stdx::clock::Clock;
+use greenroom_store::catalog::Catalog;
+use greenroom_store::session_log::SessionStore;
+use std::ops::Deref;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// How this server is reached.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Address people use, without a slash at the end.
+    pub public_url: String,
+    /// Host names besides loopback that requests may name.
+    pub allowed_hosts: Vec<String>,
+    /// Origins besides the server's own that a browser's requests may come from, such as `https://tools.example.com`.
+    pub allowed_origins: Vec<String>,
+    /// Version of this program.
+    pub version: String,
+}
+
+/// The parts behind [`App`].
+pub struct Parts {
+    pub settings: Settings,
+    pub catalog: Arc<Catalog>,
+    pub store: Arc<dyn SessionStore>,
+    pub forge: Arc<Forge>,
+    pub models: ModelDirectory,
+    pub sessions: SessionRegistry,
+    pub services: Arc<SessionServices>,
+    pub tickets: Tickets,
+    pub clock: Clock,
+    pub shutdown: CancellationToken,
+}
+
+/// Shared state of all handlers; cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Parts>);
+
+impl App {
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl Deref for App {
+    type Target = Parts;
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}

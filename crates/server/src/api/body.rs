@@ -1,0 +1,62 @@
+//! Reads request bodies: type and size are checked before parsing, and what is wrong is said as a problem.
+
+use super::failure::ApiFailure;
+use aide::OperationInput;
+use aide::generate::GenContext;
+use aide::openapi::Operation;
+use axum::Json;
+use axum::body::to_bytes;
+use axum::extract::{FromRequest, Request};
+use axum::http::header;
+use greenroom_protocol::client::problem::Problem;
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+
+/// Largest body in bytes: eight images of 5 MiB in base64, and the prompt.
+const MAX_BODY_BYTES: usize = 60 * 1024 * 1024;
+
+/// A JSON body of type `T`. Unknown fields are refused by the types themselves.
+pub struct JsonBody<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+    type Rejection = ApiFailure;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiFailure> {
+        let content_type = request
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok());
+        let essence = content_type
+            .unwrap_or_default()
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim();
+        if !essence.eq_ignore_ascii_case("application/json") {
+            return Err(Problem::permanent(
+                "body_type_unsupported",
+                "The request's body is not declared as JSON.",
+            )
+            .with_hint("Send the header `Content-Type: application/json`.")
+            .into());
+        }
+        let bytes = to_bytes(request.into_body(), MAX_BODY_BYTES).await.map_err(|_| {
+            Problem::permanent("body_too_large", "The request's body is too large or broke off.")
+                .with_hint(format!("Send at most {MAX_BODY_BYTES} bytes."))
+        })?;
+        serde_json::from_slice(&bytes).map(Self).map_err(|error| {
+            Problem::permanent(
+                "body_invalid",
+                format!("The request's body is not what this call takes: {error}."),
+            )
+            .with_hint("See /v1/openapi.json for the fields.")
+            .into()
+        })
+    }
+}
+
+impl<T: JsonSchema> OperationInput for JsonBody<T> {
+    fn operation_input(ctx: &mut GenContext, operation: &mut Operation) {
+        Json::<T>::operation_input(ctx, operation);
+    }
+}

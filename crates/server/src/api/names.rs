@@ -1,0 +1,73 @@
+//! Parameters in paths and queries, documented by their types.
+
+use greenroom_protocol::client::pull_request::PullRequestState;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// `{name}` of a repository or secret.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Named {
+    pub name: String,
+}
+
+/// `{id}` of a session.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct SessionPath {
+    /// `ses_…`
+    pub id: String,
+}
+
+/// `{id}` of a session and `{prompt_id}` of one of its prompts.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct PromptPath {
+    /// `ses_…`
+    pub id: String,
+    /// `prm_…`
+    pub prompt_id: String,
+}
+
+/// A pull request of a repository.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct PullRequestPath {
+    /// The repository.
+    pub name: String,
+    /// Counts from 1.
+    pub number: u64,
+}
+
+/// Which sessions to list.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct SessionQuery {
+    /// 1 to 200; 50 if absent.
+    pub limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+    /// Only sessions on this repository.
+    pub repository: Option<String>,
+}
+
+/// Which events to list.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct EventQuery {
+    /// Events behind this number; 0 if absent.
+    pub after: Option<u64>,
+    /// 1 to 2,000; 500 if absent.
+    pub limit: Option<u32>,
+}
+
+/// Where a stream starts, and the right to open it.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct StreamQuery {
+    /// Events behind this number; 0 if absent.
+    pub after: Option<u64>,
+    /// From `POST /v1/stream-tickets`; browsers need one.
+    pub ticket: Option<String>,
+}
+
+/// Which pull requests to list.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct PullRequestQuery {
+    pub state: Option<PullRequestState>,
+    /// Only of this repository.
+    pub repository: Option<String>,
+}

@@ -1,0 +1,212 @@
+//! Signing in and out, and what people may set about themselves.
+
+use super::app::App;
+use super::body::JsonBody;
+use super::caller::{self, Caller, SESSION_COOKIE};
+use super::failure::ApiFailure;
+use super::reply::Created;
+use aide::NoApi;
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{AppendHeaders, NoContent};
+use greenroom_protocol::client::model::ModelList;
+use greenroom_protocol::client::person::{
+    CreateToken, CreatedToken, Health, Person, SignIn, SignInLink, StreamTicket, UpdateMe,
+};
+use greenroom_protocol::client::problem::Problem;
+use std::time::Duration;
+
+/// How long a browser stays signed in.
+pub const BROWSER_SESSION: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long a one-time link can be used.
+pub const SIGN_IN_LINK: Duration = Duration::from_secs(24 * 3600);
+
+type SetCookie = AppendHeaders<[(header::HeaderName, HeaderValue); 1]>;
+
+const MAX_NAME_CHARS: usize = 100;
+
+pub async fn health(State(app): State<App>) -> Json<Health> {
+    Json(Health {
+        status: "ok".to_owned(),
+        version: app.settings.version.clone(),
+        generation: greenroom_protocol::CLIENT_GENERATION,
+    })
+}
+
+pub async fn sign_in(
+    State(app): State<App>,
+    NoApi(headers): NoApi<HeaderMap>,
+    JsonBody(sign_in): JsonBody<SignIn>,
+) -> Result<(NoApi<SetCookie>, Json<Person>), ApiFailure> {
+    // Signing a victim in to someone else's account is an attack too.
+    if headers.contains_key(header::ORIGIN) {
+        caller::check_origin(&headers, &app)?;
+    }
+    let person = app
+        .catalog
+        .consume_sign_in_link(&sign_in.token)
+        .await
+        .map_err(|error| error.problem())?;
+    let person = person.ok_or_else(|| {
+        Problem::permanent(
+            "sign_in_invalid",
+            "This sign-in link was used before or is too old.",
+        )
+        .with_hint("Run `greenroom sign-in-link` on the server's machine for a new one.")
+    })?;
+    let secret = app
+        .catalog
+        .create_browser_session(&person.id, BROWSER_SESSION)
+        .await
+        .map_err(|error| error.problem())?;
+    let set = cookie(&app, secret.expose(), BROWSER_SESSION)?;
+    Ok((NoApi(AppendHeaders([(header::SET_COOKIE, set)])), Json(person)))
+}
+
+pub async fn sign_out(
+    State(app): State<App>,
+    _: Caller,
+    NoApi(headers): NoApi<HeaderMap>,
+) -> Result<(NoApi<SetCookie>, NoContent), ApiFailure> {
+    if let Some(secret) = caller::cookie(&headers) {
+        app.catalog
+            .revoke_browser_session(secret)
+            .await
+            .map_err(|error| error.problem())?;
+    }
+    let clear = cookie(&app, "", Duration::ZERO)?;
+    Ok((NoApi(AppendHeaders([(header::SET_COOKIE, clear)])), NoContent))
+}
+
+fn cookie(app: &App, value: &str, lifetime: Duration) -> Result<HeaderValue, Problem> {
+    let secure = if app.settings.public_url.starts_with("https://") {
+        "; Secure"
+    } else {
+        ""
+    };
+    let text = format!(
+        "{SESSION_COOKIE}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={}{secure}",
+        lifetime.as_secs()
+    );
+    HeaderValue::from_str(&text)
+        .map_err(|_| Problem::permanent("internal", "The sign-in cookie cannot be written."))
+}
+
+/// A fresh one-time link for the caller, to sign in on another browser or device.
+pub async fn create_sign_in_link(
+    State(app): State<App>,
+    caller: Caller,
+) -> Result<Created<SignInLink>, ApiFailure> {
+    let secret = app
+        .catalog
+        .create_sign_in_link(&caller.person.id, SIGN_IN_LINK)
+        .await
+        .map_err(|error| error.problem())?;
+    let lifetime_ms = i64::try_from(SIGN_IN_LINK.as_millis()).unwrap_or(i64::MAX);
+    let link = SignInLink {
+        url: format!("{}/sign-in#token={}", app.settings.public_url, secret.expose()),
+        expires_at_ms: app.clock.now_ms() + lifetime_ms,
+    };
+    Ok(Created(link))
+}
+
+pub async fn me(caller: Caller) -> Json<Person> {
+    Json(caller.person)
+}
+
+pub async fn update_me(
+    State(app): State<App>,
+    caller: Caller,
+    JsonBody(update): JsonBody<UpdateMe>,
+) -> Result<Json<Person>, ApiFailure> {
+    let name = update
+        .name
+        .map_or(Ok(caller.person.name), |name| checked_identity(&name, "name"))?;
+    let email = update
+        .email
+        .map_or(Ok(caller.person.email), |email| checked_identity(&email, "email"))?;
+    if !email.contains('@') {
+        return Err(Problem::permanent("email_invalid", "This is not an email address.").into());
+    }
+    let update = UpdateMe {
+        name: Some(name),
+        email: Some(email),
+    };
+    let person = app
+        .catalog
+        .update_person(&caller.person.id, update)
+        .await
+        .map_err(|error| error.problem())?;
+    Ok(Json(person))
+}
+
+/// Names and addresses go into commits, whose header lines end at a line break and quote addresses in `<>`.
+fn checked_identity(text: &str, field: &str) -> Result<String, Problem> {
+    let text = text.trim();
+    let is_fit = !text.is_empty()
+        && text.chars().count() <= MAX_NAME_CHARS
+        && !text
+            .chars()
+            .any(|character| character.is_control() || matches!(character, '<' | '>'));
+    if is_fit {
+        return Ok(text.to_owned());
+    }
+    Err(Problem::permanent(
+        &format!("{field}_invalid"),
+        format!("This {field} cannot stand in a commit."),
+    )
+    .with_hint(format!(
+        "Use 1 to {MAX_NAME_CHARS} characters without line breaks, < and >."
+    )))
+}
+
+pub async fn create_token(
+    State(app): State<App>,
+    caller: Caller,
+    JsonBody(create): JsonBody<CreateToken>,
+) -> Result<Created<CreatedToken>, ApiFailure> {
+    let label = checked_identity(&create.label, "label")?;
+    let created = app
+        .catalog
+        .create_token(&caller.person.id, &label)
+        .await
+        .map_err(|error| error.problem())?;
+    Ok(Created(created))
+}
+
+pub async fn create_stream_ticket(
+    State(app): State<App>,
+    caller: Caller,
+) -> Result<Created<StreamTicket>, ApiFailure> {
+    let ticket = app
+        .tickets
+        .issue(caller.person, app.clock.now_ms())
+        .ok_or_else(|| Problem {
+            retry_after_ms: Some(30_000),
+            ..Problem::transient("rate_limited", "Too many tickets are open.")
+        })?;
+    Ok(Created(StreamTicket { ticket }))
+}
+
+pub async fn models(State(app): State<App>, _: Caller) -> Json<ModelList> {
+    Json(ModelList {
+        models: app.models.list(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identities_fit_into_commits() {
+        for bad in ["", "  ", "a\nb", "a <b>", &"x".repeat(101)] {
+            assert!(checked_identity(bad, "name").is_err(), "{bad:?}");
+        }
+        assert_eq!(
+            checked_identity("  Ada Lovelace ", "name").unwrap(),
+            "Ada Lovelace"
+        );
+    }
+}

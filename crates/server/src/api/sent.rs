@@ -1,0 +1,124 @@
+//! Checks a prompt before it becomes a command: text, images, model.
+
+use super::app::App;
+use crate::session::command::Sent;
+use crate::session::digest_of;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use greenroom_protocol::client::MAX_PROMPT_BYTES;
+use greenroom_protocol::client::person::Person;
+use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::client::prompt::{ImageAttachment, SendPrompt};
+
+const MAX_IMAGES: usize = 8;
+const MAX_IMAGE_BYTES: usize = 5 * 1024 * 1024;
+const IMAGE_TYPES: [&str; 4] = ["image/png", "image/jpeg", "image/gif", "image/webp"];
+
+/// The prompt as a command, if nothing is wrong with it.
+pub fn checked(app: &App, prompt: SendPrompt, author: Person, key: String) -> Result<Sent, Problem> {
+    check_text(&prompt.text)?;
+    check_images(&prompt.images)?;
+    if let Some(model) = &prompt.model {
+        app.models.resolve(Some(model))?;
+    }
+    let content = serde_json::to_vec(&prompt)
+        .map_err(|_| Problem::permanent("internal", "The prompt cannot be written as JSON."))?;
+    let digest = digest_of(&[b"send_prompt", &content]);
+    Ok(Sent {
+        author,
+        text: prompt.text,
+        images: prompt.images,
+        model: prompt.model,
+        key,
+        digest,
+    })
+}
+
+/// A prompt says something, and not too much.
+pub fn check_text(text: &str) -> Result<(), Problem> {
+    if text.trim().is_empty() {
+        return Err(
+            Problem::permanent("prompt_empty", "The prompt is empty.").with_hint("Say what should be done.")
+        );
+    }
+    if text.len() > MAX_PROMPT_BYTES {
+        let message = format!(
+            "The prompt has {} bytes; at most {MAX_PROMPT_BYTES} are taken.",
+            text.len()
+        );
+        return Err(Problem::permanent("prompt_too_large", message)
+            .with_hint("Put long material into a file of the repository and name it in the prompt."));
+    }
+    Ok(())
+}
+
+/// Images are of a kind models take, whole, and not too large.
+pub fn check_images(images: &[ImageAttachment]) -> Result<(), Problem> {
+    if images.len() > MAX_IMAGES {
+        let message = format!("A prompt takes at most {MAX_IMAGES} images.");
+        return Err(Problem::permanent("image_too_many", message));
+    }
+    for image in images {
+        if !IMAGE_TYPES.contains(&image.media_type.as_str()) {
+            return Err(
+                Problem::permanent("image_type_unsupported", "This kind of image is not supported.")
+                    .with_hint(format!("Send one of: {}.", IMAGE_TYPES.join(", "))),
+            );
+        }
+        let bytes = STANDARD.decode(&image.data_base64).map_err(|_| {
+            Problem::permanent("image_invalid", "An image is not valid base64.")
+                .with_hint("Use standard base64 with padding and no line breaks.")
+        })?;
+        if bytes.len() > MAX_IMAGE_BYTES {
+            return Err(Problem::permanent(
+                "image_too_large",
+                "An image is larger than 5 MiB.",
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prompts_are_bounded() {
+        for (text, expected) in [
+            ("", Some("prompt_empty")),
+            (" \n\t", Some("prompt_empty")),
+            ("x", None),
+            (&"x".repeat(MAX_PROMPT_BYTES), None),
+            (&"x".repeat(1024 * 1024), Some("prompt_too_large")),
+        ] {
+            assert_eq!(
+                check_text(text).err().map(|problem| problem.code).as_deref(),
+                expected
+            );
+        }
+    }
+
+    #[test]
+    fn images_are_checked() {
+        let image = |media_type: &str, data: &str| ImageAttachment {
+            media_type: media_type.to_owned(),
+            data_base64: data.to_owned(),
+        };
+        let large = STANDARD.encode(vec![0; MAX_IMAGE_BYTES + 1]);
+        for (image, expected) in [
+            (image("image/png", "AAAA"), None),
+            (image("image/svg+xml", "AAAA"), Some("image_type_unsupported")),
+            (image("image/png", "not base64!"), Some("image_invalid")),
+            (image("image/png", &large), Some("image_too_large")),
+        ] {
+            assert_eq!(
+                check_images(&[image])
+                    .err()
+                    .map(|problem| problem.code)
+                    .as_deref(),
+                expected
+            );
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Sessions and their prompts.
+
+use super::app::App;
+use super::body::JsonBody;
+use super::caller::Caller;
+use super::failure::ApiFailure;
+use super::idempotency::{OptionalKey, RequiredKey};
+use super::names::{EventQuery, PromptPath, SessionPath, SessionQuery};
+use super::reply::{Accepted, Created};
+use super::sent;
+use crate::session::command::{Sent, SessionHandle};
+use crate::session::state::{branch_name, title_from_prompt};
+use crate::session::{UNTITLED, digest_of};
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::response::NoContent;
+use greenroom_protocol::client::event::{EventBody, EventPage};
+use greenroom_protocol::client::person::Person;
+use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::client::prompt::{PromptReceipt, SendPrompt};
+use greenroom_protocol::client::pull_request::Diff;
+use greenroom_protocol::client::session::{CreateSession, CreatedSession, Session, SessionList};
+use greenroom_protocol::id::SessionId;
+use greenroom_stdx::id::fresh_bits;
+
+const DEFAULT_PAGE: u32 = 50;
+const MAX_PAGE: u32 = 200;
+const DEFAULT_EVENTS: u32 = 500;
+const MAX_EVENTS: u32 = 2_000;
+
+pub async fn list(
+    State(app): State<App>,
+    _: Caller,
+    Query(query): Query<SessionQuery>,
+) -> Result<Json<SessionList>, ApiFailure> {
+    let limit = query.limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE);
+    let query = greenroom_store::catalog::SessionQuery {
+        repository: query.repository,
+        cursor: query.cursor,
+        limit,
+    };
+    Ok(Json(
+        app.catalog
+            .sessions(query)
+            .await
+            .map_err(|error| error.problem())?,
+    ))
+}
+
+pub async fn create(
+    State(app): State<App>,
+    caller: Caller,
+    OptionalKey(key): OptionalKey,
+    JsonBody(body): JsonBody<CreateSession>,
+) -> Result<Created<CreatedSession>, ApiFailure> {
+    let digest = digest_of(&[
+        b"create_session",
+        serde_json::to_vec(&body).unwrap_or_default().as_slice(),
+    ]);
+    let created = session_created(&app, &caller.person, &body).await?;
+    let EventBody::SessionCreated {
+        session_id: mut id, ..
+    } = created.clone()
+    else {
+        return Err(Problem::permanent("internal", "A session cannot be created.").into());
+    };
+    if let Some(key) = &key {
+        let claim = app
+            .catalog
+            .claim_session_creation(&caller.person.id, key, &digest, &id)
+            .await;
+        id = claim.map_err(|error| error.problem())?;
+    }
+    let created = with_id(created, &id);
+    let handle = app.sessions.create(&id, created).await?;
+    let prompt = match body.prompt {
+        Some(text) => {
+            // The session's own key: a repeated creation finds the prompt it already sent.
+            let key = format!("create:{id}");
+            let prompt = SendPrompt {
+                text,
+                images: body.images,
+                model: None,
+            };
+            Some(
+                handle
+                    .send(sent::checked(&app, prompt, caller.person, key)?)
+                    .await?,
+            )
+        }
+        None => None,
+    };
+    let session = handle.fold().await?.row;
+    app.services.rows.changed(session.clone().into());
+    Ok(Created(CreatedSession { session, prompt }))
+}
+
+/// Checks everything that can be wrong with a new session before anything is written.
+async fn session_created(app: &App, person: &Person, body: &CreateSession) -> Result<EventBody, Problem> {
+    if let Some(text) = &body.prompt {
+        sent::check_text(text)?;
+        sent::check_images(&body.images)?;
+    } else if !body.images.is_empty() {
+        return Err(Problem::permanent(
+            "prompt_empty",
+            "There are images but no prompt.",
+        ));
+    }
+    let repository = app
+        .forge
+        .repository(&body.repository)
+        .await
+        .map_err(|error| error.problem())?;
+    let base_branch = match (&body.base_branch, repository.default_branch) {
+        (Some(branch), _) => {
+            let branches = app
+                .forge
+                .branches(&body.repository)
+                .await
+                .map_err(|error| error.problem())?;
+            if !branches.iter().any(|known| known.name == *branch) {
+                let message = format!("`{}` has no branch of that name.", body.repository);
+                return Err(Problem::permanent("branch_unknown", message)
+                    .with_hint("See the repository's branches, or leave `base_branch` out."));
+            }
+            branch.clone()
+        }
+        (None, Some(branch)) => branch,
+        (None, None) => {
+            return Err(
+                Problem::permanent("repository_empty", "This repository has no commit yet.")
+                    .with_hint("Push a first commit to it, then start a session."),
+            );
+        }
+    };
+    let model = app.models.resolve(body.model.as_deref())?;
+    let title = body
+        .prompt
+        .as_deref()
+        .map_or_else(|| UNTITLED.to_owned(), title_from_prompt);
+    let id = SessionId::from_bits(fresh_bits());
+    Ok(EventBody::SessionCreated {
+        branch: branch_name(&title, id.as_str()),
+        session_id: id,
+        title,
+        repository: body.repository.clone(),
+        base_branch,
+        model: model.id,
+        is_scripted: model.is_scripted,
+        created_by: person.clone(),
+    })
+}
+
+fn with_id(created: EventBody, id: &SessionId) -> EventBody {
+    match created {
+        EventBody::SessionCreated {
+            title,
+            repository,
+            base_branch,
+            model,
+            is_scripted,
+            created_by,
+            ..
+        } => EventBody::SessionCreated {
+            session_id: id.clone(),
+            branch: branch_name(&title, id.as_str()),
+            title,
+            repository,
+            base_branch,
+            model,
+            is_scripted,
+            created_by,
+        },
+        other => other,
+    }
+}
+
+/// The session of a path. Ids that are none and sessions that do not exist look the same.
+pub async fn handle(app: &App, id: &str) -> Result<SessionHandle, Problem> {
+    let id: SessionId = id.parse().map_err(|_| {
+        Problem::permanent("session_unknown", "There is no such session.")
+            .with_hint("Check the session's id, or list the sessions you can see.")
+    })?;
+    app.sessions.get(&id).await
+}
+
+pub async fn show(
+    State(app): State<App>,
+    _: Caller,
+    Path(SessionPath { id }): Path<SessionPath>,
+) -> Result<Json<Session>, ApiFailure> {
+    Ok(Json(handle(&app, &id).await?.fold().await?.row))
+}
+
+pub async fn events(
+    State(app): State<App>,
+    _: Caller,
+    Path(SessionPath { id }): Path<SessionPath>,
+    Query(query): Query<EventQuery>,
+) -> Result<Json<EventPage>, ApiFailure> {
+    let row = handle(&app, &id).await?.fold().await?.row;
+    let limit = query.limit.unwrap_or(DEFAULT_EVENTS).clamp(1, MAX_EVENTS);
+    let events = app
+        .store
+        .read(&row.id, query.after.unwrap_or(0), limit)
+        .await
+        .map_err(|error| error.problem())?;
+    Ok(Json(EventPage {
+        events,
+        last_seq: row.last_seq,
+    }))
+}
+
+pub async fn send_prompt(
+    State(app): State<App>,
+    caller: Caller,
+    Path(SessionPath { id }): Path<SessionPath>,
+    RequiredKey(key): RequiredKey,
+    JsonBody(prompt): JsonBody<SendPrompt>,
+) -> Result<Accepted<PromptReceipt>, ApiFailure> {
+    let sent: Sent = sent::checked(&app, prompt, caller.person, key)?;
+    let receipt = handle(&app, &id).await?.send(sent).await?;
+    Ok(Accepted(receipt))
+}
+
+pub async fn cancel_prompt(
+    State(app): State<App>,
+    caller: Caller,
+    Path(PromptPath { id, prompt_id }): Path<PromptPath>,
+) -> Result<NoContent, ApiFailure> {
+    let prompt_id = prompt_id
+        .parse()
+        .map_err(|_| Problem::permanent("prompt_not_queued", "This prompt is not in the queue."))?;
+    handle(&app, &id)
+        .await?
+        .cancel_prompt(prompt_id, caller.person.id)
+        .await?;
+    Ok(NoContent)
+}
+
+pub async fn stop(
+    State(app): State<App>,
+    caller: Caller,
+    Path(SessionPath { id }): Path<SessionPath>,
+) -> Result<Accepted<Session>, ApiFailure> {
+    let handle = handle(&app, &id).await?;
+    handle.stop(caller.person.id).await?;
+    Ok(Accepted(handle.fold().await?.row))
+}
+
+/// What the session changed, as pushed, against its base branch. Empty before the first push.
+pub async fn diff(
+    State(app): State<App>,
+    _: Caller,
+    Path(SessionPath { id }): Path<SessionPath>,
+) -> Result<Json<Diff>, ApiFailure> {
+    let fold = handle(&app, &id).await?.fold().await?;
+    if fold.pushed_commit.is_none() {
+        return Ok(Json(Diff {
+            files: Vec::new(),
+            additions: 0,
+            deletions: 0,
+            is_truncated: false,
+        }));
+    }
+    let row = fold.row;
+    let diff = app
+        .forge
+        .diff_branches(&row.repository, &row.base_branch, &row.branch)
+        .await;
+    Ok(Json(diff.map_err(|error| error.problem())?))
+}

@@ -1,0 +1,194 @@
+//! Puts a server together, runs it, and takes it down again in order: no new requests, sockets told, turns written down.
+
+use crate::api;
+use crate::api::app::{App, Parts, Settings};
+use crate::api::people::SIGN_IN_LINK;
+use crate::api::tickets::Tickets;
+use crate::models::ModelDirectory;
+use crate::sandbox::SandboxProvider;
+use crate::session::registry::SessionRegistry;
+use crate::session::services::{RowWriter, SessionServices};
+use greenroom_agent::world::{Driver, TurnLimits};
+use greenroom_forge::Forge;
+use greenroom_protocol::client::person::Person;
+use greenroom_protocol::client::problem::Problem;
+use greenroom_stdx::chain::Chain;
+use greenroom_stdx::clock::Clock;
+use greenroom_stdx::secret::Secret;
+use greenroom_store::catalog::Catalog;
+use greenroom_store::session_log::SessionStore;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long turns and sockets get to end when the server goes down.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+
+/// What a server is made of; the binary chooses the implementations.
+pub struct ServerParts {
+    pub settings: Settings,
+    pub catalog: Arc<Catalog>,
+    pub store: Arc<dyn SessionStore>,
+    pub forge: Arc<Forge>,
+    pub models: ModelDirectory,
+    pub driver: Arc<dyn Driver>,
+    pub sandboxes: Arc<dyn SandboxProvider>,
+    pub clock: Clock,
+    pub limits: TurnLimits,
+}
+
+/// A server that is ready to listen.
+pub struct Server {
+    app: App,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+impl Server {
+    /// Puts the parts together; nothing runs yet.
+    pub fn new(parts: ServerParts) -> Self {
+        let shutdown = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let services = Arc::new(SessionServices {
+            store: parts.store.clone(),
+            catalog: parts.catalog.clone(),
+            forge: parts.forge.clone(),
+            models: parts.models.clone(),
+            driver: parts.driver,
+            sandboxes: parts.sandboxes,
+            clock: parts.clock.clone(),
+            limits: parts.limits,
+            node: "local".to_owned(),
+            rows: RowWriter::default(),
+            tasks: tasks.clone(),
+        });
+        let app = App::new(Parts {
+            settings: parts.settings,
+            catalog: parts.catalog,
+            store: parts.store,
+            forge: parts.forge,
+            models: parts.models,
+            sessions: SessionRegistry::new(services.clone(), shutdown.clone()),
+            services,
+            tickets: Tickets::default(),
+            clock: parts.clock,
+            shutdown: shutdown.clone(),
+        });
+        Self { app, tasks, shutdown }
+    }
+
+    /// A one-time sign-in link for the owner: an absolute URL.
+    pub async fn owner_sign_in_link(&self) -> Result<String, Problem> {
+        let owner = self.owner().await?;
+        let secret = self
+            .app
+            .catalog
+            .create_sign_in_link(&owner.id, SIGN_IN_LINK)
+            .await;
+        let secret = secret.map_err(|error| error.problem())?;
+        Ok(format!(
+            "{}/sign-in#token={}",
+            self.app.settings.public_url,
+            secret.expose()
+        ))
+    }
+
+    /// An API token of the owner, for the programs on this machine.
+    pub async fn owner_token(&self, label: &str) -> Result<Secret, Problem> {
+        let owner = self.owner().await?;
+        let token = self
+            .app
+            .catalog
+            .create_token(&owner.id, label)
+            .await
+            .map_err(|error| error.problem())?;
+        Ok(Secret::new(token.secret))
+    }
+
+    async fn owner(&self) -> Result<Person, Problem> {
+        self.app.catalog.owner().await.map_err(|error| error.problem())
+    }
+
+    /// Serves until `stop`, then ends in order. Sessions that were at work when the last server ended go on at once.
+    pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
+        let rows = self
+            .tasks
+            .spawn(write_rows(self.app.clone(), self.shutdown.clone()));
+        reap(&self.app).await;
+        self.tasks.spawn(recover(self.app.clone()));
+        let router = api::router(self.app.clone());
+        let shutdown = self.shutdown.clone();
+        let served = axum::serve(listener, router).with_graceful_shutdown(async move {
+            stop.cancelled().await;
+            // Sockets and turns end by this; graceful shutdown waits for the sockets.
+            shutdown.cancel();
+        });
+        let served = tokio::select! {
+            served = std::future::IntoFuture::into_future(served) => served,
+            () = async { self.shutdown.cancelled().await; tokio::time::sleep(SHUTDOWN_GRACE).await } => Ok(()),
+        };
+        self.shutdown.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(SHUTDOWN_GRACE, self.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("some work did not end in time; it goes on after the next start");
+        }
+        let _ = rows.await;
+        served
+    }
+}
+
+/// Wakes the sessions that were at work.
+async fn recover(app: App) {
+    match app.catalog.unfinished_sessions().await {
+        Ok(ids) => {
+            for id in ids {
+                if let Err(problem) = app.sessions.get(&id).await {
+                    tracing::error!(session = %id, code = problem.code, "a session cannot go on: {}", problem.message);
+                }
+            }
+        }
+        Err(error) => tracing::error!(error = %Chain(&error), "cannot list unfinished sessions"),
+    }
+}
+
+/// Removes the sandboxes that no session wants. Before the first request, so that none is new.
+async fn reap(app: &App) {
+    let wanted: Vec<_> = match app.catalog.sandboxes().await {
+        Ok(sandboxes) => sandboxes.into_iter().map(|(_, sandbox)| sandbox).collect(),
+        Err(error) => {
+            tracing::error!(error = %Chain(&error), "cannot list sandboxes, so none is removed");
+            return;
+        }
+    };
+    if let Err(problem) = app.services.sandboxes.reap(&wanted).await {
+        tracing::warn!(
+            code = problem.code,
+            "old sandboxes could not be removed: {}",
+            problem.message
+        );
+    }
+}
+
+async fn write_rows(app: App, shutdown: CancellationToken) {
+    loop {
+        let rows = tokio::select! {
+            rows = app.services.rows.take() => rows,
+            () = shutdown.cancelled() => break,
+        };
+        put_rows(&app, rows).await;
+    }
+    put_rows(&app, app.services.rows.take_now()).await;
+}
+
+async fn put_rows(app: &App, rows: Vec<Arc<greenroom_protocol::client::session::Session>>) {
+    for row in rows {
+        if let Err(error) = app.catalog.put_session(&row).await {
+            tracing::warn!(session = %row.id, error = %Chain(&error), "a session's row in lists is out of date");
+        }
+    }
+}

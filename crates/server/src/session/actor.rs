@@ -1,0 +1,425 @@
+//! The one writer of a session. Commands come through a bounded mailbox and are handled one at a time: decide, append,
+//! fold, then publish. Turns run as tasks of their own and come back through the same mailbox.
+
+use super::command::{Command, Sent};
+use super::hub::Hub;
+use super::services::SessionServices;
+use super::state::{SessionFold, title_from_prompt};
+use super::turn;
+use greenroom_agent::world::{TurnEnd, TurnResult};
+use greenroom_protocol::client::event::{Event, EventBody, TurnOutcome};
+use greenroom_protocol::client::model::Usage;
+use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::client::prompt::{Prompt, PromptReceipt, PromptState};
+use greenroom_protocol::client::session::SessionState;
+use greenroom_protocol::id::{PersonId, PromptId, TurnId};
+use greenroom_stdx::id::fresh_bits;
+use greenroom_store::session_log::{AppendError, Batch, JournalRow, NewReceipt};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Prompts that may wait in one session.
+const MAX_QUEUED_PROMPTS: usize = 100;
+/// How long to wait before a turn's end is written again after the log refused it.
+const APPEND_RETRY: Duration = Duration::from_secs(2);
+
+/// The actor of one session; [`Actor::run`] is its life.
+pub struct Actor {
+    pub(super) services: Arc<SessionServices>,
+    pub(super) fold: SessionFold,
+    pub(super) epoch: u64,
+    pub(super) hub: Arc<Hub>,
+    pub(super) mailbox: mpsc::Receiver<Command>,
+    /// For the tasks it starts.
+    pub(super) sender: mpsc::WeakSender<Command>,
+    /// Stops the running turn.
+    pub(super) stop: CancellationToken,
+    /// Ends everything when the server shuts down.
+    pub(super) shutdown: CancellationToken,
+}
+
+impl Actor {
+    /// Handles commands until the server shuts down or nobody can send any more.
+    pub async fn run(mut self) {
+        self.recover().await;
+        loop {
+            let command = tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => break,
+                command = self.mailbox.recv() => command,
+            };
+            let Some(command) = command else { break };
+            self.handle(command).await;
+        }
+        let lease = self.services.store.release(&self.fold.row.id, self.epoch).await;
+        if let Err(error) = lease {
+            tracing::warn!(session = %self.fold.row.id, %error, "could not release the session's lease");
+        }
+    }
+
+    /// Goes on with what the log says was running, and starts what waits.
+    async fn recover(&mut self) {
+        // The catalog's row may be older than the log.
+        self.services.rows.changed(Arc::new(self.fold.row.clone()));
+        for intent in self
+            .services
+            .store
+            .outbox_pending(&self.fold.row.id)
+            .await
+            .unwrap_or_default()
+        {
+            turn::resume_intent(self, intent);
+        }
+        let Some(running) = self.fold.running.clone() else {
+            self.start_next().await;
+            return;
+        };
+        tracing::info!(session = %self.fold.row.id, turn = %running.turn_id, "going on with an interrupted turn");
+        let resumed = EventBody::TurnResumed {
+            turn_id: running.turn_id.clone(),
+        };
+        if let Err(problem) = self.append_events(vec![resumed]).await {
+            tracing::error!(session = %self.fold.row.id, code = problem.code, "cannot resume: {}", problem.message);
+        }
+        self.stop = self.shutdown.child_token();
+        if running.stopped_by.is_some() {
+            self.stop.cancel();
+        }
+        turn::spawn(self, running, turn::Start::Resumed);
+    }
+
+    async fn handle(&mut self, command: Command) {
+        match command {
+            // A caller that went away does not undo what is on disk, so failed replies are ignored throughout.
+            Command::Send { sent, reply } => {
+                let _ = reply.send(self.send_prompt(sent).await);
+            }
+            Command::CancelPrompt { prompt_id, by, reply } => {
+                let _ = reply.send(self.cancel_prompt(prompt_id, by).await);
+            }
+            Command::Stop { by, reply } => {
+                let _ = reply.send(self.stop(by).await);
+            }
+            Command::Record {
+                record,
+                turn_id,
+                reply,
+            } => {
+                let _ = reply.send(self.record(turn_id, record).await);
+            }
+            Command::Append { mut batch, reply } => {
+                batch.at_ms = self.services.clock.now_ms();
+                let _ = reply.send(self.append(batch).await);
+            }
+            Command::TurnEnded { turn_id, end } => self.turn_ended(turn_id, end).await,
+            Command::Row { reply } => {
+                let _ = reply.send(self.fold.clone());
+            }
+        }
+    }
+
+    async fn send_prompt(&mut self, sent: Sent) -> Result<PromptReceipt, Problem> {
+        let session_id = self.fold.row.id.clone();
+        let known = self
+            .services
+            .store
+            .receipt(&session_id, &sent.author.id, &sent.key)
+            .await;
+        if let Some(known) = known.map_err(|error| error.problem())? {
+            if known.digest != sent.digest {
+                return Err(Problem::permanent(
+                    "idempotency_key_reused",
+                    "This idempotency key was used for another prompt.",
+                )
+                .with_hint("use a fresh key for each prompt"));
+            }
+            return serde_json::from_value(known.body)
+                .map_err(|_| Problem::permanent("internal", "A stored receipt cannot be read."));
+        }
+        if self.fold.queue.len() >= MAX_QUEUED_PROMPTS {
+            return Err(
+                Problem::transient("queue_full", "Too many prompts wait in this session.")
+                    .with_hint("wait for some to finish, or remove some from the queue"),
+            );
+        }
+        let now_ms = self.services.clock.now_ms();
+        let prompt = Prompt {
+            id: PromptId::from_bits(fresh_bits()),
+            author: sent.author,
+            text: sent.text,
+            images: sent.images,
+            model: sent.model,
+            queued_at_ms: now_ms,
+        };
+        let mut events = Vec::new();
+        if self.fold.row.state == SessionState::Created && self.fold.row.title == UNTITLED {
+            events.push(EventBody::SessionTitled {
+                title: title_from_prompt(&prompt.text),
+            });
+        }
+        events.push(EventBody::PromptQueued {
+            prompt: prompt.clone(),
+        });
+        let receipt = PromptReceipt {
+            prompt_id: prompt.id.clone(),
+            seq: self.fold.row.last_seq + events.len() as u64,
+        };
+        let starts = self.fold.running.is_none() && self.fold.queue.is_empty();
+        if starts {
+            // One transaction for "queued" and "started": the way from prompt to model crosses the disk once.
+            events.extend(self.start_events(&prompt));
+        }
+        let batch = Batch {
+            at_ms: now_ms,
+            events,
+            receipts: vec![NewReceipt {
+                person: prompt.author.id.clone(),
+                key: sent.key,
+                digest: sent.digest,
+                body: serde_json::to_value(&receipt).unwrap_or_default(),
+            }],
+            ..Batch::default()
+        };
+        self.append(batch).await?;
+        if starts {
+            self.spawn_running();
+            // After a crash the catalog says which sessions to wake; a prompt is only accepted once it does. The turn
+            // already runs meanwhile.
+            self.services
+                .catalog
+                .put_session(&self.fold.row)
+                .await
+                .map_err(|error| error.problem())?;
+        }
+        Ok(receipt)
+    }
+
+    fn start_events(&self, prompt: &Prompt) -> Vec<EventBody> {
+        let model = prompt
+            .model
+            .clone()
+            .unwrap_or_else(|| self.fold.row.model.clone());
+        let is_scripted = self.services.models.is_scripted(&model);
+        vec![
+            EventBody::TurnStarted {
+                turn_id: TurnId::from_bits(fresh_bits()),
+                prompt_id: prompt.id.clone(),
+                model,
+                is_scripted,
+            },
+            EventBody::SessionStateChanged {
+                state: SessionState::Running,
+            },
+        ]
+    }
+
+    async fn start_next(&mut self) {
+        if self.fold.running.is_some() {
+            return;
+        }
+        let Some(prompt) = self.fold.queue.front().cloned() else {
+            return;
+        };
+        match self.append_events(self.start_events(&prompt)).await {
+            Ok(_) => self.spawn_running(),
+            Err(problem) => {
+                // The prompt stays queued on disk; the next command or restart tries again.
+                tracing::error!(session = %self.fold.row.id, code = problem.code, "cannot start the next prompt");
+            }
+        }
+    }
+
+    fn spawn_running(&mut self) {
+        if let Some(running) = self.fold.running.clone() {
+            self.stop = self.shutdown.child_token();
+            turn::spawn(self, running, turn::Start::Fresh);
+        }
+    }
+
+    async fn cancel_prompt(&mut self, prompt_id: PromptId, by: PersonId) -> Result<(), Problem> {
+        match self.fold.open_prompt_state(&prompt_id) {
+            Some(PromptState::Queued) => self
+                .append_events(vec![EventBody::PromptCancelled { prompt_id, by }])
+                .await
+                .map(|_| ()),
+            Some(_) => Err(
+                Problem::permanent("prompt_not_queued", "This prompt runs already.")
+                    .with_hint("stop the turn instead"),
+            ),
+            None => Err(Problem::permanent(
+                "prompt_not_queued",
+                "This prompt is not in the queue.",
+            )),
+        }
+    }
+
+    async fn stop(&mut self, by: PersonId) -> Result<(), Problem> {
+        let Some(running) = &self.fold.running else {
+            return Err(Problem::permanent(
+                "nothing_to_stop",
+                "No turn runs in this session.",
+            ));
+        };
+        if running.stopped_by.is_none() {
+            let turn_id = running.turn_id.clone();
+            self.append_events(vec![
+                EventBody::TurnStopping { turn_id, by },
+                EventBody::SessionStateChanged {
+                    state: SessionState::Stopping,
+                },
+            ])
+            .await?;
+        }
+        self.stop.cancel();
+        Ok(())
+    }
+
+    async fn record(
+        &mut self,
+        turn_id: TurnId,
+        record: greenroom_agent::world::Record,
+    ) -> Result<(), Problem> {
+        if self
+            .fold
+            .running
+            .as_ref()
+            .is_none_or(|running| running.turn_id != turn_id)
+        {
+            return Err(Problem::permanent("turn_over", "This turn is over."));
+        }
+        let journal = record
+            .journal
+            .iter()
+            .map(|entry| {
+                serde_json::to_value(entry)
+                    .map(|entry| JournalRow {
+                        turn_id: turn_id.clone(),
+                        entry,
+                    })
+                    .map_err(|_| Problem::permanent("internal", "A journal entry cannot be written as JSON."))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let started = record.started.into_iter().map(|item| EventBody::ItemStarted {
+            turn_id: turn_id.clone(),
+            item,
+        });
+        let completed = record.completed.into_iter().map(|item| EventBody::ItemCompleted {
+            turn_id: turn_id.clone(),
+            item,
+        });
+        let events = started.chain(completed).collect();
+        let at_ms = self.services.clock.now_ms();
+        self.append(Batch {
+            at_ms,
+            events,
+            journal,
+            ..Batch::default()
+        })
+        .await
+        .map(|_| ())
+    }
+
+    async fn turn_ended(&mut self, turn_id: TurnId, end: TurnEnd) {
+        let Some(running) = self
+            .fold
+            .running
+            .clone()
+            .filter(|running| running.turn_id == turn_id)
+        else {
+            return;
+        };
+        if self.shutdown.is_cancelled() {
+            // The server is going down, nobody asked this turn to stop: it resumes after the restart.
+            return;
+        }
+        let outcome = match end.result {
+            TurnResult::Completed => TurnOutcome::Completed,
+            TurnResult::Failed(problem) => TurnOutcome::Failed { problem },
+            TurnResult::Stopped => TurnOutcome::Stopped {
+                by: running.stopped_by.unwrap_or(running.prompt.author.id.clone()),
+            },
+        };
+        let usage = Usage {
+            input_tokens: end.usage.input_tokens,
+            output_tokens: end.usage.output_tokens,
+            cache_read_tokens: end.usage.cache_read_tokens,
+            cache_write_tokens: end.usage.cache_write_tokens,
+        };
+        let completed = EventBody::TurnCompleted {
+            turn_id: turn_id.clone(),
+            prompt_id: running.prompt.id,
+            outcome,
+            usage,
+        };
+        let mut events = vec![completed];
+        if self.fold.queue.is_empty() {
+            events.push(EventBody::SessionStateChanged {
+                state: SessionState::Idle,
+            });
+        }
+        while let Err(problem) = self.append_events(events.clone()).await {
+            // A prompt must end visibly; there is nothing better to do than to wait for the disk.
+            tracing::error!(session = %self.fold.row.id, code = problem.code, "cannot write a turn's end, trying again");
+            tokio::select! {
+                () = self.shutdown.cancelled() => return,
+                () = tokio::time::sleep(APPEND_RETRY) => {}
+            }
+        }
+        self.start_next().await;
+    }
+
+    /// Appends events alone.
+    pub(super) async fn append_events(&mut self, events: Vec<EventBody>) -> Result<u64, Problem> {
+        let at_ms = self.services.clock.now_ms();
+        self.append(Batch {
+            at_ms,
+            events,
+            ..Batch::default()
+        })
+        .await
+    }
+
+    /// Disk first, then memory, then everyone who watches.
+    pub(super) async fn append(&mut self, batch: Batch) -> Result<u64, Problem> {
+        let session_id = self.fold.row.id.clone();
+        let at_ms = batch.at_ms;
+        let events = batch.events.clone();
+        let expected_seq = self.fold.row.last_seq;
+        let last_seq = match self
+            .services
+            .store
+            .append(&session_id, self.epoch, expected_seq, batch)
+            .await
+        {
+            Ok(last_seq) => last_seq,
+            Err(error) => {
+                if matches!(error, AppendError::Fenced) {
+                    tracing::error!(session = %session_id, "another writer took this session over");
+                    self.shutdown.cancel();
+                }
+                return Err(error.problem());
+            }
+        };
+        if events.is_empty() {
+            return Ok(last_seq);
+        }
+        for (position, body) in events.into_iter().enumerate() {
+            let event = Arc::new(Event {
+                seq: expected_seq + 1 + position as u64,
+                at_ms,
+                body,
+            });
+            self.fold.apply(&event);
+            self.hub.publish_event(event);
+        }
+        let row = Arc::new(self.fold.row.clone());
+        self.hub.publish_session(row.clone());
+        self.services.rows.changed(row);
+        Ok(last_seq)
+    }
+}
+
+/// Title of a session without a prompt.
+pub const UNTITLED: &str = "Untitled session";

@@ -1,0 +1,113 @@
+//! Brings what a turn changed to the forge: a commit as the person who prompted, pushed to the session's branch by git in
+//! the sandbox through the broker. The host never runs git inside a workspace.
+
+use super::command::SessionHandle;
+use super::run::{run, run_checked};
+use super::services::SessionServices;
+use super::workspace::SessionWorkspace;
+use greenroom_protocol::client::event::EventBody;
+use greenroom_protocol::client::person::Person;
+use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::client::pull_request::PullRequestState;
+use greenroom_protocol::guest::WORKSPACE_PATH;
+use greenroom_protocol::id::SessionId;
+use greenroom_store::session_log::Batch;
+
+/// Who a turn's commits are by.
+#[derive(Debug, Clone)]
+pub struct ChangeAuthor {
+    pub person: Person,
+    pub session: SessionId,
+}
+
+impl ChangeAuthor {
+    /// Environment for every program of the turn: git takes author and committer from it, the sandbox's commit hook the
+    /// session for its trailer.
+    pub fn git_environment(&self) -> Vec<(String, String)> {
+        let Person { name, email, .. } = &self.person;
+        [
+            ("GIT_AUTHOR_NAME", name.as_str()),
+            ("GIT_AUTHOR_EMAIL", email),
+            ("GIT_COMMITTER_NAME", name),
+            ("GIT_COMMITTER_EMAIL", email),
+            ("GREENROOM_SESSION", self.session.as_str()),
+            ("GIT_TERMINAL_PROMPT", "0"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .to_vec()
+    }
+}
+
+/// Commits everything that is not ignored, pushes if the branch moved, and appends `change.pushed`. Returns the commit on
+/// the forge, `None` while there is nothing to push.
+pub async fn commit_and_push(
+    services: &SessionServices,
+    handle: &SessionHandle,
+    workspace: &SessionWorkspace,
+    subject: &str,
+) -> Result<Option<String>, Problem> {
+    let sandbox = workspace.sandbox().await?;
+    let fold = handle.fold().await?;
+    let row = &fold.row;
+    let env = workspace.author().git_environment();
+    let git = async |arguments: &[&str], code: &str| {
+        // A hook of the repository must not decide whether work is kept.
+        let argv = [
+            &["git", "-C", WORKSPACE_PATH, "-c", "core.hooksPath=/dev/null"],
+            arguments,
+        ]
+        .concat();
+        run_checked(&sandbox, &argv, env.clone(), code).await
+    };
+    git(&["add", "-A"], "commit_failed").await?;
+    let staged = ["git", "-C", WORKSPACE_PATH, "diff", "--cached", "--quiet"];
+    if !run(&sandbox, &staged, env.clone()).await?.is_success {
+        let trailer = format!("Greenroom-Session: {}", row.id);
+        git(&["commit", "-q", "-m", subject, "-m", &trailer], "commit_failed").await?;
+    }
+    let head = ["git", "-C", WORKSPACE_PATH, "rev-parse", "-q", "--verify", "HEAD"];
+    let head = run(&sandbox, &head, env.clone()).await?;
+    if !head.is_success {
+        return Ok(None);
+    }
+    let commit = head.output;
+    let base = format!("refs/remotes/origin/{}", row.base_branch);
+    let base = ["git", "-C", WORKSPACE_PATH, "rev-parse", "-q", "--verify", &base];
+    let is_at_base = run(&sandbox, &base, env.clone()).await?.output == commit;
+    if fold.pushed_commit.as_ref() == Some(&commit) || (fold.pushed_commit.is_none() && is_at_base) {
+        return Ok(fold.pushed_commit);
+    }
+    let target = format!("+HEAD:refs/heads/{}", row.branch);
+    git(&["push", "-q", "origin", &target], "push_failed").await?;
+    let diff = services
+        .forge
+        .diff_branches(&row.repository, &row.base_branch, &row.branch)
+        .await
+        .map_err(|error| error.problem())?;
+    let event = EventBody::ChangePushed {
+        branch: row.branch.clone(),
+        commit: commit.clone(),
+        additions: diff.additions,
+        deletions: diff.deletions,
+        files: diff.files.into_iter().map(|file| file.path).collect(),
+    };
+    handle
+        .append(Batch {
+            events: vec![event],
+            ..Batch::default()
+        })
+        .await?;
+    for link in row
+        .pull_requests
+        .iter()
+        .filter(|link| link.state == PullRequestState::Open)
+    {
+        // Whoever prompts a change may not approve it, also when the pull request was there before the prompt.
+        let added = services
+            .forge
+            .add_prompter(&link.repository, link.number, &workspace.author().person)
+            .await;
+        added.map_err(|error| error.problem())?;
+    }
+    Ok(Some(commit))
+}

@@ -1,0 +1,116 @@
+//! What can be asked of a session's actor, and the handle to ask it.
+
+use super::hub::Hub;
+use super::state::SessionFold;
+use greenroom_agent::world::{Record, TurnEnd};
+use greenroom_protocol::client::person::Person;
+use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::client::prompt::{ImageAttachment, PromptReceipt};
+use greenroom_protocol::id::{PersonId, PromptId, TurnId};
+use greenroom_store::session_log::Batch;
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+
+/// Commands that may wait for one actor.
+pub const MAILBOX_COMMANDS: usize = 64;
+
+/// A prompt as it was sent, checked.
+#[derive(Debug, Clone)]
+pub struct Sent {
+    pub author: Person,
+    pub text: String,
+    pub images: Vec<ImageAttachment>,
+    pub model: Option<String>,
+    /// The sender's idempotency key.
+    pub key: String,
+    /// Digest of everything the sender sent under this key.
+    pub digest: String,
+}
+
+/// A message to the actor. Each is answered, unless the server goes down.
+pub enum Command {
+    Send {
+        sent: Sent,
+        reply: oneshot::Sender<Result<PromptReceipt, Problem>>,
+    },
+    CancelPrompt {
+        prompt_id: PromptId,
+        by: PersonId,
+        reply: oneshot::Sender<Result<(), Problem>>,
+    },
+    Stop {
+        by: PersonId,
+        reply: oneshot::Sender<Result<(), Problem>>,
+    },
+    /// A step of the running turn.
+    Record {
+        turn_id: TurnId,
+        record: Record,
+        reply: oneshot::Sender<Result<(), Problem>>,
+    },
+    /// Facts and effects from the platform around a turn.
+    Append {
+        batch: Batch,
+        reply: oneshot::Sender<Result<u64, Problem>>,
+    },
+    TurnEnded {
+        turn_id: TurnId,
+        end: TurnEnd,
+    },
+    /// The session as it is now.
+    Row {
+        reply: oneshot::Sender<SessionFold>,
+    },
+}
+
+/// How everyone else reaches a session.
+#[derive(Clone)]
+pub struct SessionHandle {
+    pub(super) sender: mpsc::Sender<Command>,
+    pub hub: Arc<Hub>,
+}
+
+impl SessionHandle {
+    /// Queues a prompt; when this returns it is on disk.
+    pub async fn send(&self, sent: Sent) -> Result<PromptReceipt, Problem> {
+        self.ask(|reply| Command::Send { sent, reply }).await?
+    }
+
+    /// Takes a prompt out of the queue.
+    pub async fn cancel_prompt(&self, prompt_id: PromptId, by: PersonId) -> Result<(), Problem> {
+        self.ask(|reply| Command::CancelPrompt { prompt_id, by, reply })
+            .await?
+    }
+
+    /// Stops the running turn; returns when that is on disk, not when the turn has ended.
+    pub async fn stop(&self, by: PersonId) -> Result<(), Problem> {
+        self.ask(|reply| Command::Stop { by, reply }).await?
+    }
+
+    /// Appends facts, with the time at which the actor takes them.
+    pub async fn append(&self, batch: Batch) -> Result<u64, Problem> {
+        self.ask(|reply| Command::Append { batch, reply }).await?
+    }
+
+    /// The session as it is now.
+    pub async fn fold(&self) -> Result<SessionFold, Problem> {
+        self.ask(|reply| Command::Row { reply }).await
+    }
+
+    pub(super) async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, Problem> {
+        let (reply, answer) = oneshot::channel();
+        self.sender
+            .send(command(reply))
+            .await
+            .map_err(|_| shutting_down())?;
+        answer.await.map_err(|_| shutting_down())
+    }
+}
+
+/// What callers get while the server goes down.
+pub fn shutting_down() -> Problem {
+    Problem::transient("shutting_down", "The server is shutting down.").with_hint("try again in a moment")
+}

@@ -1,0 +1,115 @@
+//! Fan-out of one session to its sockets. Holds the text of unfinished items, so that whoever joins in the middle gets it,
+//! and a small ring of recent frames; a reader that falls behind the ring reads the log again instead.
+
+use greenroom_protocol::client::event::{Event, EventBody};
+use greenroom_protocol::client::session::Session;
+use greenroom_protocol::client::stream::DeltaChannel;
+use greenroom_protocol::id::ItemId;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::broadcast;
+
+/// Frames kept for slow readers. `broadcast` allocates all of them up front, so this stays small.
+const RING_FRAMES: usize = 256;
+/// Text kept per unfinished item and channel, in bytes; what goes beyond is not replayed to joiners.
+const MAX_PARTIAL_BYTES: usize = 256 * 1024;
+
+/// What subscribers receive.
+#[derive(Debug, Clone)]
+pub enum HubFrame {
+    Event(Arc<Event>),
+    Delta {
+        item_id: ItemId,
+        channel: DeltaChannel,
+        offset: u64,
+        text: Arc<str>,
+    },
+    Session(Arc<Session>),
+}
+
+/// Text so far of an unfinished item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partial {
+    pub item_id: ItemId,
+    pub channel: DeltaChannel,
+    pub text: String,
+    /// Bytes sent in all, also those beyond what is kept.
+    sent_bytes: u64,
+}
+
+/// One session's fan-out.
+#[derive(Debug)]
+pub struct Hub {
+    sender: broadcast::Sender<HubFrame>,
+    partials: Mutex<Vec<Partial>>,
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        Self {
+            sender: broadcast::channel(RING_FRAMES).0,
+            partials: Mutex::new(Vec::new()),
+        }
+    }
+}
+
+impl Hub {
+    /// Joins: everything published from now on, and the texts so far. No delta falls between the two.
+    pub fn subscribe(&self) -> (broadcast::Receiver<HubFrame>, Vec<Partial>) {
+        let partials = self.lock();
+        (self.sender.subscribe(), partials.clone())
+    }
+
+    /// Publishes a stored event. Ends the unfinished texts that it makes whole.
+    pub fn publish_event(&self, event: Arc<Event>) {
+        let mut partials = self.lock();
+        match &event.body {
+            EventBody::ItemCompleted { item, .. } => partials.retain(|partial| partial.item_id != item.id),
+            EventBody::TurnCompleted { .. } | EventBody::TurnResumed { .. } => partials.clear(),
+            _ => {}
+        }
+        // No subscriber is not an error.
+        let _ = self.sender.send(HubFrame::Event(event));
+    }
+
+    /// Publishes more text of an unfinished item.
+    pub fn publish_delta(&self, item_id: &ItemId, channel: DeltaChannel, text: &str) {
+        if text.is_empty() {
+            return;
+        }
+        let mut partials = self.lock();
+        let position = partials
+            .iter()
+            .position(|partial| partial.item_id == *item_id && partial.channel == channel)
+            .unwrap_or_else(|| {
+                partials.push(Partial {
+                    item_id: item_id.clone(),
+                    channel,
+                    text: String::new(),
+                    sent_bytes: 0,
+                });
+                partials.len() - 1
+            });
+        let partial = &mut partials[position];
+        let offset = partial.sent_bytes;
+        partial.sent_bytes += text.len() as u64;
+        if partial.text.len() as u64 == offset && partial.text.len() + text.len() <= MAX_PARTIAL_BYTES {
+            partial.text.push_str(text);
+        }
+        let _ = self.sender.send(HubFrame::Delta {
+            item_id: item_id.clone(),
+            channel,
+            offset,
+            text: text.into(),
+        });
+    }
+
+    /// Publishes the session's row.
+    pub fn publish_session(&self, row: Arc<Session>) {
+        let _ = self.sender.send(HubFrame::Session(row));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Partial>> {
+        // The texts stay usable whatever a panicking publisher left: worst case one delta is missing.
+        self.partials.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,100 @@
+//! What the platform does for the agent: brings the work to the forge and opens the pull request, in the name of the
+//! person who asked.
+
+use super::changes;
+use super::command::SessionHandle;
+use super::outbox::{self, OpenPayload};
+use super::services::SessionServices;
+use super::workspace::SessionWorkspace;
+use async_trait::async_trait;
+use greenroom_agent::world::{Platform, PullRequestOpened, PullRequestRequest};
+use greenroom_protocol::client::event::EventBody;
+use greenroom_protocol::client::person::Person;
+use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::client::prompt::Prompt;
+use greenroom_protocol::id::TurnId;
+use greenroom_store::session_log::{Batch, Intent};
+use std::sync::Arc;
+
+/// The platform as one turn sees it.
+pub struct SessionPlatform {
+    pub services: Arc<SessionServices>,
+    pub handle: SessionHandle,
+    pub workspace: Arc<SessionWorkspace>,
+    pub prompt: Prompt,
+    pub turn_id: TurnId,
+}
+
+#[async_trait]
+impl Platform for SessionPlatform {
+    async fn open_pull_request(&self, request: PullRequestRequest) -> Result<PullRequestOpened, Problem> {
+        let services = &self.services;
+        let pushed =
+            changes::commit_and_push(services, &self.handle, &self.workspace, &request.title).await?;
+        if pushed.is_none() {
+            return Err(
+                Problem::permanent("nothing_to_propose", "No file differs from the base branch.")
+                    .with_hint("Change something first, then open the pull request."),
+            );
+        }
+        let row = self.handle.fold().await?.row;
+        let payload = OpenPayload {
+            title: request.title,
+            body: request.body,
+            author: self.prompt.author.clone(),
+            prompted_by: self.prompters().await?,
+        };
+        let key = format!(
+            "{}/{}",
+            self.turn_id,
+            outbox::digest_of(&[payload.title.as_bytes(), payload.body.as_bytes()])
+        );
+        let intent = outbox::open_intent(key, &payload)?;
+        self.handle
+            .append(Batch {
+                intents: vec![intent.clone()],
+                ..Batch::default()
+            })
+            .await?;
+        let intent = Intent {
+            key: intent.key,
+            kind: intent.kind,
+            digest: intent.digest,
+            payload: intent.payload,
+            created_at_ms: services.clock.now_ms(),
+            attempts: 0,
+            next_attempt_at_ms: 0,
+            outcome: None,
+            is_final: false,
+        };
+        outbox::dispatch(services, &self.handle, &row, &intent).await
+    }
+}
+
+impl SessionPlatform {
+    /// Authors of all prompts that ran in this session, in order of their first.
+    async fn prompters(&self) -> Result<Vec<Person>, Problem> {
+        let session = self.handle.fold().await?.row.id;
+        let mut people: Vec<Person> = Vec::new();
+        let mut after = 0;
+        loop {
+            let page = self
+                .services
+                .store
+                .read(&session, after, 1000)
+                .await
+                .map_err(|error| error.problem())?;
+            let Some(last) = page.last() else {
+                return Ok(people);
+            };
+            after = last.seq;
+            for event in &page {
+                if let EventBody::PromptQueued { prompt } = &event.body
+                    && !people.iter().any(|person| person.id == prompt.author.id)
+                {
+                    people.push(prompt.author.clone());
+                }
+            }
+        }
+    }
+}

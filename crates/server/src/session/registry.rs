@@ -1,0 +1,138 @@
+//! Finds a session's actor, loading it when nobody has it. One actor per session in a process, one process per session by
+//! the store's lease.
+
+use super::actor::Actor;
+use super::command::{MAILBOX_COMMANDS, SessionHandle};
+use super::hub::Hub;
+use super::services::SessionServices;
+use super::state::SessionFold;
+use greenroom_protocol::client::event::EventBody;
+use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::id::SessionId;
+use greenroom_store::session_log::{AcquireError, Batch};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Mutex, mpsc};
+use tokio_util::sync::CancellationToken;
+
+/// How long a lease is good for. One process holds the data directory's lock, so it is never contended here.
+const LEASE: Duration = Duration::from_secs(24 * 3600);
+/// Events read at once when a session is loaded.
+const LOAD_PAGE_EVENTS: u32 = 2_000;
+
+/// All sessions this process has in memory.
+pub struct SessionRegistry {
+    services: Arc<SessionServices>,
+    shutdown: CancellationToken,
+    loaded: Mutex<HashMap<SessionId, Arc<Mutex<Option<SessionHandle>>>>>,
+}
+
+impl SessionRegistry {
+    pub fn new(services: Arc<SessionServices>, shutdown: CancellationToken) -> Self {
+        Self {
+            services,
+            shutdown,
+            loaded: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// Makes a session; `created` must be [`EventBody::SessionCreated`] of this id. Doing it twice loads the first.
+    pub async fn create(&self, id: &SessionId, created: EventBody) -> Result<SessionHandle, Problem> {
+        let store = &self.services.store;
+        store.create(id).await.map_err(|error| error.problem())?;
+        let slot = self.slot(id).await;
+        let mut slot = slot.lock().await;
+        if let Some(handle) = slot.as_ref() {
+            return Ok(handle.clone());
+        }
+        let epoch = self.acquire(id).await?;
+        if store.last_seq(id).await.map_err(|error| error.problem())? == 0 {
+            let batch = Batch {
+                at_ms: self.services.clock.now_ms(),
+                events: vec![created],
+                ..Batch::default()
+            };
+            store
+                .append(id, epoch, 0, batch)
+                .await
+                .map_err(|error| error.problem())?;
+        }
+        let handle = self.load(id, epoch).await?;
+        *slot = Some(handle.clone());
+        Ok(handle)
+    }
+
+    /// The session's actor, loaded if need be. `session_unknown` if there is no such session.
+    pub async fn get(&self, id: &SessionId) -> Result<SessionHandle, Problem> {
+        let slot = self.slot(id).await;
+        let mut slot = slot.lock().await;
+        if let Some(handle) = slot.as_ref().filter(|handle| !handle.sender.is_closed()) {
+            return Ok(handle.clone());
+        }
+        let loaded = match self.acquire(id).await {
+            Ok(epoch) => self.load(id, epoch).await,
+            Err(problem) => Err(problem),
+        };
+        match loaded {
+            Ok(handle) => {
+                *slot = Some(handle.clone());
+                Ok(handle)
+            }
+            Err(problem) => {
+                drop(slot);
+                // Ids that lead nowhere must not stay in memory.
+                self.loaded.lock().await.remove(id);
+                Err(problem)
+            }
+        }
+    }
+
+    async fn slot(&self, id: &SessionId) -> Arc<Mutex<Option<SessionHandle>>> {
+        self.loaded.lock().await.entry(id.clone()).or_default().clone()
+    }
+
+    async fn acquire(&self, id: &SessionId) -> Result<u64, Problem> {
+        match self.services.store.acquire(id, &self.services.node, LEASE).await {
+            Ok(lease) => Ok(lease.epoch),
+            Err(error @ AcquireError::Unknown) => Err(error.problem()),
+            Err(error) => {
+                tracing::error!(session = %id, error = %greenroom_stdx::chain::Chain(&error), "cannot open the session");
+                Err(error.problem())
+            }
+        }
+    }
+
+    async fn load(&self, id: &SessionId, epoch: u64) -> Result<SessionHandle, Problem> {
+        let mut fold: Option<SessionFold> = None;
+        let mut after = 0;
+        loop {
+            let page = self.services.store.read(id, after, LOAD_PAGE_EVENTS).await;
+            let page = page.map_err(|error| error.problem())?;
+            let Some(last) = page.last() else { break };
+            after = last.seq;
+            for event in &page {
+                match &mut fold {
+                    Some(fold) => fold.apply(event),
+                    None => fold = SessionFold::begin(event),
+                }
+            }
+        }
+        let fold = fold.ok_or_else(|| Problem::permanent("session_unknown", "There is no such session."))?;
+        let (sender, mailbox) = mpsc::channel(MAILBOX_COMMANDS);
+        let hub = Arc::new(Hub::default());
+        let shutdown = self.shutdown.child_token();
+        let actor = Actor {
+            services: self.services.clone(),
+            fold,
+            epoch,
+            hub: hub.clone(),
+            mailbox,
+            sender: sender.downgrade(),
+            stop: shutdown.child_token(),
+            shutdown,
+        };
+        self.services.tasks.spawn(actor.run());
+        Ok(SessionHandle { sender, hub })
+    }
+}

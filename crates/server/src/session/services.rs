@@ -1,0 +1,70 @@
+//! What every session actor shares: the log, the forge, models, sandboxes, the clock.
+
+use crate::models::ModelDirectory;
+use crate::sandbox::SandboxProvider;
+use greenroom_agent::world::{Driver, TurnLimits};
+use greenroom_forge::Forge;
+use greenroom_protocol::client::session::Session;
+use greenroom_stdx::clock::Clock;
+use greenroom_store::catalog::Catalog;
+use greenroom_store::session_log::SessionStore;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Notify;
+use tokio_util::task::TaskTracker;
+
+/// Shared by all actors of a server.
+pub struct SessionServices {
+    pub store: Arc<dyn SessionStore>,
+    pub catalog: Arc<Catalog>,
+    pub forge: Arc<Forge>,
+    pub models: ModelDirectory,
+    pub driver: Arc<dyn Driver>,
+    pub sandboxes: Arc<dyn SandboxProvider>,
+    pub clock: Clock,
+    pub limits: TurnLimits,
+    /// Name of this server in leases.
+    pub node: String,
+    pub rows: RowWriter,
+    pub tasks: TaskTracker,
+}
+
+/// Brings session rows into the catalog, off the actors' path. The catalog's rows can be rebuilt from the logs, so the
+/// newest row per session is enough: a burst of events becomes one write.
+#[derive(Default)]
+pub struct RowWriter {
+    changed: Mutex<HashMap<String, Arc<Session>>>,
+    wake: Notify,
+}
+
+impl RowWriter {
+    /// Remembers a row to write.
+    pub fn changed(&self, row: Arc<Session>) {
+        self.changed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(row.id.as_str().to_owned(), row);
+        self.wake.notify_one();
+    }
+
+    /// Waits for rows and takes them.
+    pub async fn take(&self) -> Vec<Arc<Session>> {
+        loop {
+            let rows = self.take_now();
+            if !rows.is_empty() {
+                return rows;
+            }
+            self.wake.notified().await;
+        }
+    }
+
+    /// Takes what is there.
+    pub fn take_now(&self) -> Vec<Arc<Session>> {
+        self.changed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .drain()
+            .map(|(_, row)| row)
+            .collect()
+    }
+}

@@ -1,0 +1,234 @@
+//! What a session is, folded from its events. Pure: the actor feeds every event it appends, and a loaded session is the
+//! same fold over its log, so memory and disk cannot disagree.
+
+use greenroom_protocol::client::event::{Event, EventBody, TurnOutcome};
+use greenroom_protocol::client::prompt::{Prompt, PromptState};
+use greenroom_protocol::client::pull_request::PullRequestState;
+use greenroom_protocol::client::session::{PullRequestLink, Session, SessionState};
+use greenroom_protocol::id::{PersonId, PromptId, TurnId};
+use std::collections::VecDeque;
+
+/// Titles are cut to this many characters.
+pub const MAX_TITLE_CHARS: usize = 80;
+
+/// The turn that runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunningTurn {
+    pub turn_id: TurnId,
+    pub prompt: Prompt,
+    /// Who asked it to stop, if anyone.
+    pub stopped_by: Option<PersonId>,
+}
+
+/// A session's present, derived from its past.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SessionFold {
+    /// The row that lists show.
+    pub row: Session,
+    /// Prompts that wait, first to run first.
+    pub queue: VecDeque<Prompt>,
+    pub running: Option<RunningTurn>,
+    /// Commit last pushed to the session's branch.
+    pub pushed_commit: Option<String>,
+}
+
+impl SessionFold {
+    /// Starts from the first event of a log; `None` if it is not `session.created`.
+    pub fn begin(event: &Event) -> Option<Self> {
+        let EventBody::SessionCreated {
+            session_id,
+            title,
+            repository,
+            base_branch,
+            branch,
+            model,
+            is_scripted,
+            created_by,
+        } = &event.body
+        else {
+            return None;
+        };
+        let row = Session {
+            id: session_id.clone(),
+            title: title.clone(),
+            state: SessionState::Created,
+            repository: repository.clone(),
+            base_branch: base_branch.clone(),
+            branch: branch.clone(),
+            model: model.clone(),
+            is_scripted: *is_scripted,
+            created_by: created_by.clone(),
+            created_at_ms: event.at_ms,
+            updated_at_ms: event.at_ms,
+            last_seq: event.seq,
+            pull_requests: Vec::new(),
+            last_error_code: None,
+        };
+        Some(Self {
+            row,
+            queue: VecDeque::new(),
+            running: None,
+            pushed_commit: None,
+        })
+    }
+
+    /// Takes the next event. Kinds that change nothing here are ignored, unknown ones too.
+    pub fn apply(&mut self, event: &Event) {
+        self.row.last_seq = event.seq;
+        self.row.updated_at_ms = event.at_ms;
+        match &event.body {
+            EventBody::SessionTitled { title } => self.row.title.clone_from(title),
+            EventBody::SessionStateChanged { state } => self.row.state = *state,
+            EventBody::PromptQueued { prompt } => self.queue.push_back(prompt.clone()),
+            EventBody::PromptCancelled { prompt_id, .. } => {
+                self.queue.retain(|prompt| prompt.id != *prompt_id)
+            }
+            EventBody::TurnStarted {
+                turn_id, prompt_id, ..
+            } => {
+                if let Some(position) = self.queue.iter().position(|prompt| prompt.id == *prompt_id)
+                    && let Some(prompt) = self.queue.remove(position)
+                {
+                    self.running = Some(RunningTurn {
+                        turn_id: turn_id.clone(),
+                        prompt,
+                        stopped_by: None,
+                    });
+                }
+            }
+            EventBody::TurnStopping { by, .. } => {
+                if let Some(running) = &mut self.running {
+                    running.stopped_by = Some(by.clone());
+                }
+            }
+            EventBody::TurnCompleted { outcome, .. } => {
+                self.running = None;
+                self.row.last_error_code = match outcome {
+                    TurnOutcome::Failed { problem } => Some(problem.code.clone()),
+                    TurnOutcome::Completed | TurnOutcome::Stopped { .. } => None,
+                };
+            }
+            EventBody::ChangePushed { commit, .. } => self.pushed_commit = Some(commit.clone()),
+            EventBody::PullRequestOpened {
+                repository,
+                number,
+                title,
+                path,
+            } => {
+                self.row.pull_requests.push(PullRequestLink {
+                    repository: repository.clone(),
+                    number: *number,
+                    title: title.clone(),
+                    state: PullRequestState::Open,
+                    path: path.clone(),
+                });
+            }
+            EventBody::PullRequestStateChanged {
+                repository,
+                number,
+                state,
+            } => {
+                for link in &mut self.row.pull_requests {
+                    if link.repository == *repository && link.number == *number {
+                        link.state = *state;
+                    }
+                }
+            }
+            EventBody::SessionCreated { .. }
+            | EventBody::ItemStarted { .. }
+            | EventBody::ItemCompleted { .. }
+            | EventBody::TurnRetrying { .. }
+            | EventBody::TurnResumed { .. }
+            | EventBody::SandboxStateChanged { .. }
+            | EventBody::EffectFailed { .. }
+            | EventBody::Unknown(_) => {}
+        }
+    }
+
+    /// Where a prompt stands that has not ended; `None` for ended and unknown ones.
+    pub fn open_prompt_state(&self, prompt_id: &PromptId) -> Option<PromptState> {
+        if self
+            .running
+            .as_ref()
+            .is_some_and(|running| running.prompt.id == *prompt_id)
+        {
+            Some(PromptState::Running)
+        } else if self.queue.iter().any(|prompt| prompt.id == *prompt_id) {
+            Some(PromptState::Queued)
+        } else {
+            None
+        }
+    }
+}
+
+/// A title from a prompt: its first line with words in it, shortened at a word.
+pub fn title_from_prompt(text: &str) -> String {
+    let line = text
+        .lines()
+        .map(|line| line.trim().trim_start_matches(['#', '>', '-', '*', ' ']))
+        .find(|line| line.chars().any(char::is_alphanumeric))
+        .unwrap_or("Untitled session");
+    if line.chars().count() <= MAX_TITLE_CHARS {
+        return line.to_owned();
+    }
+    let cut: String = line.chars().take(MAX_TITLE_CHARS - 1).collect();
+    let at_word = cut
+        .rfind(char::is_whitespace)
+        .filter(|position| *position > cut.len() / 2);
+    format!("{}…", cut[..at_word.unwrap_or(cut.len())].trim_end())
+}
+
+/// The session's branch: readable, unique by the end of the session's id.
+pub fn branch_name(title: &str, session_id: &str) -> String {
+    let mut slug = String::new();
+    for character in title.chars().flat_map(char::to_lowercase) {
+        if character.is_ascii_alphanumeric() {
+            slug.push(character);
+        } else if !slug.ends_with('-') && !slug.is_empty() {
+            slug.push('-');
+        }
+        if slug.len() >= 40 {
+            break;
+        }
+    }
+    let slug = slug.trim_matches('-');
+    let slug = if slug.is_empty() { "session" } else { slug };
+    let suffix = &session_id[session_id.len().saturating_sub(6)..];
+    format!("greenroom/{slug}-{suffix}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn titles_are_short_first_lines() {
+        let long = "word ".repeat(40);
+        for (text, expected) in [
+            ("Fix the test", "Fix the test"),
+            ("\n\n  # Heading here \nrest", "Heading here"),
+            ("- item", "item"),
+            ("   ", "Untitled session"),
+            ("…!\nreal line", "real line"),
+        ] {
+            assert_eq!(title_from_prompt(text), expected);
+        }
+        let title = title_from_prompt(&long);
+        assert!(
+            title.ends_with("word…") && title.chars().count() <= MAX_TITLE_CHARS,
+            "{title:?}"
+        );
+    }
+
+    #[test]
+    fn branches_are_safe_ref_names() {
+        for (title, expected) in [
+            ("Fix the failing test!", "greenroom/fix-the-failing-test-abcdef"),
+            ("Übersicht ändern", "greenroom/bersicht-ndern-abcdef"),
+            ("日本語", "greenroom/session-abcdef"),
+            ("a..b~^:?*[\\", "greenroom/a-b-abcdef"),
+        ] {
+            assert_eq!(branch_name(title, "ses_xxxxabcdef"), expected);
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! One turn of a session: gives the driver its world, and when it is done brings the work to the forge.
+
+use super::actor::Actor;
+use super::changes::{self, ChangeAuthor};
+use super::command::{Command, SessionHandle};
+use super::hub::Hub;
+use super::platform::SessionPlatform;
+use super::services::SessionServices;
+use super::state::{RunningTurn, SessionFold};
+use super::workspace::SessionWorkspace;
+use async_trait::async_trait;
+use greenroom_agent::world::{
+    JournalEntry, Record, RecordError, Recorder, SessionFacts, TurnEnd, TurnInput, TurnResult,
+};
+use greenroom_llm::conversation::{Message, TokenUsage};
+use greenroom_llm::failure::ModelFailure;
+use greenroom_protocol::client::event::{EventBody, Item, ItemBody};
+use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::client::stream::DeltaChannel;
+use greenroom_protocol::id::{ItemId, TurnId};
+use greenroom_stdx::id::fresh_bits;
+use greenroom_store::session_log::{Batch, Intent};
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// Whether the turn is new or was cut by a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Start {
+    Fresh,
+    Resumed,
+}
+
+/// Starts the turn as a task; it reports back with [`Command::TurnEnded`].
+pub(super) fn spawn(actor: &Actor, running: RunningTurn, start: Start) {
+    // Without a sender nobody can reach this session any more, and the turn resumes when it is loaded again.
+    let Some(sender) = actor.sender.upgrade() else {
+        return;
+    };
+    let handle = SessionHandle {
+        sender,
+        hub: actor.hub.clone(),
+    };
+    let services = actor.services.clone();
+    let fold = actor.fold.clone();
+    let stop = actor.stop.clone();
+    let tasks = services.tasks.clone();
+    tasks.spawn(async move {
+        let turn_id = running.turn_id.clone();
+        let end = run(services, &handle, fold, running, start, stop).await;
+        // The mailbox only closes when the server goes down; the log then still says "running".
+        let _ = handle.sender.send(Command::TurnEnded { turn_id, end }).await;
+    });
+}
+
+async fn run(
+    services: Arc<SessionServices>,
+    handle: &SessionHandle,
+    fold: SessionFold,
+    running: RunningTurn,
+    start: Start,
+    stop: CancellationToken,
+) -> TurnEnd {
+    let row = &fold.row;
+    let model_id = running.prompt.model.as_ref().unwrap_or(&row.model);
+    let model = match services.models.resolve(Some(model_id)) {
+        Ok(model) => model,
+        Err(problem) => return failed(problem),
+    };
+    let (history, resumed) = match conversation(&services, &fold, &running.turn_id).await {
+        Ok(conversation) => conversation,
+        Err(problem) => return failed(problem),
+    };
+    let author = ChangeAuthor {
+        person: running.prompt.author.clone(),
+        session: row.id.clone(),
+    };
+    let workspace = SessionWorkspace::new(services.clone(), handle.clone(), row.clone(), author.clone());
+    // In parallel with the first model request, which needs no sandbox.
+    workspace.prepare();
+    let recorder = Arc::new(SessionRecorder {
+        handle: handle.clone(),
+        turn_id: running.turn_id.clone(),
+        hub: handle.hub.clone(),
+    });
+    let platform = Arc::new(SessionPlatform {
+        services: services.clone(),
+        handle: handle.clone(),
+        workspace: workspace.clone(),
+        prompt: running.prompt.clone(),
+        turn_id: running.turn_id.clone(),
+    });
+    let input = TurnInput {
+        turn_id: running.turn_id.clone(),
+        prompt: running.prompt.clone(),
+        history,
+        resumed: if start == Start::Resumed {
+            resumed
+        } else {
+            Vec::new()
+        },
+        facts: SessionFacts {
+            model: model.name,
+            repository: row.repository.clone(),
+            base_branch: row.base_branch.clone(),
+            branch: row.branch.clone(),
+            today: today(services.clock.now_ms()),
+            cache_key: row.id.as_str().to_owned(),
+            limits: services.limits,
+        },
+        model: model.client,
+        workspace: workspace.clone(),
+        platform,
+        recorder: recorder.clone(),
+        stop,
+    };
+    let end = services.driver.run_turn(input).await;
+    if workspace.was_used() {
+        let subject = super::state::title_from_prompt(&running.prompt.text);
+        if let Err(problem) = changes::commit_and_push(&services, handle, &workspace, &subject).await {
+            // The files stay in the sandbox; the next turn tries again.
+            let item = Item {
+                id: ItemId::from_bits(fresh_bits()),
+                body: ItemBody::Notice { problem },
+            };
+            let _ = recorder
+                .record(Record {
+                    completed: vec![item],
+                    ..Record::default()
+                })
+                .await;
+        }
+    }
+    end
+}
+
+fn failed(problem: Problem) -> TurnEnd {
+    TurnEnd {
+        result: TurnResult::Failed(problem),
+        usage: TokenUsage::default(),
+    }
+}
+
+/// The messages of earlier turns, and what this turn already wrote.
+async fn conversation(
+    services: &SessionServices,
+    fold: &SessionFold,
+    turn_id: &TurnId,
+) -> Result<(Vec<Message>, Vec<JournalEntry>), Problem> {
+    let rows = services
+        .store
+        .journal(&fold.row.id)
+        .await
+        .map_err(|error| error.problem())?;
+    let mut history = Vec::new();
+    let mut own = Vec::new();
+    for row in rows {
+        let entry: JournalEntry = serde_json::from_value(row.entry).map_err(|error| {
+            tracing::error!(session = %fold.row.id, %error, "journal entry cannot be read");
+            Problem::permanent("session_corrupt", "This session's journal cannot be read.")
+                .with_hint("start a new session; this one stays readable")
+        })?;
+        if row.turn_id == *turn_id {
+            own.push(entry);
+        } else if let JournalEntry::Message { message } = entry {
+            history.push(message);
+        }
+    }
+    Ok((history, own))
+}
+
+/// Goes on with an effect whose result is not on disk.
+pub(super) fn resume_intent(actor: &Actor, intent: Intent) {
+    let Some(sender) = actor.sender.upgrade() else {
+        return;
+    };
+    let handle = SessionHandle {
+        sender,
+        hub: actor.hub.clone(),
+    };
+    let services = actor.services.clone();
+    let row = actor.fold.row.clone();
+    actor.services.tasks.spawn(async move {
+        if let Err(problem) = super::outbox::dispatch(&services, &handle, &row, &intent).await {
+            tracing::warn!(session = %row.id, code = problem.code, "an effect from before the restart failed");
+        }
+    });
+}
+
+/// Passes a turn's steps to the actor and its deltas to the hub.
+struct SessionRecorder {
+    handle: SessionHandle,
+    turn_id: TurnId,
+    hub: Arc<Hub>,
+}
+
+#[async_trait]
+impl Recorder for SessionRecorder {
+    async fn record(&self, record: Record) -> Result<(), RecordError> {
+        let turn_id = self.turn_id.clone();
+        let answer = self
+            .handle
+            .ask(|reply| Command::Record {
+                turn_id,
+                record,
+                reply,
+            })
+            .await;
+        answer.and_then(|result| result).map_err(RecordError)
+    }
+
+    fn delta(&self, item_id: &ItemId, channel: DeltaChannel, text: &str) {
+        self.hub.publish_delta(item_id, channel, text);
+    }
+
+    fn retrying(&self, attempt: u32, delay_ms: u64, failure: &ModelFailure) {
+        let problem = Problem {
+            retryable: failure.kind.is_retryable(),
+            ..Problem::permanent(failure.kind.code(), &failure.message)
+        };
+        let event = EventBody::TurnRetrying {
+            turn_id: self.turn_id.clone(),
+            attempt,
+            delay_ms,
+            problem,
+        };
+        let (reply, _) = tokio::sync::oneshot::channel();
+        let batch = Batch {
+            events: vec![event],
+            ..Batch::default()
+        };
+        // Best effort by contract: a full mailbox only means that people do not see this one wait.
+        let _ = self.handle.sender.try_send(Command::Append { batch, reply });
+    }
+}
+
+/// `YYYY-MM-DD` in UTC.
+fn today(now_ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(now_ms)
+        .unwrap_or_default()
+        .strftime("%Y-%m-%d")
+        .to_string()
+}

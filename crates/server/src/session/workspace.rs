@@ -1,0 +1,207 @@
+//! The session's sandbox as the agent sees it: started in the background when a turn starts, with the repository checked
+//! out on the session's branch. The first tool call waits for it, the first model request does not.
+
+use super::changes::ChangeAuthor;
+use super::checkout;
+use super::command::SessionHandle;
+use super::services::SessionServices;
+use crate::sandbox::{Sandbox, SandboxError};
+use async_trait::async_trait;
+use greenroom_agent::world::{Workspace, WorkspaceError};
+use greenroom_protocol::client::event::{EventBody, SandboxState};
+use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::client::session::Session;
+use greenroom_protocol::guest::call::{Call, Exec, Exit, FileBytes, OutputChunk, Reply, Scope};
+use greenroom_protocol::id::SandboxId;
+use greenroom_stdx::id::fresh_bits;
+use greenroom_store::session_log::Batch;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::{Mutex, mpsc};
+use tokio_util::sync::CancellationToken;
+
+/// A turn's way to the sandbox.
+pub struct SessionWorkspace {
+    services: Arc<SessionServices>,
+    handle: SessionHandle,
+    row: Session,
+    author: ChangeAuthor,
+    ready: Mutex<Option<Arc<dyn Sandbox>>>,
+    was_used: AtomicBool,
+}
+
+impl SessionWorkspace {
+    /// Nothing starts yet.
+    pub fn new(
+        services: Arc<SessionServices>,
+        handle: SessionHandle,
+        row: Session,
+        author: ChangeAuthor,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            services,
+            handle,
+            row,
+            author,
+            ready: Mutex::new(None),
+            was_used: AtomicBool::new(false),
+        })
+    }
+
+    /// Starts the sandbox in the background. A failure is met again, and then shown, by the first call.
+    pub fn prepare(self: &Arc<Self>) {
+        let workspace = self.clone();
+        self.services.tasks.clone().spawn(async move {
+            if let Err(problem) = workspace.sandbox().await {
+                tracing::warn!(session = %workspace.row.id, code = problem.code, "sandbox not ready: {}", problem.message);
+            }
+        });
+    }
+
+    /// Whether a tool reached the sandbox in this turn, so that files may have changed.
+    pub fn was_used(&self) -> bool {
+        self.was_used.load(Ordering::Relaxed)
+    }
+
+    /// Who the turn's commits are by.
+    pub fn author(&self) -> &ChangeAuthor {
+        &self.author
+    }
+
+    /// The sandbox, started and checked out; found again or restarted if it went away.
+    pub async fn sandbox(&self) -> Result<Arc<dyn Sandbox>, Problem> {
+        let mut ready = self.ready.lock().await;
+        if let Some(sandbox) = ready.as_ref().filter(|sandbox| sandbox.is_alive()) {
+            return Ok(sandbox.clone());
+        }
+        let id = self.sandbox_id().await?;
+        if ready.take().is_some() {
+            self.report(&id, SandboxState::Lost, None).await;
+        }
+        self.report(&id, SandboxState::Starting, None).await;
+        match self.start(&id).await {
+            Ok(sandbox) => {
+                self.report(&id, SandboxState::Ready, None).await;
+                *ready = Some(sandbox.clone());
+                Ok(sandbox)
+            }
+            Err(problem) => {
+                self.report(&id, SandboxState::Lost, Some(problem.clone())).await;
+                Err(problem)
+            }
+        }
+    }
+
+    async fn start(&self, id: &SandboxId) -> Result<Arc<dyn Sandbox>, Problem> {
+        let routes = crate::broker::session_routes(self.services.clone(), self.row.clone());
+        let sandbox = self.services.sandboxes.start(id, routes).await?;
+        self.report(id, SandboxState::Syncing, None).await;
+        checkout::ensure(&sandbox, &self.row, &self.author).await?;
+        Ok(sandbox)
+    }
+
+    async fn sandbox_id(&self) -> Result<SandboxId, Problem> {
+        let catalog = &self.services.catalog;
+        if let Some(id) = catalog
+            .sandbox(&self.row.id)
+            .await
+            .map_err(|error| error.problem())?
+        {
+            return Ok(id);
+        }
+        let id = SandboxId::from_bits(fresh_bits());
+        catalog
+            .put_sandbox(&self.row.id, &id)
+            .await
+            .map_err(|error| error.problem())?;
+        Ok(id)
+    }
+
+    async fn report(&self, id: &SandboxId, state: SandboxState, problem: Option<Problem>) {
+        let event = EventBody::SandboxStateChanged {
+            sandbox_id: id.clone(),
+            state,
+            problem,
+        };
+        if let Err(problem) = self
+            .handle
+            .append(Batch {
+                events: vec![event],
+                ..Batch::default()
+            })
+            .await
+        {
+            tracing::warn!(session = %self.row.id, code = problem.code, "sandbox state not recorded");
+        }
+    }
+
+    async fn used(&self) -> Result<Arc<dyn Sandbox>, WorkspaceError> {
+        let sandbox = self.sandbox().await.map_err(WorkspaceError::Lost)?;
+        self.was_used.store(true, Ordering::Relaxed);
+        Ok(sandbox)
+    }
+
+    /// Commits made by whatever runs carry the prompting person's name.
+    fn with_author(&self, mut exec: Exec) -> Exec {
+        let mut env = self.author.git_environment();
+        env.append(&mut exec.env);
+        Exec { env, ..exec }
+    }
+}
+
+fn workspace_error(error: SandboxError) -> WorkspaceError {
+    match error {
+        SandboxError::Call(error) => WorkspaceError::Call(error),
+        SandboxError::Lost(problem) => WorkspaceError::Lost(problem),
+    }
+}
+
+#[async_trait]
+impl Workspace for SessionWorkspace {
+    async fn call(&self, call: Call) -> Result<Reply, WorkspaceError> {
+        self.used().await?.call(call).await.map_err(workspace_error)
+    }
+
+    async fn read_file(
+        &self,
+        path: &str,
+        scope: Scope,
+        offset: u64,
+        max_bytes: u64,
+    ) -> Result<FileBytes, WorkspaceError> {
+        self.used()
+            .await?
+            .read_file(path, scope, offset, max_bytes)
+            .await
+            .map_err(workspace_error)
+    }
+
+    async fn write_file(&self, path: &str, scope: Scope, bytes: Vec<u8>) -> Result<(), WorkspaceError> {
+        self.used()
+            .await?
+            .write_file(path, scope, bytes)
+            .await
+            .map_err(workspace_error)
+    }
+
+    async fn exec(
+        &self,
+        exec: Exec,
+        output: mpsc::Sender<OutputChunk>,
+        cancel: CancellationToken,
+    ) -> Result<Exit, WorkspaceError> {
+        self.used()
+            .await?
+            .exec(self.with_author(exec), output, cancel)
+            .await
+            .map_err(workspace_error)
+    }
+
+    async fn spawn(&self, exec: Exec) -> Result<u32, WorkspaceError> {
+        self.used()
+            .await?
+            .spawn(self.with_author(exec))
+            .await
+            .map_err(workspace_error)
+    }
+}

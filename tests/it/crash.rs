@@ -1,0 +1,153 @@
+//! kill -9 in the middle of a turn: after the next start the session goes on, or says visibly why not. Nothing accepted is
+//! lost, nothing is shown twice.
+
+use crate::script::{add, answer_repository};
+use greenroom_system_tests::api::{assert_gapless, of_type};
+use greenroom_system_tests::product::Product;
+use serde_json::Value;
+
+/// Waits for a file in the sandbox, so that the test decides when a command ends.
+const WAITING: &str = r#"
+[[script]]
+name = "work"
+prompt_contains = "work"
+[[script.step]]
+say = "First I write a file."
+[[script.step.call]]
+tool = "write"
+arguments = { path = "kept.txt", content = "kept\n" }
+[[script.step]]
+[[script.step.call]]
+tool = "bash"
+arguments = { command = "while [ ! -e go ]; do sleep 0.05; done; echo finished" }
+[[script.step]]
+[[script.step.call]]
+tool = "read"
+arguments = { path = "kept.txt" }
+[[script.step]]
+expect_result_contains = "kept"
+say = "The file is still there."
+
+[[script]]
+name = "next"
+prompt_contains = "hello"
+[[script.step]]
+say = "Hello again."
+"#;
+
+fn is_running_bash(events: &[Value]) -> bool {
+    events
+        .iter()
+        .any(|event| event["type"] == "item.started" && event["item"]["tool"] == "bash")
+}
+
+fn texts<'a>(events: &'a [Value], kind: &str) -> Vec<&'a str> {
+    of_type(events, "item.completed")
+        .into_iter()
+        .filter(|event| event["item"]["kind"] == kind)
+        .map(|event| event["item"]["text"].as_str().unwrap())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_killed_server_goes_on_with_the_turn() {
+    let mut product = Product::with_script(WAITING);
+    let source = answer_repository(&product);
+    let api = product.start().await;
+    add(&api, "answer", &source).await;
+    let session = api.start_session("answer", "Please work.").await;
+    let (status, _) = api.prompt(&session, "next", "hello").await;
+    assert_eq!(status, 202);
+    api.wait_for(&session, "a running command", is_running_bash).await;
+    let before = api.events(&session).await;
+    product.kill();
+
+    let api = product.start().await;
+    let events = api.wait_for_turns(&session, 2).await;
+    assert_gapless(&events);
+    assert_eq!(
+        events[..before.len()],
+        before[..],
+        "what was shown stays as it was"
+    );
+    assert_eq!(of_type(&events, "turn.resumed").len(), 1);
+    let outcomes: Vec<_> = of_type(&events, "turn.completed")
+        .into_iter()
+        .map(|event| event["outcome"]["result"].as_str().unwrap())
+        .collect();
+    assert_eq!(outcomes, ["completed", "completed"], "{events:#?}");
+    let bash: Vec<_> = of_type(&events, "item.completed")
+        .into_iter()
+        .filter(|event| event["item"]["tool"] == "bash")
+        .map(|event| event["item"]["status"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        bash,
+        ["interrupted"],
+        "the cut command is shown once, as interrupted"
+    );
+    assert_eq!(
+        texts(&events, "message"),
+        [
+            "First I write a file.",
+            "The file is still there.",
+            "Hello again."
+        ]
+    );
+    let pushed = of_type(&events, "change.pushed");
+    assert_eq!(pushed.last().unwrap()["files"], serde_json::json!(["kept.txt"]));
+    product.stop();
+}
+
+#[tokio::test]
+async fn no_accepted_prompt_is_lost_by_kills_at_random_moments() {
+    let script = r#"
+[[script]]
+name = "say"
+prompt_matches = "prompt (\\d+)"
+[[script.step]]
+say = "Answering."
+[[script.step.call]]
+tool = "bash"
+arguments = { command = "echo again" }
+[[script.step]]
+say = "Answered."
+"#;
+    let mut product = Product::with_script(script);
+    let source = answer_repository(&product);
+    let mut api = product.start().await;
+    add(&api, "answer", &source).await;
+    let session = api.start_session("answer", "prompt 0").await;
+    let mut accepted = 1;
+    for round in 1..=6_u64 {
+        // No clock decides: the round's own number of prompts is sent, then the process is killed, whatever it does.
+        for part in 0..round {
+            let key = format!("{round}-{part}");
+            if api
+                .prompt(&session, &key, &format!("prompt {round}{part}"))
+                .await
+                .0
+                == 202
+            {
+                accepted += 1;
+            }
+        }
+        product.kill();
+        api = product.start().await;
+    }
+    let events = api.wait_for_turns(&session, accepted).await;
+    assert_gapless(&events);
+    assert_eq!(of_type(&events, "prompt.queued").len(), accepted);
+    let ended = of_type(&events, "turn.completed");
+    let mut prompts: Vec<_> = ended
+        .iter()
+        .map(|event| event["prompt_id"].as_str().unwrap())
+        .collect();
+    prompts.sort_unstable();
+    prompts.dedup();
+    assert_eq!(prompts.len(), accepted, "each prompt ended exactly once");
+    for event in ended {
+        assert_eq!(event["outcome"]["result"], "completed", "{event}");
+    }
+    product.stop();
+}
