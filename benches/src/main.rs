@@ -1,3 +1,29 @@
-//! Being built.
+//! Runs benchmarks whose name begins with the argument (all without one), prints a table, and merges the results into
+//! `bench-results/latest.json`. Reports only: a slow machine is not a failure.
 
-fn main() {}
+mod report;
+mod sandbox;
+mod stats;
+
+use anyhow::Result;
+use report::{Machine, Report};
+use std::path::Path;
+
+#[tokio::main]
+#[expect(clippy::print_stdout, reason = "the table is what a benchmark is for")]
+async fn main() -> Result<()> {
+    let prefix = std::env::args().nth(1).unwrap_or_default();
+    let machine = Machine::current();
+    let mut results = Vec::new();
+    if sandbox::NAMES.iter().any(|name| name.starts_with(&prefix)) {
+        results.extend(sandbox::run().await?);
+    }
+    results.retain(|result| result.name.starts_with(&prefix));
+    let report = Report {
+        machine,
+        commit: report::commit(),
+        results,
+    };
+    println!("{}", report.table());
+    report.merge_into(Path::new("bench-results/latest.json"))
+}

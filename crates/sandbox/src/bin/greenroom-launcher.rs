@@ -5,6 +5,9 @@ use std::io::Read as _;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // Whatever else the host had open is none of a sandbox's business.
+    // SAFETY: nothing in this process opened a descriptor yet.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
     // The guest's socket gets this number later; reserving it keeps every other descriptor off it.
     // SAFETY: dup of standard input, which is open by contract; the copy is replaced by dup2 or closed on exec.
     let reserved = unsafe { libc::fcntl(0, libc::F_DUPFD_CLOEXEC, greenroom_sandbox::spec::GUEST_SOCKET_FD) };
