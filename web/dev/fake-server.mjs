@@ -79,10 +79,16 @@ const link = (state) => ({
   path: "/repositories/sample/pull-requests/1",
 });
 const rowOf = (events, state, pull_requests, extra = {}) => {
-  const { type: _type, seq: _seq, at_ms, session_id, ...rest } = events[0];
+  const { at_ms, session_id, title, repository, base_branch, branch, model, is_scripted, created_by } = events[0];
   return {
     id: session_id,
-    ...rest,
+    title,
+    repository,
+    base_branch,
+    branch,
+    model,
+    is_scripted,
+    created_by,
     state,
     created_at_ms: at_ms,
     updated_at_ms: events.at(-1).at_ms,

@@ -49,7 +49,9 @@ export function DiffView({
                 >
                   <Icon name="file" className="size-3.5 text-muted" />
                   <span className="min-w-0 flex-1 truncate font-mono">{file.path}</span>
-                  <LineCounts additions={file.additions} deletions={file.deletions} />
+                  {!file.is_binary && (
+                    <LineCounts additions={file.additions} deletions={file.deletions} />
+                  )}
                 </a>
               </li>
             ))}
@@ -104,7 +106,9 @@ function FileSection({ file, slots }: { file: FileDiff; slots: LineSlots | undef
             {file.path}
           </span>
           {file.status !== "modified" && <Badge tone={status.tone}>{status.label}</Badge>}
-          <LineCounts additions={file.additions} deletions={file.deletions} />
+          {!file.is_binary && (
+            <LineCounts additions={file.additions} deletions={file.deletions} />
+          )}
         </button>
       </h3>
       {isOpen && <FileBody file={file} slots={slots} />}

@@ -1,5 +1,5 @@
 // The frame around every page of a signed-in person: navigation, skip link, shortcuts.
-import { Link, Outlet, useNavigate } from "@tanstack/react-router";
+import { Link, Outlet, useLocation, useNavigate } from "@tanstack/react-router";
 import { DropdownMenu } from "radix-ui";
 import { lazy, Suspense, useMemo, useState } from "react";
 import { useMe, useSignOut } from "../queries.ts";
@@ -19,8 +19,16 @@ const PLACES = [
   { to: "/repositories", label: "Repositories", icon: "repository" },
 ] as const satisfies readonly { to: string; label: string; icon: IconName }[];
 
+/** The navigation entry that a page belongs to. */
+function placeOf(pathname: string): string {
+  if (/^\/pull-requests|\/pull-requests\//u.test(pathname)) return "/pull-requests";
+  if (pathname.startsWith("/repositories")) return "/repositories";
+  return pathname === "/" || pathname.startsWith("/sessions") ? "/" : "";
+}
+
 export function Shell() {
   const navigate = useNavigate();
+  const pathname = useLocation({ select: (location) => location.pathname });
   const [isHelpOpen, setHelpOpen] = useState(false);
   const shortcuts = useMemo(
     () => ({
@@ -60,8 +68,9 @@ export function Shell() {
               <Link
                 key={place.to}
                 to={place.to}
-                activeOptions={{ exact: place.to === "/", includeSearch: false }}
-                className="flex h-8 items-center gap-1.5 rounded-md px-2.5 text-[13px] font-medium text-muted hover:bg-hover hover:text-text data-[status=active]:bg-hover data-[status=active]:text-text"
+                aria-current={placeOf(pathname) === place.to ? "page" : undefined}
+                activeProps={{}}
+                className="flex h-8 items-center gap-1.5 rounded-md px-2.5 text-[13px] font-medium text-muted hover:bg-hover hover:text-text aria-[current=page]:bg-hover aria-[current=page]:text-text"
               >
                 <Icon name={place.icon} />
                 <span className="max-sm:sr-only">{place.label}</span>

@@ -24,6 +24,13 @@ const COMPONENTS: Components = {
       </a>
     );
   },
+  table({ children }) {
+    return (
+      <div className="table-frame" tabIndex={0} role="region" aria-label="Table">
+        <table>{children}</table>
+      </div>
+    );
+  },
   pre({ children }) {
     return (
       <pre tabIndex={0} role="region" aria-label="Code">

@@ -7,7 +7,6 @@ import { AddRepositoryDialog } from "../layout/add-repository-dialog.tsx";
 import { usePageTitle } from "../layout/page-title.ts";
 import { useBranches, useCreateSession, useModels, useRepositories } from "../queries.ts";
 import { PromptBox } from "../session/prompt-box.tsx";
-import { ScriptedBadge } from "../ui/badge.tsx";
 import { Button } from "../ui/button.tsx";
 import { SelectField } from "../ui/field.tsx";
 import { Icon } from "../ui/icon.tsx";
@@ -157,7 +156,11 @@ export function NewSessionPage() {
             onChange={(event) => {
               setPickedModel(event.target.value);
             }}
-            hint={model?.is_scripted === true ? <ScriptedBadge /> : undefined}
+            hint={
+              model?.is_scripted === true
+                ? "Plays a fixed script instead of thinking. Set a model key on the server for real work."
+                : undefined
+            }
           >
             {(models.data ?? []).map((entry) => (
               <option key={entry.id} value={entry.id}>

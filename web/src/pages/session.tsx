@@ -53,10 +53,8 @@ function FollowedSession({ sessionId }: { sessionId: string }) {
     <Tabs.Root value={tab} onValueChange={setTab} className="flex flex-1 flex-col">
       <SessionHead view={view} />
       <div className="sticky top-12 z-20 border-b border-line bg-canvas">
-        <Tabs.List
-          aria-label="Session"
-          className="mx-auto flex w-full max-w-4xl gap-5 px-3 sm:px-6"
-        >
+        <div className="mx-auto flex w-full max-w-4xl items-center gap-3 px-3 sm:px-6">
+          <Tabs.List aria-label="Session" className="flex flex-1 gap-5">
           <Tabs.Trigger value="transcript" className={TAB}>
             Transcript
           </Tabs.Trigger>
@@ -66,7 +64,9 @@ function FollowedSession({ sessionId }: { sessionId: string }) {
               <LineCounts additions={view.change.additions} deletions={view.change.deletions} />
             )}
           </Tabs.Trigger>
-        </Tabs.List>
+          </Tabs.List>
+          <Standing view={view} />
+        </div>
       </div>
       <Tabs.Content value="transcript" className="flex flex-1 flex-col" tabIndex={-1}>
         <div ref={content} className="mx-auto w-full max-w-4xl flex-1 px-3 py-5 sm:px-6">
@@ -105,9 +105,28 @@ function FollowedSession({ sessionId }: { sessionId: string }) {
   );
 }
 
+/** What must stay in sight while the transcript scrolls. */
+function Standing({ view }: { view: SessionView }) {
+  const isFailed = view.turns.at(-1)?.outcome?.result === "failed";
+  return (
+    <div className="flex items-center gap-2">
+      {view.pullRequests.map((link) => (
+        <Link
+          key={`${link.repository}/${String(link.number)}`}
+          to="/repositories/$repository/pull-requests/$number"
+          params={{ repository: link.repository, number: String(link.number) }}
+          className="rounded-full"
+          aria-label={`Pull request #${String(link.number)}, ${link.state}: ${link.title}`}
+        >
+          <PullRequestBadge state={link.state} number={link.number} />
+        </Link>
+      ))}
+      <SessionStateMark state={view.state} isFailed={isFailed} />
+    </div>
+  );
+}
+
 function SessionHead({ view }: { view: SessionView }) {
-  const last = view.turns.at(-1);
-  const isFailed = last?.outcome?.result === "failed";
   const sandboxProblem = view.sandbox?.problem ?? null;
   return (
     <div className="mx-auto w-full max-w-4xl px-3 pt-4 pb-1 sm:px-6">
@@ -117,7 +136,6 @@ function SessionHead({ view }: { view: SessionView }) {
         <h1 className="line-clamp-2 text-lg leading-6 font-semibold">{view.title}</h1>
       )}
       <div className="mt-1.5 flex flex-wrap items-center gap-x-3 gap-y-1.5 text-xs text-muted">
-        <SessionStateMark state={view.state} isFailed={isFailed} />
         {view.repository !== "" && (
           <span className="inline-flex items-center gap-1">
             <Icon name="repository" className="size-3.5" />
@@ -132,17 +150,6 @@ function SessionHead({ view }: { view: SessionView }) {
         )}
         {view.sandbox !== null && <span>sandbox {view.sandbox.state}</span>}
         {view.isScripted ? <ScriptedBadge /> : <span>{view.model}</span>}
-        {view.pullRequests.map((link) => (
-          <Link
-            key={`${link.repository}/${String(link.number)}`}
-            to="/repositories/$repository/pull-requests/$number"
-            params={{ repository: link.repository, number: String(link.number) }}
-            className="rounded-full"
-            aria-label={`Pull request #${String(link.number)}, ${link.state}: ${link.title}`}
-          >
-            <PullRequestBadge state={link.state} number={link.number} />
-          </Link>
-        ))}
       </div>
       {sandboxProblem !== null && (
         <div className="mt-2">
@@ -168,6 +175,7 @@ function Changes({ sessionId, view }: { sessionId: string; view: SessionView }) 
   if (diff.data === undefined) return <SkeletonRows count={4} />;
   return (
     <Suspense fallback={<SkeletonRows count={4} />}>
+      <h2 className="sr-only">Changes</h2>
       <DiffView diff={diff.data} />
     </Suspense>
   );

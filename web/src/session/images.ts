@@ -22,7 +22,7 @@ export async function attachmentOf(file: File): Promise<ImageAttachment> {
   const url = await new Promise<string>((resolve, reject) => {
     const reader = new FileReader();
     reader.onload = () => {
-      resolve(String(reader.result));
+      resolve(typeof reader.result === "string" ? reader.result : "");
     };
     reader.onerror = () => {
       reject(reader.error ?? new Error("read the image"));

@@ -64,7 +64,7 @@ const Turn = memo(function Turn({
   showsModel: boolean;
 }) {
   return (
-    <section aria-label="Turn" data-turn={turn.id} className="grid min-w-0 gap-3">
+    <div data-turn={turn.id} className="grid min-w-0 gap-3">
       {prompt !== null && <PromptCard prompt={prompt} />}
       {showsModel && (
         <p className="flex items-center gap-2 text-xs text-muted">
@@ -93,7 +93,7 @@ const Turn = memo(function Turn({
           <TurnEnd turn={turn} />
         )}
       </div>
-    </section>
+    </div>
   );
 });
 

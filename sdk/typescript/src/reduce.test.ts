@@ -1,0 +1,159 @@
+import { readdirSync, readFileSync } from "node:fs";
+import { expect, test } from "vitest";
+import {
+  EMPTY_SESSION_VIEW,
+  queuedPrompts,
+  reduceEvent,
+  reduceFrame,
+  runningTurn,
+  type EntryView,
+  type SessionView,
+} from "./reduce.ts";
+import type { Event, StreamFrame } from "./wire.ts";
+
+const GOLDEN = new URL("../../../tests/golden/", import.meta.url);
+const logs = readdirSync(GOLDEN)
+  .filter((name) => name.endsWith(".jsonl"))
+  .map((name) => ({
+    name,
+    events: readFileSync(new URL(name, GOLDEN), "utf8")
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line) as Event),
+  }));
+
+function replay(events: readonly Event[], from = EMPTY_SESSION_VIEW): SessionView {
+  return events.reduce(reduceEvent, from);
+}
+
+function eventsOf(name: string): readonly Event[] {
+  const log = logs.find((entry) => entry.name === `${name}.jsonl`);
+  if (log === undefined) throw new Error(`no golden log ${name}`);
+  return log.events;
+}
+
+/** What clients in every language must agree on; kept beside the log as NAME.outline.json. */
+function outline(view: SessionView) {
+  return {
+    title: view.title,
+    state: view.state,
+    last_seq: view.lastSeq,
+    prompts: view.prompts.map(({ prompt, state }) => ({ id: prompt.id, state })),
+    turns: view.turns.map((turn) => ({
+      id: turn.id,
+      result: turn.outcome?.result ?? null,
+      entries: turn.entries.map(outlineEntry),
+    })),
+    sandbox: view.sandbox?.state ?? null,
+    pull_requests: view.pullRequests.map(({ number, state }) => ({ number, state })),
+  };
+}
+
+function outlineEntry(entry: EntryView) {
+  if (entry.entry === "milestone") return { event: entry.event.type };
+  return {
+    item: entry.id,
+    kind: entry.item.kind,
+    progress: entry.progress,
+    text: entry.text.text + entry.output.text,
+  };
+}
+
+test("there are golden logs", () => {
+  expect(logs.length).toBeGreaterThanOrEqual(3);
+});
+
+test.each(logs)("$name reduces to its outline", ({ name, events }) => {
+  const wanted: unknown = JSON.parse(
+    readFileSync(new URL(name.replace(/jsonl$/u, "outline.json"), GOLDEN), "utf8"),
+  );
+  expect(outline(replay(events))).toEqual(wanted);
+});
+
+test.each(logs)("$name twice is the same as once", ({ events }) => {
+  const once = replay(events);
+  expect(replay(events, once)).toBe(once);
+});
+
+test.each(logs)("$name is the same however a reconnect overlaps", ({ events }) => {
+  const once = replay(events);
+  for (let cut = 0; cut <= events.length; cut += 1) {
+    const before = replay(events.slice(0, cut));
+    expect(replay(events.slice(Math.max(0, cut - 5)), before)).toEqual(once);
+  }
+});
+
+const started = eventsOf("fix-failing-test").slice(0, 4);
+const turnId = runningTurn(replay(started))?.id ?? "";
+const delta = (text: string, offset: number, channel = "message", item_id = "itm_x") =>
+  ({ frame: "delta", item_id, channel, offset, text }) as StreamFrame;
+
+function liveEntries(frames: readonly StreamFrame[]) {
+  const view = frames.reduce(reduceFrame, replay(started));
+  return (runningTurn(view)?.entries ?? []).map(outlineEntry);
+}
+
+function itemEvent(type: "item.started" | "item.completed", text: string, seq = 5): StreamFrame {
+  return {
+    frame: "event",
+    event: {
+      seq,
+      at_ms: 0,
+      type,
+      turn_id: turnId,
+      item: { id: "itm_x", kind: "message", text },
+    },
+  };
+}
+
+const shown = (progress: string, text: string, kind = "message") => [
+  { item: "itm_x", kind, progress, text },
+];
+
+test.each([
+  { name: "a delta before its event", frames: [delta("hel", 0), delta("lo", 3)], want: shown("provisional", "hello") },
+  { name: "the event keeps what deltas brought", frames: [delta("hello", 0), itemEvent("item.started", "")], want: shown("running", "hello") },
+  { name: "deltas after the event", frames: [itemEvent("item.started", ""), delta("hi", 0)], want: shown("running", "hi") },
+  { name: "text so far after joining", frames: [itemEvent("item.started", ""), delta("hel", 0), delta("hello wor", 0), delta("ld", 9)], want: shown("running", "hello world") },
+  { name: "the end is final", frames: [delta("hel", 0), itemEvent("item.completed", "hello"), delta("!!", 5)], want: shown("completed", "hello") },
+  { name: "a new connection drops what has no event", frames: [delta("hel", 0), { frame: "hello", generation: 1, session_id: "s", last_seq: 4 } as const], want: [] },
+  { name: "output of a call", frames: [delta("ok\n", 0, "output")], want: shown("provisional", "ok\n", "tool_call") },
+  { name: "a channel of tomorrow", frames: [delta("?", 0, "smell")], want: [] },
+  { name: "a frame of tomorrow", frames: [{ frame: "tomorrow" } as unknown as StreamFrame], want: [] },
+])("$name", ({ frames, want }) => {
+  expect(liveEntries(frames)).toEqual(want);
+});
+
+test("a gap changes nothing but its mark", () => {
+  const view = replay(started);
+  const after = reduceEvent(view, { seq: 99, at_ms: 0, type: "session.titled", title: "no" });
+  expect(after).toEqual({ ...view, hasGap: true });
+});
+
+test("the queue holds what waits, in order", () => {
+  const view = replay(eventsOf("queue-stop-retry-resume").slice(0, 8));
+  expect(queuedPrompts(view).map(({ prompt }) => prompt.text)).toEqual([
+    "Then update the docs",
+    "Never mind this one",
+  ]);
+});
+
+test("a stale row does not undo newer events", () => {
+  const view = replay(eventsOf("fix-failing-test"));
+  const row = { title: "old", state: "running", pull_requests: [], last_seq: 3 };
+  expect(reduceFrame(view, { frame: "session", session: row } as unknown as StreamFrame)).toBe(view);
+});
+
+test("five thousand items reduce to five thousand entries", () => {
+  const events = Array.from(
+    { length: 5_000 },
+    (_, index): Event => ({
+      seq: 5 + index,
+      at_ms: 0,
+      type: "item.completed",
+      turn_id: turnId,
+      item: { id: `itm_${String(index)}`, kind: "message", text: "x" },
+    }),
+  );
+  expect(runningTurn(replay(events, replay(started)))?.entries).toHaveLength(5_000);
+});
