@@ -250,7 +250,7 @@ fn entry(name: String, stat: &Stat, link_target: Option<std::ffi::CString>) -> E
         kind,
         size_bytes: stat.st_size as u64,
         is_executable: kind == EntryKind::File && is_executable(stat),
-        modified_at_ms: stat.st_mtime as i64 * 1000 + stat.st_mtime_nsec as i64 / 1_000_000,
+        modified_at_ms: stat.st_mtime * 1000 + stat.st_mtime_nsec as i64 / 1_000_000,
         link_target: link_target.map(|target| target.to_string_lossy().into_owned()),
     }
 }

@@ -178,12 +178,7 @@ impl Sandbox {
         };
         // The guest may refuse before it took everything.
         let reply = tokio::select! {
-            event = async { loop {
-                match within(CALL_TIMEOUT * 10, lease.stream.next()).await {
-                    Err(error) => break Err(error),
-                    Ok(event) => break Ok(event),
-                }
-            } } => event?,
+            event = within(CALL_TIMEOUT * 10, lease.stream.next()) => event?,
             result = send => {
                 result?;
                 Event::Gone

@@ -1,6 +1,13 @@
 //! Sandboxes through the host's public API, with real processes: each scenario as root (where the tests run as root) and as
 //! an ordinary user.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    reason = "a test fails by panicking and tells why on standard error"
+)]
+
 mod files;
 mod hostile;
 mod isolation;

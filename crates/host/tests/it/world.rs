@@ -89,11 +89,17 @@ fn run(scenario: Scenario) {
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(async {
-        let world = World::new().await;
-        scenario(&world).await;
-        world.end().await;
-    });
+    let world = runtime.block_on(World::new());
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        runtime.block_on(scenario(&world))
+    }));
+    if let Err(panic) = outcome {
+        // A failed scenario leaves nothing behind either; what it failed of is the message to see.
+        let _ = runtime.block_on(world.host.reap(&[]));
+        runtime.block_on(world.host.close());
+        std::panic::resume_unwind(panic);
+    }
+    runtime.block_on(world.end());
 }
 
 pub struct World {
@@ -128,9 +134,11 @@ impl World {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         let shown = state.display().to_string();
         assert!(!mounts.contains(&shown), "mounts are left");
-        for group in groups_of(&state) {
-            panic!("a resource group is left: {}", group.display());
-        }
+        assert_eq!(
+            groups_of(&state),
+            Vec::<PathBuf>::new(),
+            "resource groups are left"
+        );
         assert_eq!(
             processes_naming(&shown),
             Vec::<String>::new(),
