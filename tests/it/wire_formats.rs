@@ -1,7 +1,7 @@
 //! The whole journey with a model behind a real socket, in each of the three wire formats.
 
 use crate::script::{FIX, add, answer_repository};
-use greenroom_llm::scripted::Script;
+use greenroom_llm::scripted::script::Script;
 use greenroom_system_tests::api::of_type;
 use greenroom_system_tests::product::Product;
 use greenroom_testkit::model_server::{Behaviour, ModelServer};
@@ -12,7 +12,7 @@ async fn journey(kind: &str, path: &str) {
         required_key: Some("sk-test-key".to_owned()),
         ..Behaviour::default()
     };
-    let script: Script = FIX.parse().expect("the script is right");
+    let script = Script::parse(FIX).expect("the script is right");
     let model = ModelServer::start_with(script, behaviour)
         .await
         .expect("start the model server");

@@ -95,12 +95,19 @@ impl Server {
         ))
     }
 
-    /// An API token of the owner, for the programs on this machine.
+    /// An API token of the owner, for the programs on this machine. Earlier ones with the same label end.
     pub async fn owner_token(&self, label: &str) -> Result<Secret, Problem> {
+        let catalog = &self.app.catalog;
         let owner = self.owner().await?;
-        let token = self
-            .app
-            .catalog
+        for token in catalog.tokens(&owner.id).await.map_err(|error| error.problem())? {
+            if token.label == label {
+                catalog
+                    .revoke_token(&owner.id, &token.id)
+                    .await
+                    .map_err(|error| error.problem())?;
+            }
+        }
+        let token = catalog
             .create_token(&owner.id, label)
             .await
             .map_err(|error| error.problem())?;

@@ -207,7 +207,7 @@ impl DataDir {
 
     /// The API token of this machine's command line (a file, mode 0600).
     pub fn cli_token(&self) -> PathBuf {
-        self.path.join("cli.token")
+        self.path.join("cli-token")
     }
 
     /// Bytes the server may still write on the directory's disk.
@@ -238,7 +238,7 @@ impl DataDir {
 
     /// Writes the command line's token in one step, mode 0600.
     pub fn write_cli_token(&self, token: &greenroom_stdx::secret::Secret) -> Result<(), StorageFailure> {
-        self.write_private("cli.token", token.expose().as_bytes())
+        self.write_private("cli-token", token.expose().as_bytes())
     }
 
     fn write_private(&self, name: &str, bytes: &[u8]) -> Result<(), StorageFailure> {

@@ -1,0 +1,379 @@
+//! The command line: names, examples and defaults. What commands do is in `command`.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use std::path::PathBuf;
+
+const ROOT_EXAMPLES: &str = "Examples:
+  greenroom up                                      start a server on this machine
+  greenroom run \"Fix the failing test\" --repo .     ask for work; prints the pull request
+  greenroom session list                            what is going on
+  greenroom pr diff shop#1                          what an agent changed
+  greenroom doctor                                  what this machine can do
+
+Exit status: 0 done, 1 failed, 2 wrong usage or configuration, 3 no server, 130 interrupted.";
+
+/// Hosted background coding agents on your own machine.
+#[derive(Debug, Parser)]
+#[command(name = "greenroom", version, about, after_help = ROOT_EXAMPLES, propagate_version = true, subcommand_required = true, arg_required_else_help = true, max_term_width = 110)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Configuration file [env: GREENROOM_CONFIG]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Server to talk to instead of the one on this machine; needs GREENROOM_TOKEN [env: GREENROOM_SERVER]
+    #[arg(long, global = true, value_name = "URL")]
+    pub server: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a server with everything in this process
+    #[command(after_help = "Examples:
+  greenroom up
+  GREENROOM_LISTEN=127.0.0.1:0 greenroom up --json
+  ANTHROPIC_API_KEY=… greenroom up
+
+Prints a sign-in link for the browser. Ctrl-C stops the server; sessions go on when it is started again.")]
+    Up(UpArguments),
+    /// Start a session, follow it, and print its pull request
+    #[command(after_help = "Examples:
+  greenroom run \"Fix the failing test\" --repo .
+  greenroom run \"Add a --json option\" --repo https://git.example/shop.git --base develop
+  greenroom run - --repo shop --json < task.md
+  greenroom run \"Upgrade the parser\" --repo shop --no-wait
+
+A path or URL is imported into the built-in forge the first time. Ctrl-C asks the turn to stop and waits for that; a
+second Ctrl-C leaves at once and the turn goes on stopping by itself. Exit status: 0 only if the turn completed, 1 if it
+failed or was stopped by someone else, 130 after Ctrl-C.")]
+    Run(RunArguments),
+    /// Look at sessions and steer them
+    #[command(subcommand)]
+    Session(SessionCommand),
+    /// Repositories of the built-in forge
+    #[command(subcommand)]
+    Repo(RepoCommand),
+    /// Pull requests of the built-in forge
+    #[command(subcommand)]
+    Pr(PrCommand),
+    /// List the models a session may use
+    #[command(after_help = "Examples:\n  greenroom models\n  greenroom models --json")]
+    Models(JsonArguments),
+    /// Keys the server keeps encrypted; they go in and are never shown
+    #[command(subcommand)]
+    Secret(SecretCommand),
+    /// Print a link that signs a browser in once
+    #[command(after_help = "Examples:\n  greenroom sign-in-link\n  xdg-open \"$(greenroom sign-in-link)\"")]
+    SignInLink(JsonArguments),
+    /// Tell what this machine can do, what is used instead, and what to change
+    #[command(after_help = "Examples:
+  greenroom doctor
+  greenroom doctor --json
+
+Each line is ok, instead (something else is used), or missing. Exit status 1 only if `greenroom up` cannot work.")]
+    Doctor(JsonArguments),
+    /// Check, show and explain the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print a completion script for a shell
+    #[command(after_help = "Examples:
+  greenroom completions bash > ~/.local/share/bash-completion/completions/greenroom
+  greenroom completions zsh > ~/.zfunc/_greenroom
+  greenroom completions fish > ~/.config/fish/completions/greenroom.fish")]
+    Completions { shell: Shell },
+    /// Write a small repository with a failing test, to try things on
+    #[command(
+        after_help = "Examples:\n  greenroom sample /tmp/sample && greenroom run \"Fix the failing test\" --repo /tmp/sample"
+    )]
+    Sample {
+        /// Folder to make; must not exist or be empty
+        directory: PathBuf,
+    },
+    /// Print documentation generated from this program
+    #[command(hide = true)]
+    Generate {
+        #[arg(value_enum)]
+        what: Generated,
+    },
+}
+
+/// What `generate` writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Generated {
+    /// docs/cli.md
+    Cli,
+    /// docs/configuration.md
+    Configuration,
+    /// schema/openapi.json
+    Openapi,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct JsonArguments {
+    /// Print JSON for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct UpArguments {
+    /// Print one JSON object with the address and sign-in link instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RunArguments {
+    /// What to do, or - to read it from standard input
+    pub prompt: String,
+    /// Repository: a path on the server's machine, a URL, or a name in the forge
+    #[arg(long, value_name = "PATH|URL|NAME")]
+    pub repo: String,
+    /// Model as `greenroom models` lists it
+    #[arg(long, value_name = "PROVIDER/NAME")]
+    pub model: Option<String>,
+    /// Branch to start from and to open the pull request against
+    #[arg(long, value_name = "BRANCH")]
+    pub base: Option<String>,
+    /// Print one event per line as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Leave as soon as the prompt is accepted
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SessionCommand {
+    /// List sessions, newest activity first
+    #[command(
+        after_help = "Examples:\n  greenroom session list\n  greenroom session list --repo shop --limit 5\n  greenroom session list --json | jq -r .id"
+    )]
+    List {
+        /// Only sessions on this repository
+        #[arg(long, value_name = "NAME")]
+        repo: Option<String>,
+        /// At most this many
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=200))]
+        limit: u32,
+        /// One session per line as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a session and what happened in it
+    #[command(
+        after_help = "Examples:\n  greenroom session show ses_…\n  greenroom session show ses_… --json"
+    )]
+    Show {
+        /// The session's id, or the end of it
+        id: String,
+        /// One event per line as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what happened and stay with it; Ctrl-C leaves, the session goes on
+    #[command(
+        after_help = "Examples:\n  greenroom session follow ses_…\n  greenroom session follow ses_… --after 120 --json"
+    )]
+    Follow {
+        /// The session's id, or the end of it
+        id: String,
+        /// Start behind this event
+        #[arg(long, default_value_t = 0, value_name = "SEQ")]
+        after: u64,
+        /// One event per line as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Send another prompt; follows its turn unless --no-wait
+    #[command(
+        after_help = "Examples:\n  greenroom session prompt ses_… \"Also update the README\"\n  greenroom session prompt ses_… - --no-wait < more.md"
+    )]
+    Prompt {
+        /// The session's id, or the end of it
+        id: String,
+        /// What to do, or - to read it from standard input
+        prompt: String,
+        /// Model of this prompt alone
+        #[arg(long, value_name = "PROVIDER/NAME")]
+        model: Option<String>,
+        /// One event per line as JSON
+        #[arg(long)]
+        json: bool,
+        /// Leave as soon as the prompt is accepted
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Ask the running turn to stop
+    #[command(after_help = "Examples:\n  greenroom session stop ses_…")]
+    Stop {
+        /// The session's id, or the end of it
+        id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RepoCommand {
+    /// Import a repository, or make an empty one
+    #[command(
+        after_help = "Examples:\n  greenroom repo add .\n  greenroom repo add https://git.example/shop.git --name shop\n  greenroom repo add --name empty"
+    )]
+    Add {
+        /// Path on the server's machine or URL to import; absent: an empty repository
+        #[arg(required_unless_present = "name")]
+        source: Option<String>,
+        /// Name in the forge; absent: the last part of the source
+        #[arg(long)]
+        name: Option<String>,
+        /// Print JSON for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// List repositories
+    #[command(after_help = "Examples:\n  greenroom repo list\n  greenroom repo list --json")]
+    List(JsonArguments),
+}
+
+/// Which pull request.
+#[derive(Debug, Clone, Args)]
+pub struct PullRequestArgument {
+    /// REPOSITORY#NUMBER, such as shop#1; quote it where # starts a comment
+    #[arg(value_name = "REPOSITORY#NUMBER")]
+    pub pull_request: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PrCommand {
+    /// List pull requests, newest first
+    #[command(after_help = "Examples:\n  greenroom pr list\n  greenroom pr list --state merged --repo shop")]
+    List {
+        /// Only pull requests in this state
+        #[arg(long, value_enum, default_value_t = StateFilter::Open)]
+        state: StateFilter,
+        /// Only pull requests of this repository
+        #[arg(long, value_name = "NAME")]
+        repo: Option<String>,
+        /// One pull request per line as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a pull request with its commits, reviews and comments
+    #[command(after_help = "Examples:\n  greenroom pr show shop#1\n  greenroom pr show shop#1 --json")]
+    Show {
+        #[command(flatten)]
+        which: PullRequestArgument,
+        /// Print JSON for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print its changes as a unified diff
+    #[command(after_help = "Examples:\n  greenroom pr diff shop#1\n  greenroom pr diff shop#1 | git apply")]
+    Diff {
+        #[command(flatten)]
+        which: PullRequestArgument,
+        /// Print JSON for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Merge it
+    #[command(
+        after_help = "Examples:\n  greenroom pr merge shop#1\n  greenroom pr merge shop#1 --method squash --delete-branch"
+    )]
+    Merge {
+        #[command(flatten)]
+        which: PullRequestArgument,
+        /// How history is written
+        #[arg(long, value_enum, default_value_t = Method::Merge)]
+        method: Method,
+        /// Delete the head branch afterwards
+        #[arg(long)]
+        delete_branch: bool,
+        /// Print JSON for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Review it; nobody approves what they prompted
+    #[command(
+        after_help = "Examples:\n  greenroom pr review shop#1 --approve\n  greenroom pr review shop#1 --request-changes --body \"Please add a test.\""
+    )]
+    Review {
+        #[command(flatten)]
+        which: PullRequestArgument,
+        /// It may be merged
+        #[arg(long, group = "verdict")]
+        approve: bool,
+        /// It must change first
+        #[arg(long, group = "verdict")]
+        request_changes: bool,
+        /// What you think; without a verdict this is a comment
+        #[arg(long, default_value = "", required_unless_present = "verdict")]
+        body: String,
+        /// Print JSON for programs
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Which pull requests to list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StateFilter {
+    Open,
+    Merged,
+    Closed,
+    All,
+}
+
+/// How a merge writes history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Method {
+    /// A merge commit
+    Merge,
+    /// One new commit
+    Squash,
+    /// Its commits on top of the base
+    Rebase,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SecretCommand {
+    /// Store or replace a secret; the value is read from standard input
+    #[command(
+        after_help = "Examples:\n  greenroom secret set anthropic < key.txt\n  pass show anthropic | greenroom secret set anthropic"
+    )]
+    Set {
+        /// Name to refer to it by, as in api_key_secret
+        name: String,
+    },
+    /// List the names of stored secrets
+    #[command(after_help = "Examples:\n  greenroom secret list")]
+    List(JsonArguments),
+    /// Forget a secret
+    #[command(after_help = "Examples:\n  greenroom secret remove anthropic")]
+    Remove {
+        /// Name as `greenroom secret list` shows it
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Check the configuration; names file, line and option of each error
+    #[command(
+        after_help = "Examples:\n  greenroom config check\n  greenroom config check --config ./greenroom.toml"
+    )]
+    Check(JsonArguments),
+    /// Show every value and where it comes from
+    #[command(after_help = "Examples:\n  greenroom config show\n  greenroom config show --json")]
+    Show(JsonArguments),
+    /// Explain every option
+    #[command(after_help = "Examples:\n  greenroom config reference | less")]
+    Reference,
+}

@@ -1,0 +1,17 @@
+//! One module per command. Each takes what was typed, talks to a server, and prints; none of them exits.
+
+pub mod config;
+pub mod generate;
+pub mod models;
+pub mod pull_request;
+pub mod repository;
+pub mod run;
+pub mod sample;
+pub mod secret;
+pub mod session;
+pub mod sign_in_link;
+pub mod up;
+
+mod follow;
+mod input;
+mod table;

@@ -1,0 +1,123 @@
+//! What people type as arguments, checked before anything is sent.
+
+use crate::failure::Failure;
+use greenroom_protocol::client::MAX_PROMPT_BYTES;
+use greenroom_protocol::id::SessionId;
+use greenroom_sdk::{Client, SessionFilter};
+use std::io::Read;
+
+/// A prompt as given, or read from standard input for `-`.
+pub async fn prompt(argument: &str) -> Result<String, Failure> {
+    let text = match argument {
+        "-" => standard_input(MAX_PROMPT_BYTES).await?,
+        text => text.to_owned(),
+    };
+    if text.trim().is_empty() {
+        return Err(Failure::usage("prompt_empty", "the prompt is empty").with_hint("say what to do"));
+    }
+    if text.len() > MAX_PROMPT_BYTES {
+        let limit = MAX_PROMPT_BYTES / 1024;
+        return Err(Failure::usage(
+            "prompt_too_large",
+            format!("the prompt is larger than {limit} KiB"),
+        )
+        .with_hint("put long material into a file of the repository and name it in the prompt"));
+    }
+    Ok(text)
+}
+
+/// Standard input up to one byte more than `limit`, so that too much can be told from just enough.
+pub async fn standard_input(limit: usize) -> Result<String, Failure> {
+    let read = tokio::task::spawn_blocking(move || {
+        let mut bytes = Vec::new();
+        std::io::stdin()
+            .lock()
+            .take(limit as u64 + 1)
+            .read_to_end(&mut bytes)
+            .map(|_| bytes)
+    });
+    let bytes = match read.await {
+        Ok(Ok(bytes)) => bytes,
+        Ok(Err(error)) => {
+            return Err(Failure::new(
+                "input_failed",
+                format!("standard input cannot be read: {error}"),
+            ));
+        }
+        Err(_) => return Err(Failure::new("input_failed", "standard input cannot be read")),
+    };
+    if bytes.len() > limit {
+        // Cut inside a character or not: the caller only sees that it is too long.
+        return Ok(String::from_utf8_lossy(&bytes).into_owned());
+    }
+    String::from_utf8(bytes).map_err(|_| Failure::usage("input_not_text", "standard input is not UTF-8 text"))
+}
+
+/// A session by its id or by the end of it, as `session list` shows it.
+pub async fn session_id(client: &Client, text: &str) -> Result<SessionId, Failure> {
+    if let Ok(id) = text.parse() {
+        return Ok(id);
+    }
+    let is_ending = (4..26).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let unknown = || {
+        Failure::new("session_unknown", format!("there is no session {text}"))
+            .with_hint("greenroom session list shows the sessions of this server")
+    };
+    if !is_ending {
+        return Err(unknown());
+    }
+    let filter = SessionFilter {
+        limit: Some(200),
+        ..SessionFilter::default()
+    };
+    let sessions = client.sessions(&filter).await?.sessions;
+    let mut matching = sessions
+        .into_iter()
+        .map(|session| session.id)
+        .filter(|id| id.as_str().ends_with(text));
+    match (matching.next(), matching.next()) {
+        (Some(id), None) => Ok(id),
+        (Some(_), Some(_)) => Err(Failure::usage(
+            "session_ambiguous",
+            format!("several sessions end in {text}"),
+        )
+        .with_hint("give more of the id")),
+        (None, _) => Err(unknown()),
+    }
+}
+
+/// `REPOSITORY#NUMBER`.
+pub fn pull_request(text: &str) -> Result<(String, u64), Failure> {
+    let parsed = text.rsplit_once('#').and_then(|(repository, number)| {
+        let number = number.parse::<u64>().ok().filter(|number| *number > 0)?;
+        (!repository.is_empty()).then(|| (repository.to_owned(), number))
+    });
+    parsed.ok_or_else(|| {
+        Failure::usage(
+            "pull_request_argument",
+            format!("{text} is not of the form REPOSITORY#NUMBER"),
+        )
+        .with_hint("for example shop#1; greenroom pr list shows them")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pull_requests_are_named_by_repository_and_number() {
+        for (text, expected) in [
+            ("shop#1", Some(("shop", 1))),
+            ("a#b#12", Some(("a#b", 12))),
+            ("shop", None),
+            ("#1", None),
+            ("shop#0", None),
+            ("shop#-1", None),
+            ("shop#", None),
+        ] {
+            let expected = expected.map(|(repository, number)| (repository.to_owned(), number));
+            assert_eq!(pull_request(text).ok(), expected, "{text:?}");
+        }
+    }
+}

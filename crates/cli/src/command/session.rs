@@ -1,0 +1,138 @@
+//! `greenroom session …`.
+
+use super::follow::{self, Form};
+use super::{input, table};
+use crate::arguments::{Global, SessionCommand};
+use crate::connection;
+use crate::failure::{Exit, Failure};
+use crate::terminal::{Span, Style, Terminal};
+use crate::turn_view::model_label;
+use greenroom_protocol::client::prompt::SendPrompt;
+use greenroom_protocol::client::session::{Session, SessionState};
+use greenroom_sdk::{IdempotencyKey, SessionFilter};
+
+/// Carries out one of the session commands.
+pub async fn run(global: &Global, command: SessionCommand, terminal: Terminal) -> Result<Exit, Failure> {
+    match command {
+        SessionCommand::List { repo, limit, json } => {
+            let client = connection::connect(global)?;
+            let filter = SessionFilter {
+                limit: Some(limit),
+                cursor: None,
+                repository: repo,
+            };
+            let sessions = client.sessions(&filter).await?.sessions;
+            if json {
+                sessions.iter().try_for_each(|session| terminal.json(session))?;
+            } else {
+                list(&sessions, terminal)?;
+            }
+            Ok(Exit::Success)
+        }
+        SessionCommand::Show { id, json } => {
+            let client = connection::connect(global)?;
+            let id = input::session_id(&client, &id).await?;
+            let session = client.session(&id).await?;
+            if !json {
+                header(&session, &client.page_url(&format!("/sessions/{id}")), terminal)?;
+            }
+            follow::history(&client, &id, form(json), terminal).await?;
+            Ok(Exit::Success)
+        }
+        SessionCommand::Follow { id, after, json } => {
+            let client = connection::connect(global)?;
+            let id = input::session_id(&client, &id).await?;
+            follow::session(&client, &id, after, form(json), terminal).await
+        }
+        SessionCommand::Prompt {
+            id,
+            prompt,
+            model,
+            json,
+            no_wait,
+        } => {
+            let text = input::prompt(&prompt).await?;
+            let client = connection::connect(global)?;
+            let id = input::session_id(&client, &id).await?;
+            let send = SendPrompt {
+                text,
+                images: Vec::new(),
+                model,
+            };
+            let receipt = client.send_prompt(&id, &send, &IdempotencyKey::fresh()).await?;
+            if no_wait {
+                match json {
+                    true => terminal.json(&receipt)?,
+                    false => terminal.line(&[Span::plain(receipt.prompt_id.to_string())])?,
+                }
+                return Ok(Exit::Success);
+            }
+            let after = receipt.seq.saturating_sub(1);
+            follow::prompt(&client, &id, &receipt.prompt_id, after, form(json), terminal).await
+        }
+        SessionCommand::Stop { id } => {
+            let client = connection::connect(global)?;
+            let id = input::session_id(&client, &id).await?;
+            let session = client.stop_session(&id).await?;
+            terminal.line(&[Span::plain(format!("{id} {}", state_word(session.state)))])?;
+            Ok(Exit::Success)
+        }
+    }
+}
+
+fn form(json: bool) -> Form {
+    if json { Form::Json } else { Form::Text }
+}
+
+fn list(sessions: &[Session], terminal: Terminal) -> Result<(), Failure> {
+    let rows: Vec<_> = sessions
+        .iter()
+        .map(|session| {
+            let pull_requests: Vec<_> = session
+                .pull_requests
+                .iter()
+                .map(|link| format!("#{}", link.number))
+                .collect();
+            let state = match &session.last_error_code {
+                Some(code) if session.state != SessionState::Running => code.clone(),
+                _ => state_word(session.state).to_owned(),
+            };
+            vec![
+                session.id.to_string(),
+                state,
+                session.repository.clone(),
+                pull_requests.join(" "),
+                session.title.clone(),
+            ]
+        })
+        .collect();
+    table::print(
+        terminal,
+        &["SESSION", "STATE", "REPOSITORY", "PRS", "TITLE"],
+        &rows,
+    )
+}
+
+fn header(session: &Session, url: &str, terminal: Terminal) -> Result<(), Failure> {
+    terminal.line(&[Span::new(Style::Bold, session.title.clone())])?;
+    let model = model_label(&session.model, session.is_scripted);
+    let facts = format!(
+        "{} {}, {model}, by {}",
+        session.id,
+        state_word(session.state),
+        session.created_by.name
+    );
+    terminal.line(&[Span::new(Style::Dim, facts)])?;
+    terminal.line(&[Span::new(Style::Dim, url)])
+}
+
+fn state_word(state: SessionState) -> &'static str {
+    match state {
+        SessionState::Created => "created",
+        SessionState::Idle => "idle",
+        SessionState::Running => "running",
+        SessionState::Stopping => "stopping",
+        SessionState::Asleep => "asleep",
+        SessionState::Archived => "archived",
+    }
+}

@@ -1,0 +1,141 @@
+//! What the server is told: typed, complete and valid. Read from one file and the environment; every option is described
+//! once, in [`options`]. Nothing here opens anything but the file, and no key is ever held.
+
+mod build;
+mod builtin;
+mod locate;
+mod options;
+mod read;
+mod reference;
+mod suggest;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use build::load;
+pub use locate::data_dir_of_clients;
+pub use read::ConfigError;
+pub use read::Environment;
+pub use reference::{as_markdown, as_text};
+
+/// The whole configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The file it came from; `None`: defaults and environment only.
+    pub source: Option<PathBuf>,
+    pub server: ServerConfig,
+    pub models: ModelsConfig,
+    pub sandbox: SandboxConfig,
+    pub agent: AgentConfig,
+    pub log: LogConfig,
+    /// Every option with its value and where that came from, in the order of the reference. Holds no secret.
+    pub shown: Vec<ShownOption>,
+}
+
+/// One line of `config show`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct ShownOption {
+    /// `section.option`.
+    pub option: String,
+    /// As text; empty if unset.
+    pub value: String,
+    /// `default`, the name of an environment variable, or `FILE:LINE`.
+    pub origin: String,
+}
+
+/// Where it listens and what it keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerConfig {
+    pub listen: SocketAddr,
+    /// Absolute.
+    pub data_dir: PathBuf,
+    /// Without trailing slash; `None`: the address it listens on.
+    pub public_url: Option<String>,
+    /// Origins besides the server's own that may send commands with a cookie; may be empty.
+    pub allowed_origins: Vec<String>,
+}
+
+/// Which models there are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelsConfig {
+    /// `provider/name`; always names a provider of `providers`.
+    pub default: String,
+    /// Ids are unique; never empty, because the scripted demo model is always there.
+    pub providers: Vec<ProviderConfig>,
+}
+
+/// One provider.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderConfig {
+    /// First part of its models' ids.
+    pub id: String,
+    pub kind: ProviderKind,
+    /// `None`: the address of the format's inventor, or nothing for the scripted model.
+    pub base_url: Option<String>,
+    pub key: KeyOrigin,
+    /// Names to list, as the provider has them; may be empty for a provider over HTTP.
+    pub models: Vec<String>,
+    /// Longest silence in a model's stream.
+    pub idle_timeout: Duration,
+    /// At least 1.
+    pub max_attempts: u32,
+    /// Script of a scripted provider; `None`: the built-in demo.
+    pub script: Option<PathBuf>,
+}
+
+/// How a provider is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProviderKind {
+    AnthropicMessages,
+    OpenaiResponses,
+    OpenaiChat,
+    Scripted,
+}
+
+/// Where a provider's key is looked up at the moment of use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyOrigin {
+    /// This environment variable of the server.
+    Environment(String),
+    /// This name in the secret store.
+    Secret(String),
+    /// It wants none.
+    None,
+}
+
+/// Limits of each sandbox, and how many there may be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SandboxConfig {
+    /// Where sandboxes keep their files; `None`: inside the data directory.
+    pub state_dir: Option<PathBuf>,
+    pub memory_mb: u64,
+    pub cpus: f64,
+    pub max_processes: u64,
+    pub wall_time: Duration,
+    pub max_running: u64,
+}
+
+/// Limits of a turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentConfig {
+    /// Model requests in one turn.
+    pub max_steps: u32,
+    /// Of one model answer.
+    pub max_output_tokens: u32,
+}
+
+/// What the server writes to stderr.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// A level, or a filter such as `info,greenroom_agent=debug`.
+    pub level: String,
+    pub format: LogFormat,
+}
+
+/// Form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}

@@ -1,0 +1,296 @@
+//! The one table of options: name, variable, default, form and meaning. The parser, `config reference`, the
+//! documentation and `config show` all follow it. Nothing is read here.
+
+/// An option of the file, and of the environment unless it belongs to a provider.
+#[derive(Debug, Clone, Copy)]
+pub struct OptionSpec {
+    pub section: &'static str,
+    pub name: &'static str,
+    /// Empty: only in the file.
+    pub variable: &'static str,
+    pub form: Form,
+    /// As it would stand in the file; empty: unset.
+    pub default: &'static str,
+    pub meaning: &'static str,
+}
+
+impl OptionSpec {
+    /// `section.option`.
+    pub fn path(&self) -> String {
+        format!("{}.{}", self.section, self.name)
+    }
+}
+
+/// What a value must look like.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Form {
+    /// Text that is not empty.
+    Text,
+    /// `IP:PORT`.
+    Address,
+    /// A path; relative to the file it stands in, `~/` is the home directory.
+    Path,
+    /// `http://` or `https://` with a host, without credentials.
+    Url,
+    /// Texts of that form; in the environment separated by commas.
+    UrlList,
+    TextList,
+    Integer {
+        min: u64,
+        max: u64,
+    },
+    /// May have a fraction.
+    Number {
+        min: f64,
+        max: f64,
+    },
+    Choice(&'static [&'static str]),
+    /// `provider/name`, or a name of the first provider with a key.
+    Model,
+}
+
+/// Options outside of providers, in the order people read them.
+pub const OPTIONS: &[OptionSpec] = &[
+    OptionSpec {
+        section: "server",
+        name: "listen",
+        variable: "GREENROOM_LISTEN",
+        form: Form::Address,
+        default: "127.0.0.1:7878",
+        meaning: "Address and port to listen on; port 0 takes a free one.",
+    },
+    OptionSpec {
+        section: "server",
+        name: "data_dir",
+        variable: "GREENROOM_DATA_DIR",
+        form: Form::Path,
+        default: "~/.local/share/greenroom",
+        meaning: "Folder that holds everything the server keeps. One server at a time may use it.",
+    },
+    OptionSpec {
+        section: "server",
+        name: "public_url",
+        variable: "GREENROOM_PUBLIC_URL",
+        form: Form::Url,
+        default: "",
+        meaning: "Address people reach the server at, if it stands behind a proxy.",
+    },
+    OptionSpec {
+        section: "server",
+        name: "allowed_origins",
+        variable: "GREENROOM_ALLOWED_ORIGINS",
+        form: Form::UrlList,
+        default: "",
+        meaning: "Web origins besides the server's own that may send commands with a sign-in cookie.",
+    },
+    OptionSpec {
+        section: "models",
+        name: "default",
+        variable: "GREENROOM_MODEL",
+        form: Form::Model,
+        default: "",
+        meaning: "Model of sessions that name none: provider/name. Unset: the first provider with a key or address, \
+                  else the scripted demo model.",
+    },
+    OptionSpec {
+        section: "sandbox",
+        name: "state_dir",
+        variable: "GREENROOM_SANDBOX_STATE_DIR",
+        form: Form::Path,
+        default: "",
+        meaning: "Folder for the files of sandboxes, on a real disk (not an overlay). Unset: inside data_dir.",
+    },
+    OptionSpec {
+        section: "sandbox",
+        name: "memory_mb",
+        variable: "GREENROOM_SANDBOX_MEMORY_MB",
+        form: Form::Integer {
+            min: 64,
+            max: 1_048_576,
+        },
+        default: "2048",
+        meaning: "Memory each sandbox may use, in MiB.",
+    },
+    OptionSpec {
+        section: "sandbox",
+        name: "cpus",
+        variable: "GREENROOM_SANDBOX_CPUS",
+        form: Form::Number {
+            min: 0.1,
+            max: 1024.0,
+        },
+        default: "2",
+        meaning: "Processors' worth of time each sandbox may use; fractions are fine.",
+    },
+    OptionSpec {
+        section: "sandbox",
+        name: "max_processes",
+        variable: "GREENROOM_SANDBOX_MAX_PROCESSES",
+        form: Form::Integer {
+            min: 16,
+            max: 100_000,
+        },
+        default: "1024",
+        meaning: "Processes and threads each sandbox may have at once.",
+    },
+    OptionSpec {
+        section: "sandbox",
+        name: "wall_time_minutes",
+        variable: "GREENROOM_SANDBOX_WALL_TIME_MINUTES",
+        form: Form::Integer { min: 1, max: 10_080 },
+        default: "120",
+        meaning: "Minutes a sandbox may exist before it is stopped.",
+    },
+    OptionSpec {
+        section: "sandbox",
+        name: "max_running",
+        variable: "GREENROOM_SANDBOX_MAX_RUNNING",
+        form: Form::Integer { min: 1, max: 1_000 },
+        default: "8",
+        meaning: "Sandboxes that may run at once; further sessions wait for one.",
+    },
+    OptionSpec {
+        section: "agent",
+        name: "max_steps",
+        variable: "GREENROOM_AGENT_MAX_STEPS",
+        form: Form::Integer { min: 1, max: 10_000 },
+        default: "100",
+        meaning: "Model requests in one turn before it ends with an error.",
+    },
+    OptionSpec {
+        section: "agent",
+        name: "max_output_tokens",
+        variable: "GREENROOM_AGENT_MAX_OUTPUT_TOKENS",
+        form: Form::Integer {
+            min: 256,
+            max: 1_000_000,
+        },
+        default: "16384",
+        meaning: "Tokens one model answer may have.",
+    },
+    OptionSpec {
+        section: "log",
+        name: "level",
+        variable: "GREENROOM_LOG_LEVEL",
+        form: Form::Text,
+        default: "info",
+        meaning: "error, warn, info, debug or trace, or a filter such as info,greenroom_agent=debug.",
+    },
+    OptionSpec {
+        section: "log",
+        name: "format",
+        variable: "GREENROOM_LOG_FORMAT",
+        form: Form::Choice(&["text", "json"]),
+        default: "text",
+        meaning: "Form of log lines on stderr.",
+    },
+];
+
+/// Options of each `[[providers]]`.
+pub const PROVIDER_OPTIONS: &[OptionSpec] = &[
+    provider(
+        "id",
+        Form::Text,
+        "",
+        "First part of its models' ids; unique, without a slash. Required. The ids anthropic, openai and scripted \
+          replace the built-in provider of that name.",
+    ),
+    provider(
+        "kind",
+        Form::Choice(&[
+            "anthropic-messages",
+            "openai-responses",
+            "openai-chat",
+            "scripted",
+        ]),
+        "",
+        "How it is spoken to. Required. openai-chat fits Ollama, vLLM and llama-server.",
+    ),
+    provider(
+        "base_url",
+        Form::Url,
+        "",
+        "Its address, such as http://127.0.0.1:11434/v1. Unset: the address of the format's inventor.",
+    ),
+    provider(
+        "api_key_env",
+        Form::Text,
+        "",
+        "Environment variable of the server that holds the key.",
+    ),
+    provider(
+        "api_key_secret",
+        Form::Text,
+        "",
+        "Name of the stored secret that holds the key (greenroom secret set NAME).",
+    ),
+    provider(
+        "models",
+        Form::TextList,
+        "",
+        "Names of its models, best first. Required unless kind is scripted.",
+    ),
+    provider(
+        "idle_timeout_seconds",
+        Form::Integer { min: 1, max: 3_600 },
+        "120",
+        "Longest silence in an answer before it counts as broken.",
+    ),
+    provider(
+        "max_attempts",
+        Form::Integer { min: 1, max: 20 },
+        "4",
+        "How often a request is sent in all when nothing of the answer came yet.",
+    ),
+    provider(
+        "script",
+        Form::Path,
+        "",
+        "Script of a scripted provider. Unset: the built-in demo.",
+    ),
+];
+
+/// Section of [`PROVIDER_OPTIONS`].
+pub const PROVIDERS: &str = "providers";
+
+const fn provider(
+    name: &'static str,
+    form: Form,
+    default: &'static str,
+    meaning: &'static str,
+) -> OptionSpec {
+    OptionSpec {
+        section: PROVIDERS,
+        name,
+        variable: "",
+        form,
+        default,
+        meaning,
+    }
+}
+
+/// Variables that are read but are no options of the server.
+pub const OTHER_VARIABLES: &[(&str, &str)] = &[
+    ("GREENROOM_CONFIG", "The configuration file, like --config."),
+    (
+        "GREENROOM_SERVER",
+        "Address of the server that client commands talk to, like --server.",
+    ),
+    ("GREENROOM_TOKEN", "API token that client commands sign in with."),
+    ("ANTHROPIC_API_KEY", "Adds the provider anthropic."),
+    (
+        "ANTHROPIC_BASE_URL",
+        "Another address for it; enough by itself for a server that wants no key.",
+    ),
+    ("OPENAI_API_KEY", "Adds the provider openai."),
+    (
+        "OPENAI_BASE_URL",
+        "Another address for it, spoken to by Chat Completions; enough by itself, together with GREENROOM_MODEL, for a \
+         local server that wants no key.",
+    ),
+    ("NO_COLOR", "Set to anything but nothing: no colours."),
+    (
+        "CLICOLOR_FORCE",
+        "Set to anything but 0: colours even into a pipe.",
+    ),
+];

@@ -1,0 +1,125 @@
+//! Puts this machine's host behind the server's view of sandboxes. Only translation: neither side knows the other.
+
+use async_trait::async_trait;
+use greenroom_host::{Host, Limits, StartSandbox};
+use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::guest::call::{Call, Exec, Exit, FileBytes, OutputChunk, Reply, Scope};
+use greenroom_protocol::id::SandboxId;
+use greenroom_server::sandbox::{RouteHandler, Sandbox, SandboxError, SandboxProvider};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Sandboxes of this machine.
+pub struct LocalSandboxes {
+    host: Host,
+    limits: Limits,
+}
+
+impl LocalSandboxes {
+    /// Every sandbox gets the same limits.
+    pub fn new(host: Host, limits: Limits) -> Self {
+        Self { host, limits }
+    }
+}
+
+#[async_trait]
+impl SandboxProvider for LocalSandboxes {
+    async fn start(&self, id: &SandboxId, routes: RouteHandler) -> Result<Arc<dyn Sandbox>, Problem> {
+        if let Some(sandbox) = self
+            .host
+            .find(id, routes.clone())
+            .await
+            .map_err(|error| error.problem())?
+        {
+            return Ok(LocalSandbox::watch(sandbox));
+        }
+        let start = StartSandbox {
+            id: id.clone(),
+            env: Vec::new(),
+            limits: self.limits.clone(),
+            routes,
+        };
+        Ok(LocalSandbox::watch(
+            self.host.start(start).await.map_err(|error| error.problem())?,
+        ))
+    }
+
+    async fn reap(&self, wanted: &[SandboxId]) -> Result<(), Problem> {
+        let removed = self.host.reap(wanted).await.map_err(|error| error.problem())?;
+        if !removed.is_empty() {
+            tracing::info!(count = removed.len(), "removed sandboxes that no session wants");
+        }
+        Ok(())
+    }
+}
+
+struct LocalSandbox {
+    sandbox: greenroom_host::Sandbox,
+    is_closed: Arc<AtomicBool>,
+}
+
+impl LocalSandbox {
+    fn watch(sandbox: greenroom_host::Sandbox) -> Arc<dyn Sandbox> {
+        let is_closed = Arc::new(AtomicBool::new(false));
+        let (watched, flag) = (sandbox.clone(), is_closed.clone());
+        // Ends with the link.
+        tokio::spawn(async move {
+            watched.closed().await;
+            flag.store(true, Ordering::Relaxed);
+        });
+        Arc::new(Self { sandbox, is_closed })
+    }
+}
+
+fn translated(error: greenroom_host::SandboxError) -> SandboxError {
+    match error {
+        greenroom_host::SandboxError::Call(error) => SandboxError::Call(error),
+        greenroom_host::SandboxError::Lost(problem) => SandboxError::Lost(problem),
+    }
+}
+
+#[async_trait]
+impl Sandbox for LocalSandbox {
+    async fn call(&self, call: Call) -> Result<Reply, SandboxError> {
+        self.sandbox.call(call).await.map_err(translated)
+    }
+
+    async fn read_file(
+        &self,
+        path: &str,
+        scope: Scope,
+        offset: u64,
+        max_bytes: u64,
+    ) -> Result<FileBytes, SandboxError> {
+        self.sandbox
+            .read_file(path, scope, offset, max_bytes)
+            .await
+            .map_err(translated)
+    }
+
+    async fn write_file(&self, path: &str, scope: Scope, bytes: Vec<u8>) -> Result<(), SandboxError> {
+        self.sandbox
+            .write_file(path, scope, bytes)
+            .await
+            .map_err(translated)
+    }
+
+    async fn exec(
+        &self,
+        exec: Exec,
+        output: mpsc::Sender<OutputChunk>,
+        cancel: CancellationToken,
+    ) -> Result<Exit, SandboxError> {
+        self.sandbox.exec(exec, output, cancel).await.map_err(translated)
+    }
+
+    async fn spawn(&self, exec: Exec) -> Result<u32, SandboxError> {
+        self.sandbox.spawn(exec).await.map_err(translated)
+    }
+
+    fn is_alive(&self) -> bool {
+        !self.is_closed.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,197 @@
+//! `greenroom up`: puts all roles into one process and serves until it is told to stop. The one place where the crates meet.
+
+use crate::config::{Config, SandboxConfig};
+use crate::models;
+use crate::sandboxes::LocalSandboxes;
+use anyhow::Context as _;
+use greenroom_agent::driver::BuiltInDriver;
+use greenroom_agent::world::TurnLimits;
+use greenroom_forge::{Forge, ForgeConfig};
+use greenroom_host::{Host, HostConfig, Limits};
+use greenroom_protocol::client::problem::Problem;
+use greenroom_server::api::app::Settings;
+use greenroom_server::models::ModelDirectory;
+use greenroom_server::server::{Server, ServerParts};
+use greenroom_stdx::chain::Chain;
+use greenroom_stdx::clock::Clock;
+use greenroom_store::catalog::Catalog;
+use greenroom_store::data_dir::{DataDir, ServerInfo};
+use greenroom_store::sqlite_session_store::{SqliteSessionStore, StoreOptions};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+/// What `up` tells whoever started it, once it listens.
+#[derive(Debug, Clone)]
+pub struct Ready {
+    /// Address people open.
+    pub url: String,
+    /// One-time sign-in link of the owner.
+    pub sign_in_link: String,
+    /// Labels of the models, the default first.
+    pub models: Vec<String>,
+    /// Whether the default model plays a script.
+    pub is_scripted: bool,
+    /// Whether the web app is in this binary.
+    pub has_web_app: bool,
+}
+
+/// Why the server could not start, with what a person can do.
+#[derive(Debug, Error)]
+#[error("{}", .0.message)]
+pub struct UpError(pub Problem);
+
+/// Serves until SIGTERM or SIGINT. `ready` is called once, when requests are answered.
+pub async fn up(config: Config, ready: impl FnOnce(&Ready)) -> anyhow::Result<()> {
+    // Listening for signals first: one that comes while the server starts must not leave files behind.
+    let stop = stop_on_signals()?;
+    let data = DataDir::open(&config.server.data_dir).map_err(|error| UpError(error.problem()))?;
+    let listener = listen(config.server.listen).await?;
+    let address = listener.local_addr().context("read the listening address")?;
+    let url = config
+        .server
+        .public_url
+        .clone()
+        .unwrap_or_else(|| format!("http://{address}"));
+    let clock = Clock::system();
+
+    let catalog = Catalog::open(&data.catalog(), &data.secret_key())
+        .await
+        .map_err(|error| UpError(error.problem()))?;
+    let catalog = Arc::new(catalog);
+    let store = SqliteSessionStore::open(data.sessions(), StoreOptions::default())
+        .map_err(|error| UpError(error.problem()))?;
+    let forge = Forge::open(ForgeConfig::new(data.forge(), &url, clock.clone()))
+        .await
+        .map_err(|error| UpError(error.problem()))?;
+    let state_dir = config
+        .sandbox
+        .state_dir
+        .clone()
+        .unwrap_or_else(|| data.sandboxes());
+    let host = Host::open(HostConfig { state_dir })
+        .await
+        .map_err(|error| UpError(error.problem()))?;
+    let models = ModelDirectory::new(models::registry(&config, &catalog)?);
+    let server = Server::new(ServerParts {
+        settings: settings(&config, &url),
+        catalog: catalog.clone(),
+        store: Arc::new(store),
+        forge: Arc::new(forge),
+        models: models.clone(),
+        driver: Arc::new(BuiltInDriver),
+        sandboxes: Arc::new(LocalSandboxes::new(host.clone(), limits(&config.sandbox))),
+        clock: clock.clone(),
+        limits: TurnLimits {
+            max_steps: config.agent.max_steps,
+            max_output_tokens: config.agent.max_output_tokens,
+            ..TurnLimits::default()
+        },
+    });
+
+    let token = server
+        .owner_token("command line on the server's machine")
+        .await
+        .map_err(UpError)?;
+    data.write_cli_token(&token)
+        .map_err(|failure| UpError(failure.problem()))?;
+    let sign_in_link = server.owner_sign_in_link().await.map_err(UpError)?;
+    let info = ServerInfo {
+        pid: std::process::id(),
+        url: url.clone(),
+        started_at_ms: clock.now_ms(),
+    };
+    data.write_server_info(&info)
+        .map_err(|failure| UpError(failure.problem()))?;
+    let listed = models.list();
+    ready(&Ready {
+        url,
+        sign_in_link,
+        is_scripted: listed.first().is_some_and(|model| model.is_scripted),
+        models: listed.into_iter().map(|model| model.label).collect(),
+        has_web_app: greenroom_server::has_web_app(),
+    });
+    let served = server.run(listener, stop).await.context("serve requests");
+    // An orderly end leaves no process behind; the files stay, and sandboxes start over them when they are needed.
+    stop_sandboxes(&host, &catalog).await;
+    host.close().await;
+    if let Err(failure) = data.clear_server_info() {
+        tracing::warn!(error = %Chain(&failure), "the server's address file is still there");
+    }
+    served
+}
+
+async fn stop_sandboxes(host: &Host, catalog: &Catalog) {
+    let sandboxes = match catalog.sandboxes().await {
+        Ok(sandboxes) => sandboxes,
+        Err(error) => {
+            tracing::warn!(error = %Chain(&error), "sandboxes still run, because they cannot be listed");
+            return;
+        }
+    };
+    for (session, sandbox) in sandboxes {
+        if let Err(error) = host.stop(&sandbox).await {
+            tracing::warn!(%session, %sandbox, error = %Chain(&error), "a sandbox still runs");
+        }
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, UpError> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let problem = match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                Problem::permanent("port_in_use", format!("Something else listens on {address}."))
+                    .with_hint("Stop it, or choose another address with GREENROOM_LISTEN or `server.listen`.")
+            }
+            std::io::ErrorKind::PermissionDenied => Problem::permanent(
+                "port_forbidden",
+                format!("This user may not listen on {address}."),
+            )
+            .with_hint("Choose a port above 1023."),
+            _ => Problem::permanent("listen_failed", format!("Cannot listen on {address}: {error}."))
+                .with_hint("Check `server.listen`: it must be an address of this machine."),
+        };
+        UpError(problem)
+    })
+}
+
+fn settings(config: &Config, url: &str) -> Settings {
+    let host = Url::parse(url)
+        .ok()
+        .and_then(|url| url.host_str().map(ToOwned::to_owned));
+    Settings {
+        public_url: url.to_owned(),
+        allowed_hosts: host.into_iter().collect(),
+        allowed_origins: config.server.allowed_origins.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+fn limits(config: &SandboxConfig) -> Limits {
+    Limits {
+        memory_bytes: config.memory_mb.saturating_mul(1024 * 1024),
+        max_processes: u32::try_from(config.max_processes).unwrap_or(u32::MAX),
+        // The configuration allows 0.01 to 1024 processors.
+        cpu_millis: (config.cpus * 1000.0).round() as u32,
+        ..Limits::default()
+    }
+}
+
+fn stop_on_signals() -> anyhow::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    let stopped = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stopped.cancel();
+    });
+    Ok(stop)
+}
