@@ -20,6 +20,8 @@ pub struct Api {
 
 impl Api {
     pub fn new(url: &str, token: &str) -> Self {
+        // Fails only if it is installed already. The client needs one even for plain HTTP.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .no_proxy()
             .timeout(DEADLINE)

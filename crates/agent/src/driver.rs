@@ -297,7 +297,8 @@ impl Run {
         }
         drop(running);
         if lost.is_some() {
-            let journal = self.turn.give_up_waiting("not run: the sandbox is gone");
+            let mut journal = self.turn.give_up_waiting("not run: the sandbox is gone");
+            journal.extend(self.turn.close_open_step());
             self.flush(Record {
                 journal,
                 ..Record::default()
@@ -319,6 +320,7 @@ impl Run {
         record
             .journal
             .extend(self.turn.give_up_waiting("not run: the person stopped this turn"));
+        record.journal.extend(self.turn.close_open_step());
         self.flush(record).await?;
         Ok(TurnResult::Stopped)
     }

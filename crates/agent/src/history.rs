@@ -7,7 +7,7 @@ use std::collections::HashSet;
 /// What a call is answered with when nobody knows how it went.
 pub const INTERRUPTED: &str = "interrupted; it may or may not have run. Check before you do it again.";
 
-/// The same conversation, valid: roles alternate, the user speaks first, and each call has exactly one result, in the
+/// The same conversation, valid: roles alternate (but for results and what a person says behind them), the user speaks first, and each call has exactly one result, in the
 /// message behind it and before other blocks.
 pub fn valid(messages: &[Message]) -> Vec<Message> {
     let mut out: Vec<Message> = Vec::new();
@@ -15,7 +15,7 @@ pub fn valid(messages: &[Message]) -> Vec<Message> {
     for message in messages {
         match message.role {
             Role::Assistant => {
-                answer_open_calls(&mut out, &mut open, &HashSet::new());
+                answer_open_calls(&mut out, &mut open);
                 if out.is_empty() || message.blocks.is_empty() {
                     continue;
                 }
@@ -30,31 +30,42 @@ pub fn valid(messages: &[Message]) -> Vec<Message> {
                     Block::ToolResult { call_id, .. } => open.contains(call_id),
                     _ => true,
                 });
-                answer_open_calls(&mut out, &mut open, &answered);
+                let missing = results_of(&mut open, &answered);
+                if has_results(&own) {
+                    own.blocks.splice(0..0, missing);
+                } else {
+                    push(
+                        &mut out,
+                        Message {
+                            role: Role::User,
+                            blocks: missing,
+                        },
+                    );
+                }
                 push(&mut out, own);
             }
         }
     }
-    answer_open_calls(&mut out, &mut open, &HashSet::new());
+    answer_open_calls(&mut out, &mut open);
     out
 }
 
+/// Appends a message; one of the same role joins the last. Results stay apart from what a person says: every provider takes
+/// that, and a prompt stays recognisable as one.
 fn push(out: &mut Vec<Message>, message: Message) {
     if message.blocks.is_empty() {
         return;
     }
-    match out.last_mut().filter(|last| last.role == message.role) {
+    let joins =
+        |last: &&mut Message| last.role == message.role && !has_results(last) && !has_results(&message);
+    match out.last_mut().filter(joins) {
         Some(last) => last.blocks.extend(message.blocks),
         None => out.push(message),
     }
 }
 
-fn answer_open_calls(out: &mut Vec<Message>, open: &mut Vec<String>, answered: &HashSet<String>) {
-    let blocks: Vec<Block> = open
-        .drain(..)
-        .filter(|id| !answered.contains(id))
-        .map(|id| result(id, INTERRUPTED, true))
-        .collect();
+fn answer_open_calls(out: &mut Vec<Message>, open: &mut Vec<String>) {
+    let blocks = results_of(open, &HashSet::new());
     push(
         out,
         Message {
@@ -62,6 +73,20 @@ fn answer_open_calls(out: &mut Vec<Message>, open: &mut Vec<String>, answered: &
             blocks,
         },
     );
+}
+
+fn results_of(open: &mut Vec<String>, answered: &HashSet<String>) -> Vec<Block> {
+    open.drain(..)
+        .filter(|id| !answered.contains(id))
+        .map(|id| result(id, INTERRUPTED, true))
+        .collect()
+}
+
+fn has_results(message: &Message) -> bool {
+    message
+        .blocks
+        .iter()
+        .any(|block| matches!(block, Block::ToolResult { .. }))
 }
 
 fn call_ids(message: &Message) -> Vec<String> {
@@ -168,11 +193,11 @@ mod tests {
         );
         check(
             &[user("hi"), calls(&["1", "2"]), results(&["2"]), user("go on")],
-            "u:hi a:?1,?2 u:~1,!2,go on",
+            "u:hi a:?1,?2 u:~1,!2 u:go on",
         );
         check(
             &[user("hi"), calls(&["1"]), user("stop that")],
-            "u:hi a:?1 u:~1,stop that",
+            "u:hi a:?1 u:~1 u:stop that",
         );
         check(&[user("hi"), calls(&["1"])], "u:hi a:?1 u:~1");
         check(&[user("hi"), results(&["9"]), agent("yo")], "u:hi a:yo");

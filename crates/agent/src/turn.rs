@@ -291,15 +291,24 @@ impl Turn {
         })
     }
 
-    /// Closes a step whose calls all have results. `more` stands behind the results, such as repository instructions.
+    /// Closes a step whose calls all have results. `more` stands behind the last result, such as repository instructions:
+    /// inside it, because a message of its own would look as if a person had said it.
     pub fn results_message(&mut self, more: Option<Block>) -> JournalEntry {
-        let results = self.calls.drain(..).filter_map(|call| call.result);
+        let mut blocks: Vec<Block> = self.calls.drain(..).filter_map(|call| call.result).collect();
+        if let Some(Block::ToolResult { content, .. }) = blocks.last_mut() {
+            content.extend(more);
+        }
         let message = Message {
             role: Role::User,
-            blocks: results.chain(more).collect(),
+            blocks,
         };
         self.messages.push(message.clone());
         JournalEntry::Message { message }
+    }
+
+    /// Closes the step of a turn that ends in the middle, if one is open: what its calls said stays in the conversation.
+    pub fn close_open_step(&mut self) -> Option<JournalEntry> {
+        (!self.calls.is_empty()).then(|| self.results_message(None))
     }
 
     /// Calls that have not run: what a stop or a lost workspace leaves. They get `text` as result.
@@ -334,13 +343,15 @@ impl Turn {
         Some(JournalEntry::Message { message })
     }
 
-    /// Whether any message holds this text; for things that are said once per session.
+    /// Whether the results hold a text that begins so; for things that are said once per session.
     pub fn has_text(&self, marker: &str) -> bool {
         self.messages
             .iter()
             .flat_map(|message| &message.blocks)
             .any(|block| match block {
-                Block::Text { text } => text.starts_with(marker),
+                Block::ToolResult { content, .. } => content
+                    .iter()
+                    .any(|part| matches!(part, Block::Text { text } if text.starts_with(marker))),
                 _ => false,
             })
     }

@@ -64,7 +64,12 @@ impl Hub {
         let mut partials = self.lock();
         match &event.body {
             EventBody::ItemCompleted { item, .. } => partials.retain(|partial| partial.item_id != item.id),
-            EventBody::TurnCompleted { .. } | EventBody::TurnResumed { .. } => partials.clear(),
+            // A model that is asked again begins anew; what it had said of this step is nobody's.
+            EventBody::TurnCompleted { .. }
+            | EventBody::TurnResumed { .. }
+            | EventBody::TurnRetrying { .. } => {
+                partials.clear();
+            }
             _ => {}
         }
         // No subscriber is not an error.
