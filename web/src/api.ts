@@ -30,7 +30,7 @@ export const queryClient = new QueryClient({
       retry: (failures, error) =>
         failures < 2 &&
         error instanceof ProblemError &&
-        error.problem.retryable === true,
+        error.problem.retryable,
     },
   },
 });

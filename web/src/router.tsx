@@ -83,6 +83,7 @@ export const router = createRouter({
           code: "page_failed",
           message: "This page could not be shown.",
           hint: problemOf(error).hint ?? null,
+          retryable: true,
         }}
       >
         <a className="mt-2 inline-block font-medium underline" href={window.location.href}>

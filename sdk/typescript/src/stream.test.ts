@@ -110,7 +110,7 @@ test("a closing frame that may not be retried ends it", async () => {
 
 test("no ticket because nobody is signed in ends it; because nobody answers, it tries again", async () => {
   for (const [status, wanted] of [[401, "closed"], [0, "waiting"], [503, "waiting"]] as const) {
-    const on = stage(() => Promise.reject(new ProblemError({ code: "c", message: "m" }, status)));
+    const on = stage(() => Promise.reject(new ProblemError({ code: "c", message: "m", retryable: false }, status)));
     on.stream.start();
     await on.settle();
     expect(on.statuses.at(-1)?.status).toBe(wanted);
@@ -118,7 +118,7 @@ test("no ticket because nobody is signed in ends it; because nobody answers, it 
 });
 
 test("retryNow does not wait; close ends everything", async () => {
-  const on = stage(() => Promise.reject(new ProblemError({ code: "c", message: "m" }, 0)));
+  const on = stage(() => Promise.reject(new ProblemError({ code: "c", message: "m", retryable: false }, 0)));
   on.stream.start();
   await on.settle();
   on.stream.retryNow();

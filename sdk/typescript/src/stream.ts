@@ -165,7 +165,7 @@ export class SessionStream {
         break;
       case "closing":
         this.#options.onFrame(frame);
-        if (frame.problem.retryable === true) {
+        if (frame.problem.retryable) {
           this.#reconnect(frame.problem.retry_after_ms ?? null);
         } else {
           this.#giveUp(frame.problem);
@@ -224,7 +224,7 @@ export class SessionStream {
 }
 
 function isWorthRetrying(status: number, problem: Problem): boolean {
-  return status === 0 || problem.retryable === true || status === 429 || status >= 500;
+  return status === 0 || problem.retryable || status === 429 || status >= 500;
 }
 
 function parseFrame(data: unknown): StreamFrame | null {

@@ -1,258 +1,65 @@
-// Names of everything the API exchanges. Mirrors crates/protocol/src/client; must hold no logic.
+// Names of everything the API exchanges, from the types generated out of Rust; must hold no logic.
+// Events, items and frames are written out: their Rust unions end in an unknown arm, which would stop TypeScript from
+// telling the known kinds apart. wire.test.ts holds them to the schema.
+import type { components } from "./generated.ts";
+
 // A union in Rust with an unknown arm keeps unknown kinds at run time; the reducer treats them in its default arms.
 
-export interface Person {
-  id: string;
-  name: string;
-  email: string;
-}
-export interface SignIn {
-  token: string;
-}
-export interface UpdateMe {
-  name?: string;
-  email?: string;
-}
-export interface CreateToken {
-  label: string;
-}
-export interface CreatedToken {
-  id: string;
-  label: string;
-  secret: string;
-}
-export interface StreamTicket {
-  ticket: string;
-}
-export interface Health {
-  status: string;
-  version: string;
-  generation: number;
-}
+export type Person = components["schemas"]["Person"];
+export type SignIn = components["schemas"]["SignIn"];
+export type UpdateMe = components["schemas"]["UpdateMe"];
+export type CreateToken = components["schemas"]["CreateToken"];
+export type CreatedToken = components["schemas"]["CreatedToken"];
+export type StreamTicket = components["schemas"]["StreamTicket"];
+export type Health = components["schemas"]["Health"];
 
-export interface Problem {
-  code: string;
-  message: string;
-  hint?: string | null;
-  retryable?: boolean;
-  retry_after_ms?: number | null;
-}
+export type Problem = components["schemas"]["Problem"];
 
-export interface Model {
-  id: string;
-  label: string;
-  is_scripted: boolean;
-  is_default: boolean;
-}
-export interface ModelList {
-  models: Model[];
-}
-export interface Usage {
-  input_tokens: number;
-  output_tokens: number;
-  cache_read_tokens: number;
-  cache_write_tokens: number;
-}
+export type Model = components["schemas"]["Model"];
+export type ModelList = components["schemas"]["ModelList"];
+export type Usage = components["schemas"]["Usage"];
 
 export type PromptState = "queued" | "running" | "completed" | "failed" | "cancelled";
-export interface ImageAttachment {
-  media_type: string;
-  data_base64: string;
-}
-export interface Prompt {
-  id: string;
-  author: Person;
-  text: string;
-  images?: ImageAttachment[];
-  model?: string | null;
-  queued_at_ms: number;
-}
-export interface SendPrompt {
-  text: string;
-  images?: ImageAttachment[];
-  model?: string | null;
-}
-export interface PromptReceipt {
-  prompt_id: string;
-  seq: number;
-}
+export type ImageAttachment = components["schemas"]["ImageAttachment"];
+export type Prompt = components["schemas"]["Prompt"];
+export type SendPrompt = components["schemas"]["SendPrompt"];
+export type PromptReceipt = components["schemas"]["PromptReceipt"];
 
-export type SessionState = "created" | "idle" | "running" | "stopping" | "asleep" | "archived";
-export type PullRequestState = "open" | "merged" | "closed";
-export interface PullRequestLink {
-  repository: string;
-  number: number;
-  title: string;
-  state: PullRequestState;
-  path: string;
-}
-export interface Session {
-  id: string;
-  title: string;
-  state: SessionState;
-  repository: string;
-  base_branch: string;
-  branch: string;
-  model: string;
-  is_scripted: boolean;
-  created_by: Person;
-  created_at_ms: number;
-  updated_at_ms: number;
-  last_seq: number;
-  pull_requests: PullRequestLink[];
-  last_error_code?: string | null;
-}
-export interface CreateSession {
-  repository: string;
-  base_branch?: string | null;
-  model?: string | null;
-  prompt?: string | null;
-  images?: ImageAttachment[];
-}
-export interface CreatedSession {
-  session: Session;
-  prompt?: PromptReceipt | null;
-}
-export interface SessionList {
-  sessions: Session[];
-  next_cursor?: string | null;
-}
+export type SessionState = components["schemas"]["SessionState"];
+export type PullRequestState = components["schemas"]["PullRequestState"];
+export type PullRequestLink = components["schemas"]["PullRequestLink"];
+export type Session = components["schemas"]["Session"];
+export type CreateSession = components["schemas"]["CreateSession"];
+export type CreatedSession = components["schemas"]["CreatedSession"];
+export type SessionList = components["schemas"]["SessionList"];
 
-export interface Repository {
-  name: string;
-  default_branch?: string | null;
-  clone_url: string;
-  source?: string | null;
-  created_at_ms: number;
-}
-export interface AddRepository {
-  name: string;
-  source?: string | null;
-}
-export interface RepositoryList {
-  repositories: Repository[];
-}
-export interface Branch {
-  name: string;
-  commit: string;
-}
-export interface BranchList {
-  branches: Branch[];
-}
+export type Repository = components["schemas"]["Repository"];
+export type AddRepository = components["schemas"]["AddRepository"];
+export type RepositoryList = components["schemas"]["RepositoryList"];
+export type Branch = components["schemas"]["Branch"];
+export type BranchList = components["schemas"]["BranchList"];
 
-export type Mergeability =
-  | { status: "clean" }
-  | { status: "conflicting"; paths: string[] }
-  | { status: "nothing_to_merge" }
-  | { status: "not_applicable" };
-export type MergeMethod = "merge" | "squash" | "rebase";
-export interface MergeRecord {
-  method: MergeMethod;
-  commit: string;
-  by: Person;
-  at_ms: number;
-}
-export interface LinePosition {
-  path: string;
-  line: number;
-}
-export interface Comment {
-  id: number;
-  author: Person;
-  body: string;
-  position?: LinePosition | null;
-  at_ms: number;
-}
-export type ReviewVerdict = "approve" | "request_changes" | "comment";
-export interface Review {
-  id: number;
-  author: Person;
-  verdict: ReviewVerdict;
-  body: string;
-  commit: string;
-  at_ms: number;
-}
-export interface PullRequest {
-  repository: string;
-  number: number;
-  title: string;
-  body: string;
-  state: PullRequestState;
-  author: Person;
-  session?: string | null;
-  prompted_by?: Person[];
-  head_branch: string;
-  base_branch: string;
-  head_commit: string;
-  base_commit: string;
-  mergeability: Mergeability;
-  comments: Comment[];
-  reviews: Review[];
-  is_head_branch_deleted: boolean;
-  merge?: MergeRecord | null;
-  created_at_ms: number;
-  updated_at_ms: number;
-}
-export interface OpenPullRequest {
-  title: string;
-  body?: string;
-  head_branch: string;
-  base_branch?: string | null;
-}
-export interface AddComment {
-  body: string;
-  position?: LinePosition | null;
-}
-export interface AddReview {
-  verdict: ReviewVerdict;
-  body?: string;
-}
-export interface MergePullRequest {
-  method: MergeMethod;
-  expected_head_commit?: string | null;
-  delete_head_branch?: boolean;
-}
-export interface Commit {
-  id: string;
-  author_name: string;
-  author_email: string;
-  committer_name: string;
-  committer_email: string;
-  message: string;
-  committed_at_ms: number;
-}
-export interface CommitList {
-  commits: Commit[];
-}
-export interface PullRequestList {
-  pull_requests: PullRequest[];
-}
-export type FileStatus = "added" | "modified" | "deleted" | "renamed";
-export interface FileDiff {
-  path: string;
-  old_path?: string | null;
-  status: FileStatus;
-  additions: number;
-  deletions: number;
-  is_binary: boolean;
-  patch: string;
-}
-export interface Diff {
-  files: FileDiff[];
-  additions: number;
-  deletions: number;
-  is_truncated: boolean;
-}
+export type Mergeability = components["schemas"]["Mergeability"];
+export type MergeMethod = components["schemas"]["MergeMethod"];
+export type MergeRecord = components["schemas"]["MergeRecord"];
+export type LinePosition = components["schemas"]["LinePosition"];
+export type Comment = components["schemas"]["Comment"];
+export type ReviewVerdict = components["schemas"]["ReviewVerdict"];
+export type Review = components["schemas"]["Review"];
+export type PullRequest = components["schemas"]["PullRequest"];
+export type OpenPullRequest = components["schemas"]["OpenPullRequest"];
+export type AddComment = components["schemas"]["AddComment"];
+export type AddReview = components["schemas"]["AddReview"];
+export type MergePullRequest = components["schemas"]["MergePullRequest"];
+export type Commit = components["schemas"]["Commit"];
+export type CommitList = components["schemas"]["CommitList"];
+export type PullRequestList = components["schemas"]["PullRequestList"];
+export type FileStatus = components["schemas"]["FileStatus"];
+export type FileDiff = components["schemas"]["FileDiff"];
+export type Diff = components["schemas"]["Diff"];
 
-export type ToolCallStatus = "running" | "succeeded" | "failed" | "interrupted";
-export interface ToolCallItem {
-  tool: string;
-  summary: string;
-  input: unknown;
-  status: ToolCallStatus;
-  output: string;
-  duration_ms?: number | null;
-}
+export type ToolCallStatus = components["schemas"]["ToolCallStatus"];
+export type ToolCallItem = components["schemas"]["ToolCallItem"];
 export interface FileChangeBody {
   path: string;
   patch: string;
@@ -268,18 +75,8 @@ export type ItemBody =
   | { kind: "notice"; problem: Problem };
 export type Item = { id: string } & ItemBody;
 
-export type SandboxState =
-  | "starting"
-  | "syncing"
-  | "ready"
-  | "busy"
-  | "snapshotting"
-  | "stopped"
-  | "lost";
-export type TurnOutcome =
-  | { result: "completed" }
-  | { result: "failed"; problem: Problem }
-  | { result: "stopped"; by: string };
+export type SandboxState = components["schemas"]["SandboxState"];
+export type TurnOutcome = components["schemas"]["TurnOutcome"];
 
 export type EventBody =
   | {
@@ -356,7 +153,7 @@ export interface EventPage {
   last_seq: number;
 }
 
-export type DeltaChannel = "message" | "reasoning" | "input" | "output";
+export type DeltaChannel = components["schemas"]["DeltaChannel"];
 export type StreamFrame =
   | { frame: "hello"; generation: number; session_id: string; last_seq: number }
   | { frame: "event"; event: Event }

@@ -65,6 +65,7 @@ export function DiffView({
             code: "diff_truncated",
             message: "Some files or lines are left out because the diff is large.",
             hint: "Fetch the branch to see all of it.",
+            retryable: false,
           }}
         />
       )}

@@ -69,7 +69,7 @@ export function Shell() {
                 key={place.to}
                 to={place.to}
                 aria-current={placeOf(pathname) === place.to ? "page" : undefined}
-                activeProps={{}}
+                activeOptions={{ exact: true, includeSearch: false }}
                 className="flex h-8 items-center gap-1.5 rounded-md px-2.5 text-[13px] font-medium text-muted hover:bg-hover hover:text-text aria-[current=page]:bg-hover aria-[current=page]:text-text"
               >
                 <Icon name={place.icon} />

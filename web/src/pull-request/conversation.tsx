@@ -89,7 +89,7 @@ function ReviewForm({ pullRequest }: { pullRequest: PullRequest }) {
   const [body, setBody] = useState("");
   const isMine =
     me.data !== undefined &&
-    [pullRequest.author, ...(pullRequest.prompted_by ?? [])].some(
+    [pullRequest.author, ...pullRequest.prompted_by].some(
       (person) => person.id === me.data.id,
     );
   const isOpen = pullRequest.state === "open";
