@@ -1,6 +1,7 @@
 //! Runs benchmarks whose name begins with the argument (all without one), prints a table, and merges the results into
 //! `bench-results/latest.json`. Reports only: a slow machine is not a failure.
 
+mod prompt;
 mod report;
 mod sandbox;
 mod stats;
@@ -17,6 +18,9 @@ async fn main() -> Result<()> {
     let mut results = Vec::new();
     if sandbox::NAMES.iter().any(|name| name.starts_with(&prefix)) {
         results.extend(sandbox::run().await?);
+    }
+    if prompt::NAMES.iter().any(|name| name.starts_with(&prefix)) {
+        results.extend(prompt::run().await?);
     }
     results.retain(|result| result.name.starts_with(&prefix));
     let report = Report {
