@@ -1,6 +1,7 @@
 //! The tools a model may call: their list, strict parsing of arguments, and the frame every run stands in. One file per
 //! tool holds its input, schema and work. Tools reach the world only through [`ToolContext`].
 
+mod apply_patch;
 mod bash;
 mod bash_kill;
 mod bash_output;
@@ -147,6 +148,7 @@ tools! {
     Read => read::Read,
     Write => write::Write,
     Edit => edit::Edit,
+    ApplyPatch => apply_patch::ApplyPatch,
     List => list::List,
     Glob => glob::Glob,
     Grep => grep::Grep,
@@ -297,7 +299,7 @@ mod tests {
             (
                 "rm",
                 "{}",
-                "there is no tool `rm`; the tools are: read, write, edit, list, glob, grep, bash, bash_output, bash_kill, open_pr",
+                "there is no tool `rm`; the tools are: read, write, edit, apply_patch, list, glob, grep, bash, bash_output, bash_kill, open_pr",
             ),
             ("rm", "{", "there is no tool `rm`"),
             ("read", "{\"path\":", "not valid JSON"),
