@@ -6,6 +6,7 @@ use crate::client::Client;
 use crate::failure::ClientError;
 use connection::{Connection, Received};
 use futures_util::Stream;
+use futures_util::future::BoxFuture;
 use greenroom_protocol::CLIENT_GENERATION;
 use greenroom_protocol::client::stream::StreamFrame;
 use greenroom_protocol::id::SessionId;
@@ -38,18 +39,28 @@ impl Default for StreamPatience {
 
 /// The frames of a session. Events come in order of `seq` with no gap and no repetition, also across reconnects; each
 /// connection starts with a `Hello`, and its deltas start over at offset 0.
-#[derive(Debug)]
 pub struct SessionStream {
     client: Client,
     session: SessionId,
     cursor: u64,
     patience: StreamPatience,
     connection: Option<Connection>,
+    /// The attempt under way, kept so that a caller who drops [`SessionStream::next`] does not start it over.
+    opening: Option<BoxFuture<'static, Result<Connection, ClientError>>>,
     /// When the last connection was lost, while there is none; `None` before the first.
     lost_at: Option<Instant>,
     failed_attempts: u32,
     not_before: Option<Instant>,
     is_ended: bool,
+}
+
+impl std::fmt::Debug for SessionStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SessionStream")
+            .field("session", &self.session)
+            .field("cursor", &self.cursor)
+            .finish_non_exhaustive()
+    }
 }
 
 impl SessionStream {
@@ -60,6 +71,7 @@ impl SessionStream {
             cursor: after,
             patience: StreamPatience::default(),
             connection: None,
+            opening: None,
             lost_at: None,
             failed_attempts: 0,
             not_before: None,
@@ -178,10 +190,19 @@ impl SessionStream {
 
     /// Connects once, or plans the next attempt. An error ends the stream.
     async fn connect(&mut self) -> Result<(), ClientError> {
-        if let Some(not_before) = self.not_before {
-            tokio::time::sleep_until(not_before).await;
-        }
-        match Connection::open(&self.client, &self.session, self.cursor).await {
+        let opening = self.opening.get_or_insert_with(|| {
+            let (client, session, cursor) = (self.client.clone(), self.session.clone(), self.cursor);
+            let not_before = self.not_before;
+            Box::pin(async move {
+                if let Some(not_before) = not_before {
+                    tokio::time::sleep_until(not_before).await;
+                }
+                Connection::open(&client, &session, cursor).await
+            })
+        });
+        let opened = opening.await;
+        self.opening = None;
+        match opened {
             Ok(connection) => {
                 self.connection = Some(connection);
                 self.not_before = None;

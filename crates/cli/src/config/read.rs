@@ -137,7 +137,7 @@ pub(super) fn read_file(path: &Path, text: &str, settings: &mut Settings) {
         }
     };
     let reader = FileReader { path, text };
-    for (key, value) in document.get_ref() {
+    for (key, value) in in_file_order(document.get_ref()) {
         reader.section(key, value, settings);
     }
 }
@@ -206,7 +206,7 @@ impl FileReader<'_> {
                 .push(self.error(key.span().start, section, "unknown section", hint));
             return;
         }
-        for (name, value) in table {
+        for (name, value) in in_file_order(table) {
             let specs = OPTIONS.iter().filter(|spec| spec.section == section);
             self.option(
                 section,
@@ -237,7 +237,7 @@ impl FileReader<'_> {
                 continue;
             };
             let mut values = Values::new();
-            for (name, value) in table {
+            for (name, value) in in_file_order(table) {
                 let specs = PROVIDER_OPTIONS.iter();
                 let path = |spec: &OptionSpec| spec.name.to_owned();
                 self.option(
@@ -288,6 +288,13 @@ impl FileReader<'_> {
             hint: nearest.map(|word| format!("did you mean `{word}`?")),
         }
     }
+}
+
+/// Tables are sorted by name; errors read better in the order of the file.
+fn in_file_order<'t, 'i>(table: &'t DeTable<'i>) -> Vec<(&'t Key<'i>, &'t Spanned<DeValue<'i>>)> {
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(key, _)| key.span().start);
+    entries
 }
 
 /// Counts from 1.

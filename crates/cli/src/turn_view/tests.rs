@@ -97,7 +97,8 @@ fn a_message_is_shown_once_whether_it_streams_or_not() {
         &[delta(1, 0, "Hel"), delta(1, 9, "xx"), message(1, "Hello wo.xx")],
         "Hello wo.xx\n",
     );
-    check(&[delta(1, 0, "ü"), delta(1, 1, "xx"), message(1, "üb")], "üb\n");
+    // An offset inside a character is passed over.
+    check(&[delta(1, 0, "a"), delta(1, 0, "ü"), message(1, "ab")], "ab\n");
     check(&[message(1, "")], "");
 }
 

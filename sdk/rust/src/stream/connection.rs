@@ -7,6 +7,7 @@ use greenroom_protocol::client::stream::StreamFrame;
 use greenroom_protocol::id::SessionId;
 use reqwest::{Method, StatusCode, Upgraded, header};
 use std::time::Duration;
+use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
@@ -22,6 +23,8 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 pub(super) struct Connection {
     socket: WebSocketStream<Upgraded>,
     is_probed: bool,
+    /// When the server last gave a sign of life, or was last asked for one.
+    quiet_since: Instant,
 }
 
 impl std::fmt::Debug for Connection {
@@ -80,13 +83,16 @@ impl Connection {
         Ok(Self {
             socket,
             is_probed: false,
+            quiet_since: Instant::now(),
         })
     }
 
     /// Waits for the next frame; may be dropped at any moment without losing one.
     pub(super) async fn receive(&mut self, probe_after: Duration) -> Received {
         loop {
-            let Ok(next) = tokio::time::timeout(probe_after, self.socket.next()).await else {
+            let Ok(next) = tokio::time::timeout_at(self.quiet_since + probe_after, self.socket.next()).await
+            else {
+                self.quiet_since = Instant::now();
                 if std::mem::replace(&mut self.is_probed, true) {
                     return Received::Lost("silent".to_owned());
                 }
@@ -96,6 +102,7 @@ impl Connection {
                 continue;
             };
             self.is_probed = false;
+            self.quiet_since = Instant::now();
             match next {
                 Some(Ok(Message::Text(text))) => {
                     return match serde_json::from_str(&text) {

@@ -99,7 +99,7 @@ fn errors_name_file_line_and_option() {
         ),
         (
             "providers = 3",
-            "/etc/greenroom/greenroom.toml:2: models.providers: must be a list; write [[providers]]|",
+            "/etc/greenroom/greenroom.toml:1: providers: must be a list; write [[providers]]|",
         ),
     ] {
         assert_eq!(check(text, &[]).unwrap_err(), [expected], "{text}");
