@@ -1,10 +1,10 @@
 // The main job in a browser: a prompt becomes a merged pull request, and everyone sees the same.
 import { expect, test } from "@playwright/test";
 import { picture } from "./places";
-import { expectAccessible, expectNoSidewaysScroll, messageIds, messages, PROMPT, startSession, waitForIdle } from "./steps";
+import { expectAccessible, expectNoSidewaysScroll, messageIds, messages, PROMPT, REPOSITORY_TO_MERGE, startSession, waitForIdle } from "./steps";
 
 test("a prompt becomes a pull request that gets reviewed and merged", async ({ page }) => {
-  await startSession(page);
+  await startSession(page, PROMPT, REPOSITORY_TO_MERGE);
   await expect(page.getByText("scripted demo model").first()).toBeVisible();
   await expect(page.getByRole("article", { name: /^Prompt by/u })).toContainText(PROMPT);
   await waitForIdle(page);

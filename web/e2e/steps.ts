@@ -4,12 +4,15 @@ import { expect, type Page } from "@playwright/test";
 
 export const PROMPT = "Fix the failing test";
 
-/** Starts a session on the sample repository with the scripted model; ends on its page. */
-export async function startSession(page: Page, prompt = PROMPT): Promise<string> {
+/** A copy of the sample whose fix is merged by a test; in the other, `sample`, the bug stays for every test to fix. */
+export const REPOSITORY_TO_MERGE = "sample-to-merge";
+
+/** Starts a session on a sample repository with the scripted model; ends on its page. */
+export async function startSession(page: Page, prompt = PROMPT, repository = "sample"): Promise<string> {
   await page.goto("/new");
   const model = page.getByRole("combobox", { name: "Model" });
   await expect(page.getByRole("combobox", { name: "Base branch" })).toBeEnabled();
-  await page.getByRole("combobox", { name: "Repository" }).selectOption("sample");
+  await page.getByRole("combobox", { name: "Repository" }).selectOption(repository);
   await model.selectOption({ label: "scripted demo model" });
   await page.getByRole("textbox", { name: "Prompt" }).fill(prompt);
   await page.getByRole("button", { name: "Start session" }).click();
