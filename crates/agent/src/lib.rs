@@ -3,6 +3,7 @@
 mod answer;
 mod context;
 pub mod driver;
+pub mod fake;
 mod history;
 mod model;
 pub mod tools;
