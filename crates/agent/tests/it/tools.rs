@@ -1,5 +1,7 @@
 //! Each tool's run against a workspace in memory, as the turn loop calls it.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod apply_patch;
 
 use greenroom_agent::fake::{FakePlatform, MemoryWorkspace, Ran};
