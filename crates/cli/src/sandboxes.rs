@@ -38,7 +38,7 @@ impl SandboxProvider for LocalSandboxes {
         let start = StartSandbox {
             id: id.clone(),
             env: Vec::new(),
-            limits: self.limits.clone(),
+            limits: self.limits,
             routes,
         };
         Ok(LocalSandbox::watch(

@@ -120,7 +120,7 @@ impl SessionStream {
             };
             match connection.receive(self.patience.probe_after).await {
                 Received::Frame(frame) => {
-                    if let Some(frame) = self.admit(frame)? {
+                    if let Some(frame) = self.admit(*frame)? {
                         return Ok(frame);
                     }
                 }

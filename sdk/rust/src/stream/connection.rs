@@ -37,7 +37,7 @@ impl std::fmt::Debug for Connection {
 
 /// What came of waiting for a frame.
 pub(super) enum Received {
-    Frame(StreamFrame),
+    Frame(Box<StreamFrame>),
     /// A message that is no frame of any generation.
     Malformed(String),
     /// The connection ended or went silent; why, for logs.
@@ -106,7 +106,7 @@ impl Connection {
             match next {
                 Some(Ok(Message::Text(text))) => {
                     return match serde_json::from_str(&text) {
-                        Ok(frame) => Received::Frame(frame),
+                        Ok(frame) => Received::Frame(Box::new(frame)),
                         Err(error) => Received::Malformed(error.to_string()),
                     };
                 }
