@@ -46,7 +46,7 @@ impl Driver for BuiltInDriver {
         let (turn, first) = begin(&input);
         let mut run = Run { input, turn };
         let result = run
-            .to_end(first)
+            .finish(first)
             .await
             .unwrap_or_else(|RecordError(problem)| TurnResult::Failed(problem));
         TurnEnd {
@@ -101,7 +101,7 @@ enum Asked {
 
 impl Run {
     /// `pending` goes to disk together with the first step.
-    async fn to_end(&mut self, mut pending: Record) -> Result<TurnResult, RecordError> {
+    async fn finish(&mut self, mut pending: Record) -> Result<TurnResult, RecordError> {
         loop {
             match self.turn.next() {
                 Next::End(result) => {

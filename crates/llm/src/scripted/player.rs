@@ -308,7 +308,7 @@ impl Scene {
             }
         }
         Ok(Self {
-            prompt: texts(&messages[at].blocks),
+            prompt: last_text(&messages[at].blocks),
             position: messages[at..].iter().filter(is_answer).count(),
             answers_before: messages.iter().filter(is_answer).count(),
             results: results.join("\n"),
@@ -354,6 +354,15 @@ fn is_prompt(message: &Message) -> bool {
         .iter()
         .any(|block| matches!(block, Block::ToolResult { .. }));
     message.role == Role::User && has_text && !has_results
+}
+
+/// A prompt behind one that was never answered shares its message with it; the newest counts.
+fn last_text(blocks: &[Block]) -> String {
+    let texts = blocks.iter().filter_map(|block| match block {
+        Block::Text { text } => Some(text.clone()),
+        _ => None,
+    });
+    texts.last().unwrap_or_default()
 }
 
 fn texts(blocks: &[Block]) -> String {
