@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod crash;
+mod disk;
 mod entry;
 mod journey;
 mod script;
