@@ -21,7 +21,7 @@ pub fn documentation(what: Generated, terminal: Terminal) -> Result<Exit, Failur
     match what {
         Generated::Cli => terminal.raw(&cli_markdown())?,
         Generated::Configuration => terminal.raw(&config::as_markdown())?,
-        Generated::Openapi => terminal.raw(&greenroom_server::openapi())?,
+        Generated::Openapi => terminal.raw(&format!("{}\n", greenroom_server::openapi().trim_end()))?,
     }
     Ok(Exit::Success)
 }
