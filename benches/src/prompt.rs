@@ -19,15 +19,25 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 /// What this file measures.
-pub const NAMES: &[&str] = &["prompt.to_model_request", "prompt.to_model_request_cold", "server.ready"];
+pub const NAMES: &[&str] = &[
+    "prompt.to_model_request",
+    "prompt.to_model_request_cold",
+    "server.ready",
+];
 
 const WARM_UP: usize = 10;
 const WARM_ROUNDS: usize = 300;
 const COLD_ROUNDS: usize = 60;
 const READY_ROUNDS: usize = 10;
 /// The aims of SPECIFICATION.md.
-const TO_MODEL: Aim = Aim { p50: Some(5.0), p99: Some(20.0) };
-const READY: Aim = Aim { p50: Some(200.0), p99: None };
+const TO_MODEL: Aim = Aim {
+    p50: Some(5.0),
+    p99: Some(20.0),
+};
+const READY: Aim = Aim {
+    p50: Some(200.0),
+    p99: None,
+};
 
 /// Runs all of them.
 pub async fn run() -> Result<Vec<Measured>> {
@@ -52,7 +62,12 @@ pub async fn run() -> Result<Vec<Measured>> {
     ready.push(took);
     let client = server.client()?;
     let source = repository(temp.path())?;
-    client.add_repository(&AddRepository { name: "bench".to_owned(), source: Some(source) }).await?;
+    client
+        .add_repository(&AddRepository {
+            name: "bench".to_owned(),
+            source: Some(source),
+        })
+        .await?;
 
     let (mut warm, mut cold, mut floor) = (Samples::default(), Samples::default(), Samples::default());
     let session = new_session(&client).await?;
@@ -73,8 +88,18 @@ pub async fn run() -> Result<Vec<Measured>> {
     }
     drop(server);
     Ok([
-        Measured::duration("prompt.to_model_request", &warm, TO_MODEL, &[("http round trip", &floor)]),
-        Measured::duration("prompt.to_model_request_cold", &cold, TO_MODEL, &[("http round trip", &floor)]),
+        Measured::duration(
+            "prompt.to_model_request",
+            &warm,
+            TO_MODEL,
+            &[("http round trip", &floor)],
+        ),
+        Measured::duration(
+            "prompt.to_model_request_cold",
+            &cold,
+            TO_MODEL,
+            &[("http round trip", &floor)],
+        ),
         Measured::duration("server.ready", &ready, READY, &[]),
     ]
     .into_iter()
@@ -83,12 +108,24 @@ pub async fn run() -> Result<Vec<Measured>> {
 }
 
 /// From the call to the request's arrival; returns when the turn is over, so that rounds do not meet.
-async fn prompt(client: &Client, session: &SessionId, arrivals: &mut mpsc::Receiver<Instant>) -> Result<Duration> {
+async fn prompt(
+    client: &Client,
+    session: &SessionId,
+    arrivals: &mut mpsc::Receiver<Instant>,
+) -> Result<Duration> {
     let before = client.session(session).await?.last_seq;
-    let prompt = SendPrompt { text: "Say hello.".to_owned(), images: Vec::new(), model: None };
+    let prompt = SendPrompt {
+        text: "Say hello.".to_owned(),
+        images: Vec::new(),
+        model: None,
+    };
     let began = Instant::now();
-    client.send_prompt(session, &prompt, &IdempotencyKey::fresh()).await?;
-    let arrived = tokio::time::timeout(Duration::from_secs(30), arrivals.recv()).await?.context("the model is gone")?;
+    client
+        .send_prompt(session, &prompt, &IdempotencyKey::fresh())
+        .await?;
+    let arrived = tokio::time::timeout(Duration::from_secs(30), arrivals.recv())
+        .await?
+        .context("the model is gone")?;
     loop {
         let page = client.events(session, before, 500).await?;
         let ended = page.events.iter().find_map(|event| match &event.body {
@@ -117,7 +154,11 @@ async fn new_session(client: &Client) -> Result<SessionId> {
         prompt: None,
         images: Vec::new(),
     };
-    Ok(client.create_session(&create, &IdempotencyKey::fresh()).await?.session.id)
+    Ok(client
+        .create_session(&create, &IdempotencyKey::fresh())
+        .await?
+        .session
+        .id)
 }
 
 /// A model that answers each request with one word, and says when the request's first byte came.
@@ -170,7 +211,9 @@ async fn answer(mut stream: TcpStream, sender: mpsc::Sender<Instant>) -> Result<
 fn request_length(bytes: &[u8]) -> Option<usize> {
     let head_length = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
     let head = String::from_utf8_lossy(&bytes[..head_length]).to_ascii_lowercase();
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
     Some(head_length + length.unwrap_or(0))
 }
 
@@ -181,9 +224,21 @@ fn repository(temp: &Path) -> Result<String> {
     for arguments in [
         &["init", "-q", "-b", "main"][..],
         &["add", "-A"],
-        &["-c", "user.name=Bench", "-c", "user.email=bench@example.com", "commit", "-q", "-m", "First"],
+        &[
+            "-c",
+            "user.name=Bench",
+            "-c",
+            "user.email=bench@example.com",
+            "commit",
+            "-q",
+            "-m",
+            "First",
+        ],
     ] {
-        let status = Command::new("git").args(arguments).current_dir(&directory).status()?;
+        let status = Command::new("git")
+            .args(arguments)
+            .current_dir(&directory)
+            .status()?;
         anyhow::ensure!(status.success(), "git {arguments:?} failed");
     }
     Ok(directory.to_string_lossy().into_owned())
@@ -198,20 +253,28 @@ struct Server {
 impl Server {
     /// Starts it and measures until it answers.
     fn start(config: &Path, temp: &Path) -> Result<(Self, Duration)> {
-        let binary = std::env::var_os("GREENROOM_BIN").context("set GREENROOM_BIN to a release build of greenroom")?;
+        let binary =
+            std::env::var_os("GREENROOM_BIN").context("set GREENROOM_BIN to a release build of greenroom")?;
         let data_dir = temp.join("data");
         let address = data_dir.join("server.json");
         let _ = std::fs::remove_file(&address);
         let log = std::fs::File::create(temp.join("server.log"))?;
         let began = Instant::now();
         let mut command = Command::new(binary);
-        command.arg("up").env("GREENROOM_CONFIG", config).stdout(Stdio::null()).stderr(log);
+        command
+            .arg("up")
+            .env("GREENROOM_CONFIG", config)
+            .stdout(Stdio::null())
+            .stderr(log);
         let child = command.spawn().context("start greenroom")?;
         let mut server = Self { child, data_dir };
         // The file is written once the port is open and everything is in place.
         while !address.exists() {
             if let Some(status) = server.child.try_wait()? {
-                bail!("greenroom up ended with {status}: {}", std::fs::read_to_string(temp.join("server.log"))?);
+                bail!(
+                    "greenroom up ended with {status}: {}",
+                    std::fs::read_to_string(temp.join("server.log"))?
+                );
             }
             std::thread::sleep(Duration::from_micros(500));
         }
@@ -219,7 +282,8 @@ impl Server {
     }
 
     fn client(&self) -> Result<Client> {
-        let info: serde_json::Value = serde_json::from_slice(&std::fs::read(self.data_dir.join("server.json"))?)?;
+        let info: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(self.data_dir.join("server.json"))?)?;
         let token = std::fs::read_to_string(self.data_dir.join("cli-token"))?;
         let url = info["url"].as_str().context("no address")?;
         Ok(Client::new(url, Secret::new(token.trim()))?)

@@ -358,11 +358,11 @@ fn is_prompt(message: &Message) -> bool {
 
 /// A prompt behind one that was never answered shares its message with it; the newest counts.
 fn last_text(blocks: &[Block]) -> String {
-    let texts = blocks.iter().filter_map(|block| match block {
+    let mut texts = blocks.iter().filter_map(|block| match block {
         Block::Text { text } => Some(text.clone()),
         _ => None,
     });
-    texts.last().unwrap_or_default()
+    texts.next_back().unwrap_or_default()
 }
 
 fn texts(blocks: &[Block]) -> String {
