@@ -104,7 +104,7 @@ pub enum KeyOrigin {
     None,
 }
 
-/// Limits of each sandbox, and how many there may be.
+/// Limits of each sandbox.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SandboxConfig {
     /// Where sandboxes keep their files; `None`: inside the data directory.
@@ -112,8 +112,6 @@ pub struct SandboxConfig {
     pub memory_mb: u64,
     pub cpus: f64,
     pub max_processes: u64,
-    pub wall_time: Duration,
-    pub max_running: u64,
 }
 
 /// Limits of a turn.

@@ -19,25 +19,15 @@ pub fn registry(config: &Config, catalog: &Arc<Catalog>) -> anyhow::Result<Regis
     for provider in &config.models.providers {
         providers.push(built(provider, catalog).with_context(|| format!("provider `{}`", provider.id))?);
     }
-    let configured = &config.models.providers;
-    let defaults = Options::default();
-    let options = Options {
-        idle_timeout: configured
-            .iter()
-            .map(|one| one.idle_timeout)
-            .max()
-            .unwrap_or(defaults.idle_timeout),
-        max_attempts: configured
-            .iter()
-            .map(|one| one.max_attempts)
-            .max()
-            .unwrap_or(defaults.max_attempts),
-        ..defaults
-    };
-    Ok(Registry::new(providers, Some(&config.models.default), &options)?)
+    Ok(Registry::new(providers, Some(&config.models.default), &Options::default())?)
 }
 
 fn built(provider: &ProviderConfig, catalog: &Arc<Catalog>) -> anyhow::Result<Provider> {
+    let options = Options {
+        idle_timeout: provider.idle_timeout,
+        max_attempts: provider.max_attempts,
+        ..Options::default()
+    };
     let format = match provider.kind {
         ProviderKind::Scripted => {
             let script = match &provider.script {
@@ -48,7 +38,7 @@ fn built(provider: &ProviderConfig, catalog: &Arc<Catalog>) -> anyhow::Result<Pr
                 }
                 None => Script::demo(),
             };
-            return Ok(Provider::scripted(&provider.id, Arc::new(script)));
+            return Ok(Provider::scripted(&provider.id, Arc::new(script)).with_options(options));
         }
         ProviderKind::AnthropicMessages => WireFormat::AnthropicMessages,
         ProviderKind::OpenaiResponses => WireFormat::OpenaiResponses,
@@ -60,7 +50,7 @@ fn built(provider: &ProviderConfig, catalog: &Arc<Catalog>) -> anyhow::Result<Pr
     });
     let endpoint = Endpoint::new(format, base_url, key_source(&provider.key, catalog));
     let models = provider.models.iter().map(ListedModel::named).collect();
-    Ok(Provider::compatible(&provider.id, endpoint, models))
+    Ok(Provider::compatible(&provider.id, endpoint, models).with_options(options))
 }
 
 fn key_source(key: &KeyOrigin, catalog: &Arc<Catalog>) -> KeySource {

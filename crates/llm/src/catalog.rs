@@ -64,6 +64,7 @@ impl Registry {
     }
 
     fn add(&mut self, provider: Provider, options: &Options) -> Result<(), RegistryError> {
+        let options = provider.options.as_ref().unwrap_or(options);
         let id = provider.id;
         if id.is_empty() || id.contains('/') {
             return Err(RegistryError::InvalidProviderId { id });

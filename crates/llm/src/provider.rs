@@ -1,6 +1,7 @@
 //! Who offers models: address, wire format, key and extra headers. Holds no key: a [`KeySource`] is asked at the moment of
 //! use, and nothing here shows one.
 
+use crate::client::Options;
 use crate::conversation::WireFormat;
 use crate::scripted::script::Script;
 use greenroom_stdx::secret::Secret;
@@ -23,6 +24,8 @@ pub struct Provider {
     pub kind: ProviderKind,
     /// Models shown to people, in this order. A provider over HTTP also takes names that are not listed.
     pub models: Vec<ListedModel>,
+    /// Time and patience for this one; absent: the registry's.
+    pub options: Option<Options>,
 }
 
 /// What stands behind a provider.
@@ -54,6 +57,11 @@ impl ListedModel {
 }
 
 impl Provider {
+    /// The same provider with its own time and patience.
+    pub fn with_options(self, options: Options) -> Self {
+        Self { options: Some(options), ..self }
+    }
+
     /// Anthropic's own API.
     pub fn anthropic(key: KeySource) -> Self {
         Self::hosted(
@@ -82,6 +90,7 @@ impl Provider {
             id: id.into(),
             kind: ProviderKind::Http(endpoint),
             models,
+            options: None,
         }
     }
 
@@ -99,6 +108,7 @@ impl Provider {
                 name: "demo".to_owned(),
                 label: crate::scripted::LABEL.to_owned(),
             }],
+            options: None,
         }
     }
 

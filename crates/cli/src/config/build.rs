@@ -94,8 +94,6 @@ fn build(
             memory_mb: get.integer("sandbox.memory_mb"),
             cpus: get.number("sandbox.cpus"),
             max_processes: get.integer("sandbox.max_processes"),
-            wall_time: Duration::from_secs(get.integer("sandbox.wall_time_minutes") * 60),
-            max_running: get.integer("sandbox.max_running"),
         },
         agent: AgentConfig {
             max_steps: u32::try_from(get.integer("agent.max_steps")).unwrap_or(u32::MAX),

@@ -134,22 +134,6 @@ pub const OPTIONS: &[OptionSpec] = &[
         meaning: "Processes and threads each sandbox may have at once.",
     },
     OptionSpec {
-        section: "sandbox",
-        name: "wall_time_minutes",
-        variable: "GREENROOM_SANDBOX_WALL_TIME_MINUTES",
-        form: Form::Integer { min: 1, max: 10_080 },
-        default: "120",
-        meaning: "Minutes a sandbox may exist before it is stopped.",
-    },
-    OptionSpec {
-        section: "sandbox",
-        name: "max_running",
-        variable: "GREENROOM_SANDBOX_MAX_RUNNING",
-        form: Form::Integer { min: 1, max: 1_000 },
-        default: "8",
-        meaning: "Sandboxes that may run at once; further sessions wait for one.",
-    },
-    OptionSpec {
         section: "agent",
         name: "max_steps",
         variable: "GREENROOM_AGENT_MAX_STEPS",

@@ -10,7 +10,7 @@ use rust_embed::RustEmbed;
 
 /// What `npm run build` left in `web/dist`. A build without it serves a page that says so.
 #[derive(RustEmbed)]
-#[folder = "$CARGO_MANIFEST_DIR/../../web/dist"]
+#[folder = "../../web/dist"]
 #[allow_missing = true]
 struct Assets;
 

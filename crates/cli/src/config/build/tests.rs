@@ -39,7 +39,6 @@ fn nothing_at_all_is_a_valid_configuration_with_the_demo_model() {
     );
     assert_eq!(config.models.default, "scripted/demo");
     assert_eq!(config.sandbox.cpus, 2.0);
-    assert_eq!(config.sandbox.wall_time, Duration::from_secs(7200));
     assert_eq!(config.agent.max_steps, 100);
 }
 
