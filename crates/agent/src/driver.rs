@@ -31,7 +31,7 @@ const BACKOFF: Backoff = Backoff {
     first: Duration::from_millis(500),
     max: Duration::from_secs(8),
 };
-/// How long a cancelled tool may take to end; the guest kills its processes within 2 s.
+/// How long a cancelled tool that changes something may take to end; the guest kills its processes within 2 s.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 /// Text of a call's arguments and output that its item keeps, in bytes.
 const MAX_ITEM_BYTES: usize = 64 * 1024;
@@ -44,7 +44,11 @@ pub struct BuiltInDriver;
 impl Driver for BuiltInDriver {
     async fn run_turn(&self, input: TurnInput) -> TurnEnd {
         let (turn, first) = begin(&input);
-        let mut run = Run { input, turn };
+        let mut run = Run {
+            input,
+            turn,
+            is_sandbox_there: false,
+        };
         let result = run
             .finish(first)
             .await
@@ -90,6 +94,8 @@ fn begin(input: &TurnInput) -> (Turn, Record) {
 struct Run {
     input: TurnInput,
     turn: Turn,
+    /// Whether a call of this turn came back from it.
+    is_sandbox_there: bool,
 }
 
 /// How asking the model ended.
@@ -125,7 +131,10 @@ impl Run {
                     }
                 }
                 Next::CloseStep => {
-                    let instructions = self.instructions().await;
+                    let instructions = tokio::select! {
+                        () = self.input.stop.cancelled() => None,
+                        instructions = self.instructions() => instructions,
+                    };
                     pending.journal.push(self.turn.results_message(instructions));
                 }
             }
@@ -258,8 +267,13 @@ impl Run {
                 status,
                 duration,
             } = ended;
-            if let CallOutput::Lost(problem) = &output {
-                lost = Some(problem.clone());
+            match &output {
+                CallOutput::Lost(problem) => lost = Some(problem.clone()),
+                CallOutput::Tool(_) | CallOutput::Text(_) => {
+                    self.is_sandbox_there |= call.refusal.is_none()
+                        && status != ToolCallStatus::Interrupted
+                        && tools::plan(&call.call).needs_workspace;
+                }
             }
             let (content, items, is_error) = output.into_parts();
             let shown = text_of(&content);
@@ -328,7 +342,7 @@ impl Run {
     /// The repository's instructions, once per session and only when the sandbox is there anyway: the first request to the
     /// model waits for nothing.
     async fn instructions(&self) -> Option<Block> {
-        if self.turn.has_text(context::INSTRUCTIONS_MARKER) {
+        if !self.is_sandbox_there || self.turn.has_text(context::INSTRUCTIONS_MARKER) {
             return None;
         }
         let mut files = Vec::new();
@@ -403,7 +417,10 @@ async fn run_one(call: OpenCall, input: &TurnInput) -> Ended {
             };
             let stopped_for_good = async {
                 input.stop.cancelled().await;
-                tokio::time::sleep(STOP_GRACE).await;
+                // A read may be waiting for a sandbox that is still starting; nothing is lost by leaving it.
+                if !call.is_read() {
+                    tokio::time::sleep(STOP_GRACE).await;
+                }
             };
             let result = tokio::select! {
                 result = tools::run(&call.call, &context) => Some(result),

@@ -224,7 +224,9 @@ fn assert_valid(messages: &[Message]) {
                 assert_eq!(results, open, "results stand right behind their calls, each once");
                 let first = &message.blocks[..results.len()];
                 assert!(
-                    first.iter().all(|block| matches!(block, Block::ToolResult { .. })),
+                    first
+                        .iter()
+                        .all(|block| matches!(block, Block::ToolResult { .. })),
                     "results come first"
                 );
                 open.clear();

@@ -1,3 +1,4 @@
 //! The agent through its public API.
 
+mod driver;
 mod tools;

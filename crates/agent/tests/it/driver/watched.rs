@@ -94,10 +94,7 @@ impl WatchedWorkspace {
             // Others get their chance to run beside this one.
             None => tokio::task::yield_now().await,
         }
-        Inside {
-            log: &self.log,
-            what,
-        }
+        Inside { log: &self.log, what }
     }
 }
 
