@@ -108,6 +108,10 @@ enum Asked {
 impl Run {
     /// `pending` goes to disk together with the first step.
     async fn finish(&mut self, mut pending: Record) -> Result<TurnResult, RecordError> {
+        // A stopped turn that is resumed only to say so may look finished: its last words are kept as an answer.
+        if self.input.stop.is_cancelled() {
+            return self.stopped(pending, Vec::new()).await;
+        }
         loop {
             match self.turn.next() {
                 Next::End(result) => {

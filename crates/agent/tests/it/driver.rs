@@ -1,7 +1,11 @@
 //! Turns of the built-in agent in a world in memory: what is recorded, what runs, and what the model is asked. The shared
 //! world is here; the tests are in the files below.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a panic is how a test fails"
+)]
 
 mod durability;
 mod hostile;

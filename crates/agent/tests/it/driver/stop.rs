@@ -22,7 +22,39 @@ async fn stop(world: &World, turn: JoinHandle<TurnEnd>) -> ModelRequest {
     for id in started_ids(&world.recorder) {
         assert!(completed.contains(&id), "{id:?} never ends");
     }
+    stays_stopped(world).await;
     next_request(&world.recorder.journal()).await
+}
+
+/// A server that dies before it could say that the turn was stopped goes on with the stop, not with the turn.
+async fn stays_stopped(world: &World) {
+    let records = world.recorder.records();
+    for cut in 1..=records.len() {
+        let before = &records[..cut];
+        let mut journal: Vec<JournalEntry> =
+            before.iter().flat_map(|record| record.journal.clone()).collect();
+        let again = World::new(WatchedWorkspace::default());
+        again.stop.cancel();
+        let model = model([Answer::text("never")]);
+        let end = again.resume(&model, journal.clone()).await;
+        assert_eq!(end.result, TurnResult::Stopped, "behind {cut} records");
+        assert_eq!(model.requests().len(), 0);
+        assert_eq!(again.workspace.all_began(), Vec::<String>::new());
+        journal.extend(again.recorder.journal());
+        next_request(&journal).await;
+
+        let completed: Vec<ItemId> = before
+            .iter()
+            .chain(&again.recorder.records())
+            .flat_map(|record| &record.completed)
+            .map(|item| item.id.clone())
+            .collect();
+        let distinct: HashSet<&ItemId> = completed.iter().collect();
+        assert_eq!(distinct.len(), completed.len(), "an item is completed twice");
+        for item in before.iter().flat_map(|record| &record.started) {
+            assert!(distinct.contains(&item.id), "{item:?} never ends");
+        }
+    }
 }
 
 /// A model that does not even take the request.
