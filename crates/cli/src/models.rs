@@ -19,7 +19,11 @@ pub fn registry(config: &Config, catalog: &Arc<Catalog>) -> anyhow::Result<Regis
     for provider in &config.models.providers {
         providers.push(built(provider, catalog).with_context(|| format!("provider `{}`", provider.id))?);
     }
-    Ok(Registry::new(providers, Some(&config.models.default), &Options::default())?)
+    Ok(Registry::new(
+        providers,
+        Some(&config.models.default),
+        &Options::default(),
+    )?)
 }
 
 fn built(provider: &ProviderConfig, catalog: &Arc<Catalog>) -> anyhow::Result<Provider> {

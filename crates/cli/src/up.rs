@@ -93,6 +93,7 @@ pub async fn up(config: Config, ready: impl FnOnce(&Ready)) -> anyhow::Result<()
         },
     });
 
+    server.clean_up().await;
     let token = server
         .owner_token("command line on the server's machine")
         .await

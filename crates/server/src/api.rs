@@ -8,6 +8,7 @@ pub mod git;
 mod idempotency;
 mod names;
 pub mod openapi;
+mod parameters;
 pub(crate) mod people;
 
 mod pull_requests;
@@ -41,6 +42,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/{*rest}", any(unknown_path))
         .route("/git/{*path}", any(git::serve_member))
         .fallback(web::serve)
+        .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn_with_state(app.clone(), guard))
         .with_state(app)
@@ -167,6 +169,13 @@ async fn guard(State(app): State<App>, request: Request, next: Next) -> Response
     let mut response = next.run(request).await;
     web::add_security_headers(response.headers_mut());
     response
+}
+
+async fn wrong_method() -> ApiFailure {
+    ApiFailure(
+        Problem::permanent("method_not_allowed", "This path does not take that method.")
+            .with_hint("See /v1/openapi.json."),
+    )
 }
 
 async fn unknown_path() -> ApiFailure {

@@ -12,6 +12,7 @@ use greenroom_agent::world::{Driver, TurnLimits};
 use greenroom_forge::Forge;
 use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::client::session::Session;
 use greenroom_stdx::chain::Chain;
 use greenroom_stdx::clock::Clock;
 use greenroom_stdx::secret::Secret;
@@ -25,6 +26,9 @@ use tokio_util::task::TaskTracker;
 
 /// How long turns and sockets get to end when the server goes down.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+
+/// Wait before rows that could not be written are tried again.
+const ROW_RETRY: Duration = Duration::from_secs(2);
 
 /// What a server is made of; the binary chooses the implementations.
 pub struct ServerParts {
@@ -79,6 +83,11 @@ impl Server {
         Self { app, tasks, shutdown }
     }
 
+    /// Removes what an earlier server left and no session wants. Before the first request, so that nothing wanted is new.
+    pub async fn clean_up(&self) {
+        reap(&self.app).await;
+    }
+
     /// A one-time sign-in link for the owner: an absolute URL.
     pub async fn owner_sign_in_link(&self) -> Result<String, Problem> {
         let owner = self.owner().await?;
@@ -123,7 +132,6 @@ impl Server {
         let rows = self
             .tasks
             .spawn(write_rows(self.app.clone(), self.shutdown.clone()));
-        reap(&self.app).await;
         self.tasks.spawn(recover(self.app.clone()));
         let router = api::router(self.app.clone());
         let shutdown = self.shutdown.clone();
@@ -163,7 +171,6 @@ async fn recover(app: App) {
     }
 }
 
-/// Removes the sandboxes that no session wants. Before the first request, so that none is new.
 async fn reap(app: &App) {
     let wanted: Vec<_> = match app.catalog.sandboxes().await {
         Ok(sandboxes) => sandboxes.into_iter().map(|(_, sandbox)| sandbox).collect(),
@@ -192,10 +199,17 @@ async fn write_rows(app: App, shutdown: CancellationToken) {
     put_rows(&app, app.services.rows.take_now()).await;
 }
 
-async fn put_rows(app: &App, rows: Vec<Arc<greenroom_protocol::client::session::Session>>) {
+async fn put_rows(app: &App, rows: Vec<Arc<Session>>) {
+    let mut failed = false;
     for row in rows {
         if let Err(error) = app.catalog.put_session(&row).await {
             tracing::warn!(session = %row.id, error = %Chain(&error), "a session's row in lists is out of date");
+            app.services.rows.changed(row);
+            failed = true;
         }
+    }
+    if failed && !app.shutdown.is_cancelled() {
+        // The rows wait; the disk may need a while.
+        tokio::time::sleep(ROW_RETRY).await;
     }
 }

@@ -17,5 +17,4 @@ pub mod state;
 mod turn;
 mod workspace;
 
-pub use actor::UNTITLED;
 pub use outbox::digest_of;

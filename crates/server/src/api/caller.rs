@@ -9,6 +9,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
 use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
+use greenroom_stdx::secret::Secret;
 use url::Url;
 
 /// Name of the sign-in cookie.
@@ -28,6 +29,27 @@ pub enum Proof {
 pub struct Caller {
     pub person: Person,
     pub proof: Proof,
+    credential: Secret,
+}
+
+impl Caller {
+    /// Whether the credential this caller came with still holds; for what stays open longer than a request.
+    pub async fn is_still_signed_in(&self, app: &App) -> Result<bool, Problem> {
+        let person = owner_of(app, self.proof, self.credential.expose()).await?;
+        Ok(person.is_some_and(|person| person.id == self.person.id))
+    }
+}
+
+async fn owner_of(app: &App, proof: Proof, secret: &str) -> Result<Option<Person>, Problem> {
+    let owner = match proof {
+        Proof::Token => app
+            .catalog
+            .token_owner(secret)
+            .await
+            .map(|owner| owner.map(|owner| owner.person)),
+        Proof::Cookie => app.catalog.browser_session_owner(secret).await,
+    };
+    owner.map_err(|error| error.problem())
 }
 
 impl OperationInput for Caller {}
@@ -36,35 +58,21 @@ impl FromRequestParts<App> for Caller {
     type Rejection = ApiFailure;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiFailure> {
-        if let Some(secret) = bearer(&parts.headers) {
-            let owner = app
-                .catalog
-                .token_owner(secret)
-                .await
-                .map_err(|error| error.problem())?;
-            let person = owner.ok_or_else(sign_in_required)?.person;
-            return Ok(Self {
-                person,
-                proof: Proof::Token,
-            });
-        }
-        let Some(secret) = cookie(&parts.headers) else {
-            return Err(sign_in_required().into());
+        let (proof, secret) = match (bearer(&parts.headers), cookie(&parts.headers)) {
+            (Some(secret), _) => (Proof::Token, secret),
+            (None, Some(secret)) => (Proof::Cookie, secret),
+            (None, None) => return Err(sign_in_required().into()),
         };
         let is_read_only = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
         let is_upgrade = parts.headers.contains_key(header::UPGRADE);
-        if !is_read_only || is_upgrade {
+        if proof == Proof::Cookie && (!is_read_only || is_upgrade) {
             check_origin(&parts.headers, app)?;
         }
-        let person = app
-            .catalog
-            .browser_session_owner(secret)
-            .await
-            .map_err(|error| error.problem())?;
-        let person = person.ok_or_else(sign_in_required)?;
+        let person = owner_of(app, proof, secret).await?.ok_or_else(sign_in_required)?;
         Ok(Self {
             person,
-            proof: Proof::Cookie,
+            proof,
+            credential: Secret::new(secret),
         })
     }
 }

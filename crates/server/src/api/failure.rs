@@ -25,6 +25,7 @@ fn status_of(problem: &Problem) -> StatusCode {
         "origin_refused" | "host_refused" | "own_change" | "owner_required" => StatusCode::FORBIDDEN,
         "not_found" => StatusCode::NOT_FOUND,
         "method_not_allowed" => StatusCode::METHOD_NOT_ALLOWED,
+        "upgrade_required" => StatusCode::UPGRADE_REQUIRED,
         "body_type_unsupported" => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         "body_too_large" | "prompt_too_large" | "image_too_large" => StatusCode::PAYLOAD_TOO_LARGE,
         "rate_limited" | "queue_full" => StatusCode::TOO_MANY_REQUESTS,

@@ -5,11 +5,13 @@ use super::body::JsonBody;
 use super::caller::Caller;
 use super::failure::ApiFailure;
 use super::names::{Named, PullRequestPath, PullRequestQuery};
+use super::parameters::{InPath, InQuery};
 use super::reply::Created;
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use greenroom_forge::{NewPullRequest, PullRequestFilter};
 use greenroom_protocol::client::event::EventBody;
+use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::pull_request::{
     AddComment, AddReview, CommitList, Diff, MergePullRequest, OpenPullRequest, PullRequest, PullRequestList,
     PullRequestState,
@@ -19,7 +21,7 @@ use greenroom_store::session_log::Batch;
 pub async fn list_all(
     State(app): State<App>,
     _: Caller,
-    Query(query): Query<PullRequestQuery>,
+    InQuery(query): InQuery<PullRequestQuery>,
 ) -> Result<Json<PullRequestList>, ApiFailure> {
     let filter = filter(query.state);
     let pull_requests = match query.repository {
@@ -38,8 +40,8 @@ fn filter(state: Option<PullRequestState>) -> PullRequestFilter {
 pub async fn list(
     State(app): State<App>,
     _: Caller,
-    Path(Named { name }): Path<Named>,
-    Query(query): Query<PullRequestQuery>,
+    InPath(Named { name }): InPath<Named>,
+    InQuery(query): InQuery<PullRequestQuery>,
 ) -> Result<Json<PullRequestList>, ApiFailure> {
     let pull_requests = app.forge.pull_requests(&name, filter(query.state)).await;
     Ok(Json(PullRequestList {
@@ -50,7 +52,7 @@ pub async fn list(
 pub async fn open(
     State(app): State<App>,
     caller: Caller,
-    Path(Named { name }): Path<Named>,
+    InPath(Named { name }): InPath<Named>,
     JsonBody(body): JsonBody<OpenPullRequest>,
 ) -> Result<Created<PullRequest>, ApiFailure> {
     let new = NewPullRequest {
@@ -70,7 +72,7 @@ pub async fn open(
 pub async fn show(
     State(app): State<App>,
     _: Caller,
-    Path(path): Path<PullRequestPath>,
+    InPath(path): InPath<PullRequestPath>,
 ) -> Result<Json<PullRequest>, ApiFailure> {
     Ok(Json(
         app.forge
@@ -83,7 +85,7 @@ pub async fn show(
 pub async fn commits(
     State(app): State<App>,
     _: Caller,
-    Path(path): Path<PullRequestPath>,
+    InPath(path): InPath<PullRequestPath>,
 ) -> Result<Json<CommitList>, ApiFailure> {
     let commits = app
         .forge
@@ -96,7 +98,7 @@ pub async fn commits(
 pub async fn diff(
     State(app): State<App>,
     _: Caller,
-    Path(path): Path<PullRequestPath>,
+    InPath(path): InPath<PullRequestPath>,
 ) -> Result<Json<Diff>, ApiFailure> {
     Ok(Json(
         app.forge
@@ -109,7 +111,7 @@ pub async fn diff(
 pub async fn comment(
     State(app): State<App>,
     caller: Caller,
-    Path(path): Path<PullRequestPath>,
+    InPath(path): InPath<PullRequestPath>,
     JsonBody(body): JsonBody<AddComment>,
 ) -> Result<Created<PullRequest>, ApiFailure> {
     let updated = app
@@ -122,7 +124,7 @@ pub async fn comment(
 pub async fn review(
     State(app): State<App>,
     caller: Caller,
-    Path(path): Path<PullRequestPath>,
+    InPath(path): InPath<PullRequestPath>,
     JsonBody(body): JsonBody<AddReview>,
 ) -> Result<Created<PullRequest>, ApiFailure> {
     let updated = app
@@ -135,53 +137,66 @@ pub async fn review(
 pub async fn merge(
     State(app): State<App>,
     caller: Caller,
-    Path(path): Path<PullRequestPath>,
+    InPath(path): InPath<PullRequestPath>,
     JsonBody(body): JsonBody<MergePullRequest>,
 ) -> Result<Json<PullRequest>, ApiFailure> {
-    let merged = app
-        .forge
-        .merge_pull_request(&path.name, path.number, &caller.person, &body)
-        .await;
-    Ok(Json(
-        told_session(&app, merged.map_err(|error| error.problem())?).await,
-    ))
+    carried_out(&app.clone(), async move {
+        let merged = app
+            .forge
+            .merge_pull_request(&path.name, path.number, &caller.person, &body)
+            .await;
+        Ok(told_session(&app, merged.map_err(|error| error.problem())?).await)
+    })
+    .await
 }
 
 pub async fn close(
     State(app): State<App>,
     caller: Caller,
-    Path(path): Path<PullRequestPath>,
+    InPath(path): InPath<PullRequestPath>,
 ) -> Result<Json<PullRequest>, ApiFailure> {
-    let closed = app
-        .forge
-        .close_pull_request(&path.name, path.number, &caller.person)
-        .await;
-    Ok(Json(
-        told_session(&app, closed.map_err(|error| error.problem())?).await,
-    ))
+    carried_out(&app.clone(), async move {
+        let closed = app
+            .forge
+            .close_pull_request(&path.name, path.number, &caller.person)
+            .await;
+        Ok(told_session(&app, closed.map_err(|error| error.problem())?).await)
+    })
+    .await
 }
 
 pub async fn reopen(
     State(app): State<App>,
     caller: Caller,
-    Path(path): Path<PullRequestPath>,
+    InPath(path): InPath<PullRequestPath>,
 ) -> Result<Json<PullRequest>, ApiFailure> {
-    let reopened = app
-        .forge
-        .reopen_pull_request(&path.name, path.number, &caller.person)
-        .await;
-    Ok(Json(
-        told_session(&app, reopened.map_err(|error| error.problem())?).await,
-    ))
+    carried_out(&app.clone(), async move {
+        let reopened = app
+            .forge
+            .reopen_pull_request(&path.name, path.number, &caller.person)
+            .await;
+        Ok(told_session(&app, reopened.map_err(|error| error.problem())?).await)
+    })
+    .await
 }
 
 pub async fn delete_head_branch(
     State(app): State<App>,
     _: Caller,
-    Path(path): Path<PullRequestPath>,
+    InPath(path): InPath<PullRequestPath>,
 ) -> Result<Json<PullRequest>, ApiFailure> {
     let updated = app.forge.delete_head_branch(&path.name, path.number).await;
     Ok(Json(updated.map_err(|error| error.problem())?))
+}
+
+/// Does it to the end, also when the caller goes away in the middle: the session must hear of what the forge did.
+async fn carried_out(
+    app: &App,
+    effect: impl Future<Output = Result<PullRequest, Problem>> + Send + 'static,
+) -> Result<Json<PullRequest>, ApiFailure> {
+    let done = app.services.tasks.spawn(effect).await;
+    let broken = |_| Problem::permanent("internal", "Something in the server broke.");
+    Ok(Json(done.map_err(broken)??))
 }
 
 /// Tells the pull request's session. The forge is where the truth is: a session that cannot be told only shows it late.

@@ -5,9 +5,10 @@ use super::body::JsonBody;
 use super::caller::Caller;
 use super::failure::ApiFailure;
 use super::names::Named;
+use super::parameters::InPath;
 use super::reply::Created;
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use greenroom_protocol::client::repository::{AddRepository, BranchList, Repository, RepositoryList};
 
 pub async fn list(State(app): State<App>, _: Caller) -> Result<Json<RepositoryList>, ApiFailure> {
@@ -27,7 +28,7 @@ pub async fn add(
 pub async fn show(
     State(app): State<App>,
     _: Caller,
-    Path(Named { name }): Path<Named>,
+    InPath(Named { name }): InPath<Named>,
 ) -> Result<Json<Repository>, ApiFailure> {
     Ok(Json(
         app.forge
@@ -40,7 +41,7 @@ pub async fn show(
 pub async fn branches(
     State(app): State<App>,
     _: Caller,
-    Path(Named { name }): Path<Named>,
+    InPath(Named { name }): InPath<Named>,
 ) -> Result<Json<BranchList>, ApiFailure> {
     let branches = app.forge.branches(&name).await.map_err(|error| error.problem())?;
     Ok(Json(BranchList { branches }))

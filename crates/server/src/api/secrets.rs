@@ -5,8 +5,9 @@ use super::body::JsonBody;
 use super::caller::Caller;
 use super::failure::ApiFailure;
 use super::names::Named;
+use super::parameters::InPath;
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::NoContent;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::secret::{SecretNames, SetSecret};
@@ -27,7 +28,7 @@ pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<SecretN
 pub async fn set(
     State(app): State<App>,
     caller: Caller,
-    Path(Named { name }): Path<Named>,
+    InPath(Named { name }): InPath<Named>,
     JsonBody(body): JsonBody<SetSecret>,
 ) -> Result<NoContent, ApiFailure> {
     check_owner(&app, &caller).await?;
@@ -45,7 +46,7 @@ pub async fn set(
 pub async fn remove(
     State(app): State<App>,
     caller: Caller,
-    Path(Named { name }): Path<Named>,
+    InPath(Named { name }): InPath<Named>,
 ) -> Result<NoContent, ApiFailure> {
     check_owner(&app, &caller).await?;
     app.catalog

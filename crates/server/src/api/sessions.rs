@@ -6,13 +6,14 @@ use super::caller::Caller;
 use super::failure::ApiFailure;
 use super::idempotency::{OptionalKey, RequiredKey};
 use super::names::{EventQuery, PromptPath, SessionPath, SessionQuery};
+use super::parameters::{InPath, InQuery};
 use super::reply::{Accepted, Created};
 use super::sent;
 use crate::session::command::{Sent, SessionHandle};
-use crate::session::state::{branch_name, title_from_prompt};
-use crate::session::{UNTITLED, digest_of};
+use crate::session::digest_of;
+use crate::session::state::{UNTITLED, branch_name, title_from_prompt};
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::response::NoContent;
 use greenroom_protocol::client::event::{EventBody, EventPage};
 use greenroom_protocol::client::person::Person;
@@ -31,7 +32,7 @@ const MAX_EVENTS: u32 = 2_000;
 pub async fn list(
     State(app): State<App>,
     _: Caller,
-    Query(query): Query<SessionQuery>,
+    InQuery(query): InQuery<SessionQuery>,
 ) -> Result<Json<SessionList>, ApiFailure> {
     let limit = query.limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE);
     let query = greenroom_store::catalog::SessionQuery {
@@ -57,22 +58,30 @@ pub async fn create(
         b"create_session",
         serde_json::to_vec(&body).unwrap_or_default().as_slice(),
     ]);
-    let created = session_created(&app, &caller.person, &body).await?;
-    let EventBody::SessionCreated {
-        session_id: mut id, ..
-    } = created.clone()
-    else {
-        return Err(Problem::permanent("internal", "A session cannot be created.").into());
+    let fresh_id = SessionId::from_bits(fresh_bits());
+    let id = match &key {
+        Some(key) => {
+            let claim = app
+                .catalog
+                .claim_session_creation(&caller.person.id, key, &digest, &fresh_id)
+                .await;
+            claim.map_err(|error| error.problem())?
+        }
+        None => fresh_id.clone(),
     };
-    if let Some(key) = &key {
-        let claim = app
-            .catalog
-            .claim_session_creation(&caller.person.id, key, &digest, &id)
-            .await;
-        id = claim.map_err(|error| error.problem())?;
-    }
-    let created = with_id(created, &id);
-    let handle = app.sessions.create(&id, created).await?;
+    let known = if id == fresh_id {
+        None
+    } else {
+        app.sessions.get(&id).await.ok()
+    };
+    let handle = match known {
+        // Repeated: what was right then stays right.
+        Some(handle) => handle,
+        None => {
+            let created = session_created(&app, &caller.person, &body, &id).await?;
+            app.sessions.create(&id, created).await?
+        }
+    };
     let prompt = match body.prompt {
         Some(text) => {
             // The session's own key: a repeated creation finds the prompt it already sent.
@@ -91,12 +100,21 @@ pub async fn create(
         None => None,
     };
     let session = handle.fold().await?.row;
-    app.services.rows.changed(session.clone().into());
+    // Whoever got this answer finds the session in lists, also after a crash.
+    app.catalog
+        .put_session(&session)
+        .await
+        .map_err(|error| error.problem())?;
     Ok(Created(CreatedSession { session, prompt }))
 }
 
 /// Checks everything that can be wrong with a new session before anything is written.
-async fn session_created(app: &App, person: &Person, body: &CreateSession) -> Result<EventBody, Problem> {
+async fn session_created(
+    app: &App,
+    person: &Person,
+    body: &CreateSession,
+    id: &SessionId,
+) -> Result<EventBody, Problem> {
     if let Some(text) = &body.prompt {
         sent::check_text(text)?;
         sent::check_images(&body.images)?;
@@ -138,10 +156,9 @@ async fn session_created(app: &App, person: &Person, body: &CreateSession) -> Re
         .prompt
         .as_deref()
         .map_or_else(|| UNTITLED.to_owned(), title_from_prompt);
-    let id = SessionId::from_bits(fresh_bits());
     Ok(EventBody::SessionCreated {
         branch: branch_name(&title, id.as_str()),
-        session_id: id,
+        session_id: id.clone(),
         title,
         repository: body.repository.clone(),
         base_branch,
@@ -149,30 +166,6 @@ async fn session_created(app: &App, person: &Person, body: &CreateSession) -> Re
         is_scripted: model.is_scripted,
         created_by: person.clone(),
     })
-}
-
-fn with_id(created: EventBody, id: &SessionId) -> EventBody {
-    match created {
-        EventBody::SessionCreated {
-            title,
-            repository,
-            base_branch,
-            model,
-            is_scripted,
-            created_by,
-            ..
-        } => EventBody::SessionCreated {
-            session_id: id.clone(),
-            branch: branch_name(&title, id.as_str()),
-            title,
-            repository,
-            base_branch,
-            model,
-            is_scripted,
-            created_by,
-        },
-        other => other,
-    }
 }
 
 /// The session of a path. Ids that are none and sessions that do not exist look the same.
@@ -187,7 +180,7 @@ pub async fn handle(app: &App, id: &str) -> Result<SessionHandle, Problem> {
 pub async fn show(
     State(app): State<App>,
     _: Caller,
-    Path(SessionPath { id }): Path<SessionPath>,
+    InPath(SessionPath { id }): InPath<SessionPath>,
 ) -> Result<Json<Session>, ApiFailure> {
     Ok(Json(handle(&app, &id).await?.fold().await?.row))
 }
@@ -195,8 +188,8 @@ pub async fn show(
 pub async fn events(
     State(app): State<App>,
     _: Caller,
-    Path(SessionPath { id }): Path<SessionPath>,
-    Query(query): Query<EventQuery>,
+    InPath(SessionPath { id }): InPath<SessionPath>,
+    InQuery(query): InQuery<EventQuery>,
 ) -> Result<Json<EventPage>, ApiFailure> {
     let row = handle(&app, &id).await?.fold().await?.row;
     let limit = query.limit.unwrap_or(DEFAULT_EVENTS).clamp(1, MAX_EVENTS);
@@ -214,7 +207,7 @@ pub async fn events(
 pub async fn send_prompt(
     State(app): State<App>,
     caller: Caller,
-    Path(SessionPath { id }): Path<SessionPath>,
+    InPath(SessionPath { id }): InPath<SessionPath>,
     RequiredKey(key): RequiredKey,
     JsonBody(prompt): JsonBody<SendPrompt>,
 ) -> Result<Accepted<PromptReceipt>, ApiFailure> {
@@ -226,7 +219,7 @@ pub async fn send_prompt(
 pub async fn cancel_prompt(
     State(app): State<App>,
     caller: Caller,
-    Path(PromptPath { id, prompt_id }): Path<PromptPath>,
+    InPath(PromptPath { id, prompt_id }): InPath<PromptPath>,
 ) -> Result<NoContent, ApiFailure> {
     let prompt_id = prompt_id
         .parse()
@@ -241,7 +234,7 @@ pub async fn cancel_prompt(
 pub async fn stop(
     State(app): State<App>,
     caller: Caller,
-    Path(SessionPath { id }): Path<SessionPath>,
+    InPath(SessionPath { id }): InPath<SessionPath>,
 ) -> Result<Accepted<Session>, ApiFailure> {
     let handle = handle(&app, &id).await?;
     handle.stop(caller.person.id).await?;
@@ -252,7 +245,7 @@ pub async fn stop(
 pub async fn diff(
     State(app): State<App>,
     _: Caller,
-    Path(SessionPath { id }): Path<SessionPath>,
+    InPath(SessionPath { id }): InPath<SessionPath>,
 ) -> Result<Json<Diff>, ApiFailure> {
     let fold = handle(&app, &id).await?.fold().await?;
     if fold.pushed_commit.is_none() {

@@ -2,14 +2,16 @@
 //! slow for the ring is brought up from disk again; one that does not read at all is closed with its cursor.
 
 use super::app::App;
-use super::caller::{Caller, Proof, check_origin};
+use super::caller::{Caller, Proof, check_origin, sign_in_required};
 use super::failure::ApiFailure;
 use super::names::{SessionPath, StreamQuery};
+use super::parameters::{InPath, InQuery};
 use super::sessions;
 use crate::session::command::{SessionHandle, shutting_down};
 use crate::session::hub::{HubFrame, Partial};
+use axum::extract::State;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
-use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use greenroom_protocol::client::event::{Event, EventBody};
@@ -33,11 +35,11 @@ const MAX_CLIENT_FRAME_BYTES: usize = 4 * 1024;
 /// `GET /v1/sessions/{id}/stream`.
 pub async fn stream(
     State(app): State<App>,
-    Path(SessionPath { id }): Path<SessionPath>,
-    Query(query): Query<StreamQuery>,
+    InPath(SessionPath { id }): InPath<SessionPath>,
+    InQuery(query): InQuery<StreamQuery>,
     headers: HeaderMap,
     caller: Result<Caller, ApiFailure>,
-    upgrade: WebSocketUpgrade,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiFailure> {
     let caller = caller?;
     if caller.proof == Proof::Cookie {
@@ -53,6 +55,10 @@ pub async fn stream(
             .into());
         }
     }
+    let upgrade = upgrade.map_err(|_| {
+        Problem::permanent("upgrade_required", "This path is a WebSocket.")
+            .with_hint("Open it with a WebSocket client.")
+    })?;
     let handle = sessions::handle(&app, &id).await?;
     let session_id = handle.fold().await?.row.id;
     let after = query.after.unwrap_or(0);
@@ -64,6 +70,7 @@ pub async fn stream(
     Ok(upgrade.on_upgrade(move |socket| async move {
         let mut follower = Follower {
             app,
+            caller,
             handle,
             session_id,
             socket,
@@ -92,6 +99,7 @@ impl From<Problem> for End {
 
 struct Follower {
     app: App,
+    caller: Caller,
     handle: SessionHandle,
     session_id: SessionId,
     socket: WebSocket,
@@ -135,13 +143,21 @@ impl Follower {
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return Err(shutting_down().into()),
+                () = self.handle.closed() => {
+                    return Err(Problem::transient("session_reloaded", "The session is being loaded again.").into());
+                }
                 frame = live.recv() => self.live_frame(frame, &mut live).await?,
                 message = self.socket.recv() => match message {
                     None | Some(Err(_) | Ok(Message::Close(_))) => return Err(End::Gone),
                     // What clients say only keeps the socket open; unknown frames of newer clients are no reason to end it.
                     Some(Ok(_)) => {}
                 },
-                _ = ping.tick() => self.send_message(Message::Ping(Vec::new().into())).await?,
+                _ = ping.tick() => {
+                    if !self.caller.is_still_signed_in(&self.app).await? {
+                        return Err(sign_in_required().into());
+                    }
+                    self.send_message(Message::Ping(Vec::new().into())).await?;
+                }
             }
         }
     }
@@ -224,7 +240,10 @@ impl Follower {
         self.send(&StreamFrame::Event { event }).await
     }
 
-    async fn send_partials(&mut self, partials: Vec<Partial>) -> Result<(), End> {
+    /// Sends texts that were unfinished when this socket joined, and still are: an item that ended during the replay, or a
+    /// step that was asked for again, leaves nothing behind.
+    async fn send_partials(&mut self, mut partials: Vec<Partial>) -> Result<(), End> {
+        self.handle.hub.retain_unfinished(&mut partials);
         for Partial {
             item_id,
             channel,
@@ -267,7 +286,7 @@ impl Follower {
                 last_seq: self.cursor,
             })
             .await;
-        // 1011/1012 tell proxies and browsers that the server ended it; the reason is for people's eyes.
+        // 1012: the server ends it and the client may come back; the reason is for people's eyes.
         let frame = CloseFrame {
             code: 1012,
             reason: reason.into(),

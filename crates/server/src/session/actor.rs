@@ -4,8 +4,9 @@
 use super::command::{Command, Sent};
 use super::hub::Hub;
 use super::services::SessionServices;
-use super::state::{SessionFold, title_from_prompt};
+use super::state::{SessionFold, UNTITLED, title_from_prompt};
 use super::turn;
+use super::workspace::SandboxSlot;
 use greenroom_agent::world::{TurnEnd, TurnResult};
 use greenroom_protocol::client::event::{Event, EventBody, TurnOutcome};
 use greenroom_protocol::client::model::Usage;
@@ -13,15 +14,19 @@ use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::prompt::{Prompt, PromptReceipt, PromptState};
 use greenroom_protocol::client::session::SessionState;
 use greenroom_protocol::id::{PersonId, PromptId, TurnId};
+use greenroom_stdx::chain::Chain;
 use greenroom_stdx::id::fresh_bits;
 use greenroom_store::session_log::{AppendError, Batch, JournalRow, NewReceipt};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 /// Prompts that may wait in one session.
 const MAX_QUEUED_PROMPTS: usize = 100;
+/// Bytes of text and images that may wait in one session.
+const MAX_QUEUED_BYTES: usize = 64 * 1024 * 1024;
 /// How long to wait before a turn's end is written again after the log refused it.
 const APPEND_RETRY: Duration = Duration::from_secs(2);
 
@@ -34,6 +39,10 @@ pub struct Actor {
     pub(super) mailbox: mpsc::Receiver<Command>,
     /// For the tasks it starts.
     pub(super) sender: mpsc::WeakSender<Command>,
+    /// The session's sandbox, for its turns.
+    pub(super) sandbox: Arc<SandboxSlot>,
+    /// The end of a turn that the log has not taken yet.
+    pub(super) pending_end: Option<Vec<EventBody>>,
     /// Stops the running turn.
     pub(super) stop: CancellationToken,
     /// Ends everything when the server shuts down.
@@ -44,14 +53,21 @@ impl Actor {
     /// Handles commands until the server shuts down or nobody can send any more.
     pub async fn run(mut self) {
         self.recover().await;
+        let mut again = tokio::time::interval(APPEND_RETRY);
+        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let command = tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => break,
                 command = self.mailbox.recv() => command,
+                _ = again.tick(), if self.has_unfinished() => {
+                    self.catch_up().await;
+                    continue;
+                }
             };
             let Some(command) = command else { break };
             self.handle(command).await;
+            self.catch_up().await;
         }
         let lease = self.services.store.release(&self.fold.row.id, self.epoch).await;
         if let Err(error) = lease {
@@ -63,17 +79,18 @@ impl Actor {
     async fn recover(&mut self) {
         // The catalog's row may be older than the log.
         self.services.rows.changed(Arc::new(self.fold.row.clone()));
-        for intent in self
-            .services
-            .store
-            .outbox_pending(&self.fold.row.id)
-            .await
-            .unwrap_or_default()
-        {
-            turn::resume_intent(self, intent);
+        match self.services.store.outbox_pending(&self.fold.row.id).await {
+            Ok(intents) => {
+                for intent in intents {
+                    turn::resume_intent(self, intent);
+                }
+            }
+            Err(error) => {
+                tracing::error!(session = %self.fold.row.id, error = %Chain(&error), "cannot read what is still to be done outside");
+            }
         }
         let Some(running) = self.fold.running.clone() else {
-            self.start_next().await;
+            self.catch_up().await;
             return;
         };
         tracing::info!(session = %self.fold.row.id, turn = %running.turn_id, "going on with an interrupted turn");
@@ -144,6 +161,7 @@ impl Actor {
                     .with_hint("wait for some to finish, or remove some from the queue"),
             );
         }
+        let waiting_bytes: usize = self.fold.queue.iter().map(size_of_prompt).sum();
         let now_ms = self.services.clock.now_ms();
         let prompt = Prompt {
             id: PromptId::from_bits(fresh_bits()),
@@ -153,6 +171,13 @@ impl Actor {
             model: sent.model,
             queued_at_ms: now_ms,
         };
+        if waiting_bytes + size_of_prompt(&prompt) > MAX_QUEUED_BYTES && !self.fold.queue.is_empty() {
+            return Err(Problem::transient(
+                "queue_full",
+                "The prompts that wait in this session are too large together.",
+            )
+            .with_hint("Wait for some to finish, or remove some from the queue."));
+        }
         let mut events = Vec::new();
         if self.fold.row.state == SessionState::Created && self.fold.row.title == UNTITLED {
             events.push(EventBody::SessionTitled {
@@ -187,11 +212,10 @@ impl Actor {
             self.spawn_running();
             // After a crash the catalog says which sessions to wake; a prompt is only accepted once it does. The turn
             // already runs meanwhile.
-            self.services
-                .catalog
-                .put_session(&self.fold.row)
-                .await
-                .map_err(|error| error.problem())?;
+            if let Err(error) = self.services.catalog.put_session(&self.fold.row).await {
+                // The prompt is on disk and runs; refusing it now would make people send it twice. The row is tried again.
+                tracing::warn!(session = %self.fold.row.id, error = %Chain(&error), "the catalog does not know yet that a turn runs");
+            }
         }
         Ok(receipt)
     }
@@ -215,6 +239,24 @@ impl Actor {
         ]
     }
 
+    /// Whether something waits for the log to take it.
+    fn has_unfinished(&self) -> bool {
+        self.pending_end.is_some() || (self.fold.running.is_none() && !self.fold.queue.is_empty())
+    }
+
+    /// Writes a turn's end that could not be written, then starts what waits. Called after each command and from time to
+    /// time, so that a disk that was full holds nothing up for longer than it is.
+    async fn catch_up(&mut self) {
+        if let Some(events) = self.pending_end.take()
+            && let Err(problem) = self.append_events(events.clone()).await
+        {
+            tracing::error!(session = %self.fold.row.id, code = problem.code, "cannot write a turn's end, trying again");
+            self.pending_end = Some(events);
+            return;
+        }
+        self.start_next().await;
+    }
+
     async fn start_next(&mut self) {
         if self.fold.running.is_some() {
             return;
@@ -225,7 +267,7 @@ impl Actor {
         match self.append_events(self.start_events(&prompt)).await {
             Ok(_) => self.spawn_running(),
             Err(problem) => {
-                // The prompt stays queued on disk; the next command or restart tries again.
+                // The prompt stays queued on disk, and is tried again.
                 tracing::error!(session = %self.fold.row.id, code = problem.code, "cannot start the next prompt");
             }
         }
@@ -335,6 +377,10 @@ impl Actor {
             return;
         }
         let outcome = match end.result {
+            // A resumed turn may have ended before the stop was seen; people are told what they asked for.
+            TurnResult::Completed if running.stopped_by.is_some() => TurnOutcome::Stopped {
+                by: running.stopped_by.unwrap_or(running.prompt.author.id.clone()),
+            },
             TurnResult::Completed => TurnOutcome::Completed,
             TurnResult::Failed(problem) => TurnOutcome::Failed { problem },
             TurnResult::Stopped => TurnOutcome::Stopped {
@@ -359,15 +405,7 @@ impl Actor {
                 state: SessionState::Idle,
             });
         }
-        while let Err(problem) = self.append_events(events.clone()).await {
-            // A prompt must end visibly; there is nothing better to do than to wait for the disk.
-            tracing::error!(session = %self.fold.row.id, code = problem.code, "cannot write a turn's end, trying again");
-            tokio::select! {
-                () = self.shutdown.cancelled() => return,
-                () = tokio::time::sleep(APPEND_RETRY) => {}
-            }
-        }
-        self.start_next().await;
+        self.pending_end = Some(events);
     }
 
     /// Appends events alone.
@@ -421,5 +459,11 @@ impl Actor {
     }
 }
 
-/// Title of a session without a prompt.
-pub const UNTITLED: &str = "Untitled session";
+fn size_of_prompt(prompt: &Prompt) -> usize {
+    prompt.text.len()
+        + prompt
+            .images
+            .iter()
+            .map(|image| image.data_base64.len())
+            .sum::<usize>()
+}

@@ -8,10 +8,12 @@ use super::workspace::SessionWorkspace;
 use greenroom_protocol::client::event::EventBody;
 use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
-use greenroom_protocol::client::pull_request::PullRequestState;
+use greenroom_protocol::client::pull_request::{Diff, PullRequestState};
 use greenroom_protocol::guest::WORKSPACE_PATH;
 use greenroom_protocol::id::SessionId;
+use greenroom_stdx::chain::Chain;
 use greenroom_store::session_log::Batch;
+use tokio_util::sync::CancellationToken;
 
 /// Who a turn's commits are by.
 #[derive(Debug, Clone)]
@@ -38,43 +40,58 @@ impl ChangeAuthor {
     }
 }
 
+/// Options against what `.git/config` of a workspace may say.
+const UNCONFIGURED: &[&str] = &[
+    "-c",
+    "core.hooksPath=/dev/null",
+    "-c",
+    "core.fsmonitor=false",
+    "-c",
+    "commit.gpgsign=false",
+];
+
 /// Commits everything that is not ignored, pushes if the branch moved, and appends `change.pushed`. Returns the commit on
-/// the forge, `None` while there is nothing to push.
+/// the forge, `None` while there is nothing to push. Cancelling ends it soon; the files stay in the sandbox.
 pub async fn commit_and_push(
     services: &SessionServices,
     handle: &SessionHandle,
     workspace: &SessionWorkspace,
     subject: &str,
+    cancel: &CancellationToken,
 ) -> Result<Option<String>, Problem> {
-    let sandbox = workspace.sandbox().await?;
+    let sandbox = tokio::select! {
+        sandbox = workspace.sandbox() => sandbox?,
+        () = cancel.cancelled() => {
+            return Err(Problem::transient("push_stopped", "The turn was stopped before its changes were pushed.")
+                .with_hint("They are in the sandbox; the next turn pushes them."));
+        }
+    };
     let fold = handle.fold().await?;
     let row = &fold.row;
     let env = workspace.author().git_environment();
     let git = async |arguments: &[&str], code: &str| {
-        // A hook of the repository must not decide whether work is kept.
-        let argv = [
-            &["git", "-C", WORKSPACE_PATH, "-c", "core.hooksPath=/dev/null"],
-            arguments,
-        ]
-        .concat();
-        run_checked(&sandbox, &argv, env.clone(), code).await
+        // What a repository configures must not decide whether work is kept.
+        let argv = [&["git", "-C", WORKSPACE_PATH], UNCONFIGURED, arguments].concat();
+        run_checked(&sandbox, &argv, env.clone(), code, cancel).await
     };
     git(&["add", "-A"], "commit_failed").await?;
     let staged = ["git", "-C", WORKSPACE_PATH, "diff", "--cached", "--quiet"];
-    if !run(&sandbox, &staged, env.clone()).await?.is_success {
+    if !run(&sandbox, &staged, env.clone(), cancel).await?.is_success {
         let trailer = format!("Greenroom-Session: {}", row.id);
         git(&["commit", "-q", "-m", subject, "-m", &trailer], "commit_failed").await?;
     }
     let head = ["git", "-C", WORKSPACE_PATH, "rev-parse", "-q", "--verify", "HEAD"];
-    let head = run(&sandbox, &head, env.clone()).await?;
+    let head = run(&sandbox, &head, env.clone(), cancel).await?;
     if !head.is_success {
+        workspace.pushed();
         return Ok(None);
     }
     let commit = head.output;
     let base = format!("refs/remotes/origin/{}", row.base_branch);
     let base = ["git", "-C", WORKSPACE_PATH, "rev-parse", "-q", "--verify", &base];
-    let is_at_base = run(&sandbox, &base, env.clone()).await?.output == commit;
+    let is_at_base = run(&sandbox, &base, env.clone(), cancel).await?.output == commit;
     if fold.pushed_commit.as_ref() == Some(&commit) || (fold.pushed_commit.is_none() && is_at_base) {
+        workspace.pushed();
         return Ok(fold.pushed_commit);
     }
     let target = format!("+HEAD:refs/heads/{}", row.branch);
@@ -82,8 +99,17 @@ pub async fn commit_and_push(
     let diff = services
         .forge
         .diff_branches(&row.repository, &row.base_branch, &row.branch)
-        .await
-        .map_err(|error| error.problem())?;
+        .await;
+    let diff = diff.unwrap_or_else(|error| {
+        // The push is a fact whatever can be said about its size.
+        tracing::warn!(session = %row.id, error = %Chain(&error), "a pushed change could not be measured");
+        Diff {
+            files: Vec::new(),
+            additions: 0,
+            deletions: 0,
+            is_truncated: true,
+        }
+    });
     let event = EventBody::ChangePushed {
         branch: row.branch.clone(),
         commit: commit.clone(),
@@ -97,6 +123,7 @@ pub async fn commit_and_push(
             ..Batch::default()
         })
         .await?;
+    workspace.pushed();
     for link in row
         .pull_requests
         .iter()

@@ -5,9 +5,13 @@ use super::run::{run, run_checked};
 use crate::sandbox::{Sandbox, SandboxError};
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::session::Session;
-use greenroom_protocol::guest::call::{Call, Scope};
+use greenroom_protocol::guest::call::{Call, CallErrorCode, Scope};
 use greenroom_protocol::guest::{GIT_PORT, WORKSPACE_PATH};
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// Says that the checkout is whole. Inside `.git`, so that no commit can hold it.
+const DONE_MARK: &str = "/workspace/.git/greenroom-checkout";
 
 /// Clones the session's repository into the workspace and switches to the session's branch. Does nothing if an earlier
 /// start finished this; a half-finished one is done again.
@@ -20,14 +24,23 @@ pub async fn ensure(sandbox: &Arc<dyn Sandbox>, row: &Session, author: &ChangeAu
         .await
     {
         Ok(_) => return Ok(()),
-        Err(SandboxError::Call(_)) => {}
+        Err(SandboxError::Call(error)) if error.code == CallErrorCode::NotFound => {}
+        // Anything else says nothing about the checkout, and doing it again would throw work away.
+        Err(SandboxError::Call(error)) => {
+            return Err(Problem::transient(
+                "checkout_unknown",
+                format!("The sandbox cannot be looked into: {}.", error.message),
+            ));
+        }
         Err(SandboxError::Lost(problem)) => return Err(problem),
     }
     let url = format!("http://127.0.0.1:{GIT_PORT}/{}.git", row.repository);
     let env = author.git_environment();
+    // Bounded by the time limit of each program; the turn that waits for it may be stopped meanwhile.
+    let cancel = CancellationToken::new();
     let git = async |arguments: &[&str]| {
         let argv = [&["git", "-C", WORKSPACE_PATH], arguments].concat();
-        run_checked(sandbox, &argv, env.clone(), "checkout_failed").await
+        run_checked(sandbox, &argv, env.clone(), "checkout_failed", &cancel).await
     };
     git(&["init", "-q", "-b", &row.base_branch]).await?;
     // Set, not add: a second try after a crash finds the remote there.
@@ -52,7 +65,7 @@ pub async fn ensure(sandbox: &Arc<dyn Sandbox>, row: &Session, author: &ChangeAu
             "--verify",
             &remote,
         ];
-        if run(sandbox, &probe, env.clone()).await?.is_success {
+        if run(sandbox, &probe, env.clone(), &cancel).await?.is_success {
             git(&["checkout", "-q", "-f", "--no-track", "-B", &row.branch, &remote]).await?;
             is_switched = true;
             break;
@@ -70,6 +83,3 @@ pub async fn ensure(sandbox: &Arc<dyn Sandbox>, row: &Session, author: &ChangeAu
             SandboxError::Lost(problem) => problem,
         })
 }
-
-/// Says that the checkout is whole. Inside `.git`, so that no commit can hold it.
-const DONE_MARK: &str = "/workspace/.git/greenroom-checkout";

@@ -97,6 +97,11 @@ impl SessionHandle {
         self.ask(|reply| Command::Row { reply }).await
     }
 
+    /// Returns when the actor is gone, however it ended.
+    pub async fn closed(&self) {
+        self.sender.closed().await;
+    }
+
     pub(super) async fn ask<T>(
         &self,
         command: impl FnOnce(oneshot::Sender<T>) -> Command,

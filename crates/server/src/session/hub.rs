@@ -108,6 +108,15 @@ impl Hub {
         });
     }
 
+    /// Keeps of these texts those that are still unfinished.
+    pub fn retain_unfinished(&self, texts: &mut Vec<Partial>) {
+        let now = self.lock();
+        texts.retain(|text| {
+            now.iter()
+                .any(|partial| partial.item_id == text.item_id && partial.channel == text.channel)
+        });
+    }
+
     /// Publishes the session's row.
     pub fn publish_session(&self, row: Arc<Session>) {
         let _ = self.sender.send(HubFrame::Session(row));

@@ -73,7 +73,7 @@ pub async fn dispatch(
 ) -> Result<PullRequestOpened, Problem> {
     let mut attempt = 1;
     let result = loop {
-        match perform(services, row, intent).await {
+        match perform(services, handle, row, intent).await {
             Err(problem) if problem.retryable && attempt < MAX_ATTEMPTS => {
                 tracing::info!(session = %row.id, effect = intent.kind, attempt, code = problem.code, "effect is tried again");
                 tokio::time::sleep(BACKOFF.delay(attempt, Backoff::random())).await;
@@ -109,6 +109,7 @@ pub async fn dispatch(
 
 async fn perform(
     services: &SessionServices,
+    handle: &SessionHandle,
     row: &Session,
     intent: &Intent,
 ) -> Result<(PullRequestOpened, Vec<EventBody>), Problem> {
@@ -151,7 +152,10 @@ async fn perform(
     };
     let number = pull_request.number;
     let path = crate::paths::pull_request(repository, number);
-    let is_known = row.pull_requests.iter().any(|link| link.number == number);
+    let known = handle.fold().await?.row.pull_requests;
+    let is_known = known
+        .iter()
+        .any(|link| link.repository == *repository && link.number == number);
     let events = if is_known {
         Vec::new()
     } else {

@@ -13,8 +13,10 @@ use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::prompt::Prompt;
 use greenroom_protocol::id::TurnId;
+use greenroom_stdx::id::fresh_bits;
 use greenroom_store::session_log::{Batch, Intent};
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 
 /// The platform as one turn sees it.
 pub struct SessionPlatform {
@@ -29,8 +31,14 @@ pub struct SessionPlatform {
 impl Platform for SessionPlatform {
     async fn open_pull_request(&self, request: PullRequestRequest) -> Result<PullRequestOpened, Problem> {
         let services = &self.services;
-        let pushed =
-            changes::commit_and_push(services, &self.handle, &self.workspace, &request.title).await?;
+        let pushed = changes::commit_and_push(
+            services,
+            &self.handle,
+            &self.workspace,
+            &request.title,
+            &CancellationToken::new(),
+        )
+        .await?;
         if pushed.is_none() {
             return Err(
                 Problem::permanent("nothing_to_propose", "No file differs from the base branch.")
@@ -44,11 +52,8 @@ impl Platform for SessionPlatform {
             author: self.prompt.author.clone(),
             prompted_by: self.prompters().await?,
         };
-        let key = format!(
-            "{}/{}",
-            self.turn_id,
-            outbox::digest_of(&[payload.title.as_bytes(), payload.body.as_bytes()])
-        );
+        // Fresh for each call: a call that a crash cut is answered "interrupted", never made again under the same key.
+        let key = format!("{}/{:x}", self.turn_id, fresh_bits());
         let intent = outbox::open_intent(key, &payload)?;
         self.handle
             .append(Batch {
@@ -67,7 +72,18 @@ impl Platform for SessionPlatform {
             outcome: None,
             is_final: false,
         };
-        outbox::dispatch(services, &self.handle, &row, &intent).await
+        // A task of its own: a stop ends the waiting, not the effect, whose result must be recorded.
+        let (services, handle) = (services.clone(), self.handle.clone());
+        let dispatched = self
+            .services
+            .tasks
+            .spawn(async move { outbox::dispatch(&services, &handle, &row, &intent).await });
+        dispatched.await.unwrap_or_else(|_| {
+            Err(Problem::transient(
+                "internal",
+                "Opening the pull request broke off.",
+            ))
+        })
     }
 }
 

@@ -6,8 +6,10 @@ use super::command::{MAILBOX_COMMANDS, SessionHandle};
 use super::hub::Hub;
 use super::services::SessionServices;
 use super::state::SessionFold;
+use super::workspace::SandboxSlot;
 use greenroom_protocol::client::event::EventBody;
 use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::client::session::SessionState;
 use greenroom_protocol::id::SessionId;
 use greenroom_store::session_log::{AcquireError, Batch};
 use std::collections::HashMap;
@@ -21,11 +23,14 @@ const LEASE: Duration = Duration::from_secs(24 * 3600);
 /// Events read at once when a session is loaded.
 const LOAD_PAGE_EVENTS: u32 = 2_000;
 
+/// A session's place in memory; empty while it is loaded.
+type Slot = Arc<Mutex<Option<SessionHandle>>>;
+
 /// All sessions this process has in memory.
 pub struct SessionRegistry {
     services: Arc<SessionServices>,
     shutdown: CancellationToken,
-    loaded: Mutex<HashMap<SessionId, Arc<Mutex<Option<SessionHandle>>>>>,
+    loaded: Mutex<HashMap<SessionId, Slot>>,
 }
 
 impl SessionRegistry {
@@ -43,7 +48,7 @@ impl SessionRegistry {
         store.create(id).await.map_err(|error| error.problem())?;
         let slot = self.slot(id).await;
         let mut slot = slot.lock().await;
-        if let Some(handle) = slot.as_ref() {
+        if let Some(handle) = slot.as_ref().filter(|handle| !handle.sender.is_closed()) {
             return Ok(handle.clone());
         }
         let epoch = self.acquire(id).await?;
@@ -65,8 +70,8 @@ impl SessionRegistry {
 
     /// The session's actor, loaded if need be. `session_unknown` if there is no such session.
     pub async fn get(&self, id: &SessionId) -> Result<SessionHandle, Problem> {
-        let slot = self.slot(id).await;
-        let mut slot = slot.lock().await;
+        let shared = self.slot(id).await;
+        let mut slot = shared.lock().await;
         if let Some(handle) = slot.as_ref().filter(|handle| !handle.sender.is_closed()) {
             return Ok(handle.clone());
         }
@@ -81,14 +86,23 @@ impl SessionRegistry {
             }
             Err(problem) => {
                 drop(slot);
-                // Ids that lead nowhere must not stay in memory.
-                self.loaded.lock().await.remove(id);
+                self.forget(id, &shared).await;
                 Err(problem)
             }
         }
     }
 
-    async fn slot(&self, id: &SessionId) -> Arc<Mutex<Option<SessionHandle>>> {
+    /// Ids that lead nowhere must not stay in memory. Whoever waits for this slot keeps it: two slots would mean two actors.
+    async fn forget(&self, id: &SessionId, shared: &Slot) {
+        let mut loaded = self.loaded.lock().await;
+        let is_ours = loaded.get(id).is_some_and(|known| Arc::ptr_eq(known, shared));
+        // One in the map, one here: nobody else has it, and nobody can get it while the map is locked.
+        if is_ours && Arc::strong_count(shared) == 2 && shared.try_lock().is_ok_and(|slot| slot.is_none()) {
+            loaded.remove(id);
+        }
+    }
+
+    async fn slot(&self, id: &SessionId) -> Slot {
         self.loaded.lock().await.entry(id.clone()).or_default().clone()
     }
 
@@ -119,6 +133,8 @@ impl SessionRegistry {
             }
         }
         let fold = fold.ok_or_else(|| Problem::permanent("session_unknown", "There is no such session."))?;
+        // What an earlier process left in the sandbox may not have reached the forge.
+        let has_past = fold.row.state != SessionState::Created;
         let (sender, mailbox) = mpsc::channel(MAILBOX_COMMANDS);
         let hub = Arc::new(Hub::default());
         let shutdown = self.shutdown.child_token();
@@ -129,6 +145,8 @@ impl SessionRegistry {
             hub: hub.clone(),
             mailbox,
             sender: sender.downgrade(),
+            sandbox: Arc::new(SandboxSlot::new(has_past)),
+            pending_end: None,
             stop: shutdown.child_token(),
             shutdown,
         };

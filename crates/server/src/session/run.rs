@@ -19,11 +19,12 @@ pub struct Finished {
     pub output: String,
 }
 
-/// Runs `argv` in the workspace. Only a lost sandbox is an error; a failing program is a [`Finished`].
+/// Runs `argv` in the workspace; cancelling kills it. Only a lost sandbox is an error; a failing program is a [`Finished`].
 pub async fn run(
     sandbox: &Arc<dyn Sandbox>,
     argv: &[&str],
     env: Vec<(String, String)>,
+    cancel: &CancellationToken,
 ) -> Result<Finished, Problem> {
     let exec = Exec {
         argv: argv.iter().map(|&word| word.to_owned()).collect(),
@@ -41,7 +42,7 @@ pub async fn run(
         }
         bytes
     };
-    let (exit, bytes) = tokio::join!(sandbox.exec(exec, sender, CancellationToken::new()), collect);
+    let (exit, bytes) = tokio::join!(sandbox.exec(exec, sender, cancel.clone()), collect);
     let output = String::from_utf8_lossy(&bytes).trim().to_owned();
     match exit {
         Ok(exit) => Ok(Finished {
@@ -62,8 +63,9 @@ pub async fn run_checked(
     argv: &[&str],
     env: Vec<(String, String)>,
     code: &str,
+    cancel: &CancellationToken,
 ) -> Result<String, Problem> {
-    let finished = run(sandbox, argv, env).await?;
+    let finished = run(sandbox, argv, env, cancel).await?;
     if finished.is_success {
         return Ok(finished.output);
     }

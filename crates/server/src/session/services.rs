@@ -38,12 +38,16 @@ pub struct RowWriter {
 }
 
 impl RowWriter {
-    /// Remembers a row to write.
+    /// Remembers a row to write, unless a newer one waits.
     pub fn changed(&self, row: Arc<Session>) {
-        self.changed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(row.id.as_str().to_owned(), row);
+        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = changed
+            .entry(row.id.as_str().to_owned())
+            .or_insert_with(|| row.clone());
+        if newest.last_seq < row.last_seq {
+            *newest = row;
+        }
+        drop(changed);
         self.wake.notify_one();
     }
 

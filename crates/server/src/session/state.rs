@@ -8,6 +8,9 @@ use greenroom_protocol::client::session::{PullRequestLink, Session, SessionState
 use greenroom_protocol::id::{PersonId, PromptId, TurnId};
 use std::collections::VecDeque;
 
+/// Title of a session without a prompt.
+pub const UNTITLED: &str = "Untitled session";
+
 /// Titles are cut to this many characters.
 pub const MAX_TITLE_CHARS: usize = 80;
 
@@ -115,6 +118,9 @@ impl SessionFold {
                 title,
                 path,
             } => {
+                self.row
+                    .pull_requests
+                    .retain(|link| link.repository != *repository || link.number != *number);
                 self.row.pull_requests.push(PullRequestLink {
                     repository: repository.clone(),
                     number: *number,
@@ -167,7 +173,7 @@ pub fn title_from_prompt(text: &str) -> String {
         .lines()
         .map(|line| line.trim().trim_start_matches(['#', '>', '-', '*', ' ']))
         .find(|line| line.chars().any(char::is_alphanumeric))
-        .unwrap_or("Untitled session");
+        .unwrap_or(UNTITLED);
     if line.chars().count() <= MAX_TITLE_CHARS {
         return line.to_owned();
     }

@@ -7,8 +7,9 @@ use super::hub::Hub;
 use super::platform::SessionPlatform;
 use super::services::SessionServices;
 use super::state::{RunningTurn, SessionFold};
-use super::workspace::SessionWorkspace;
+use super::workspace::{SandboxSlot, SessionWorkspace};
 use async_trait::async_trait;
+use futures_util::FutureExt as _;
 use greenroom_agent::world::{
     JournalEntry, Record, RecordError, Recorder, SessionFacts, TurnEnd, TurnInput, TurnResult,
 };
@@ -20,8 +21,13 @@ use greenroom_protocol::client::stream::DeltaChannel;
 use greenroom_protocol::id::{ItemId, TurnId};
 use greenroom_stdx::id::fresh_bits;
 use greenroom_store::session_log::{Batch, Intent};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+
+/// How long a stopped turn may still take to push what it changed.
+const STOP_GRACE: Duration = Duration::from_secs(10);
 
 /// Whether the turn is new or was cut by a restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,10 +49,20 @@ pub(super) fn spawn(actor: &Actor, running: RunningTurn, start: Start) {
     let services = actor.services.clone();
     let fold = actor.fold.clone();
     let stop = actor.stop.clone();
+    let slot = actor.sandbox.clone();
     let tasks = services.tasks.clone();
     tasks.spawn(async move {
         let turn_id = running.turn_id.clone();
-        let end = run(services, &handle, fold, running, start, stop).await;
+        let ran = AssertUnwindSafe(run(services, &handle, fold, running, start, stop, slot))
+            .catch_unwind()
+            .await;
+        let end = ran.unwrap_or_else(|_| {
+            tracing::error!(turn = %turn_id, "a turn panicked");
+            failed(
+                Problem::permanent("internal", "Something in the server broke in this turn.")
+                    .with_hint("The workspace kept what was done. Please report this with the server's log."),
+            )
+        });
         // The mailbox only closes when the server goes down; the log then still says "running".
         let _ = handle.sender.send(Command::TurnEnded { turn_id, end }).await;
     });
@@ -59,6 +75,7 @@ async fn run(
     running: RunningTurn,
     start: Start,
     stop: CancellationToken,
+    slot: Arc<SandboxSlot>,
 ) -> TurnEnd {
     let row = &fold.row;
     let model_id = running.prompt.model.as_ref().unwrap_or(&row.model);
@@ -74,7 +91,13 @@ async fn run(
         person: running.prompt.author.clone(),
         session: row.id.clone(),
     };
-    let workspace = SessionWorkspace::new(services.clone(), handle.clone(), row.clone(), author.clone());
+    let workspace = SessionWorkspace::new(
+        services.clone(),
+        handle.clone(),
+        row.clone(),
+        author.clone(),
+        slot,
+    );
     // In parallel with the first model request, which needs no sandbox.
     workspace.prepare();
     let recorder = Arc::new(SessionRecorder {
@@ -113,15 +136,18 @@ async fn run(
         recorder: recorder.clone(),
         stop,
     };
+    let stopping = input.stop.clone();
     let end = services.driver.run_turn(input).await;
-    if workspace.was_used() {
+    // A resumed turn may have ended before the crash, with its changes still to be brought home.
+    if workspace.has_unpushed() {
         let subject = super::state::title_from_prompt(&running.prompt.text);
-        if let Err(problem) = changes::commit_and_push(&services, handle, &workspace, &subject).await {
+        if let Err(problem) = bring_home(&services, handle, &workspace, &subject, &stopping).await {
             // The files stay in the sandbox; the next turn tries again.
             let item = Item {
                 id: ItemId::from_bits(fresh_bits()),
                 body: ItemBody::Notice { problem },
             };
+            // If this cannot be recorded, neither can the turn's end, and that is said there.
             let _ = recorder
                 .record(Record {
                     completed: vec![item],
@@ -131,6 +157,28 @@ async fn run(
         }
     }
     end
+}
+
+/// Commits and pushes. Somebody who stops the turn waits [`STOP_GRACE`] for it and no longer.
+async fn bring_home(
+    services: &SessionServices,
+    handle: &SessionHandle,
+    workspace: &SessionWorkspace,
+    subject: &str,
+    stopping: &CancellationToken,
+) -> Result<(), Problem> {
+    let cancel = CancellationToken::new();
+    let pushing = changes::commit_and_push(services, handle, workspace, subject, &cancel);
+    tokio::pin!(pushing);
+    let impatient = async {
+        stopping.cancelled().await;
+        tokio::time::sleep(STOP_GRACE).await;
+    };
+    tokio::select! {
+        pushed = &mut pushing => return pushed.map(|_| ()),
+        () = impatient => cancel.cancel(),
+    }
+    pushing.await.map(|_| ())
 }
 
 fn failed(problem: Problem) -> TurnEnd {

@@ -20,14 +20,30 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
+/// The session's sandbox, shared by all its turns: whoever needs it while it starts waits for the same start.
+pub struct SandboxSlot {
+    ready: Mutex<Option<Arc<dyn Sandbox>>>,
+    /// Whether files may have changed since the last push. Outlives a turn whose push failed.
+    has_unpushed: AtomicBool,
+}
+
+impl SandboxSlot {
+    /// `has_unpushed`: what an earlier process left in the sandbox may not have been pushed.
+    pub fn new(has_unpushed: bool) -> Self {
+        Self {
+            ready: Mutex::new(None),
+            has_unpushed: AtomicBool::new(has_unpushed),
+        }
+    }
+}
+
 /// A turn's way to the sandbox.
 pub struct SessionWorkspace {
     services: Arc<SessionServices>,
     handle: SessionHandle,
     row: Session,
     author: ChangeAuthor,
-    ready: Mutex<Option<Arc<dyn Sandbox>>>,
-    was_used: AtomicBool,
+    slot: Arc<SandboxSlot>,
 }
 
 impl SessionWorkspace {
@@ -37,14 +53,14 @@ impl SessionWorkspace {
         handle: SessionHandle,
         row: Session,
         author: ChangeAuthor,
+        slot: Arc<SandboxSlot>,
     ) -> Arc<Self> {
         Arc::new(Self {
             services,
             handle,
             row,
             author,
-            ready: Mutex::new(None),
-            was_used: AtomicBool::new(false),
+            slot,
         })
     }
 
@@ -58,9 +74,14 @@ impl SessionWorkspace {
         });
     }
 
-    /// Whether a tool reached the sandbox in this turn, so that files may have changed.
-    pub fn was_used(&self) -> bool {
-        self.was_used.load(Ordering::Relaxed)
+    /// Whether files may have changed since the last push, in this turn or in one whose push failed.
+    pub fn has_unpushed(&self) -> bool {
+        self.slot.has_unpushed.load(Ordering::Relaxed)
+    }
+
+    /// Everything is on the forge.
+    pub fn pushed(&self) {
+        self.slot.has_unpushed.store(false, Ordering::Relaxed);
     }
 
     /// Who the turn's commits are by.
@@ -70,7 +91,7 @@ impl SessionWorkspace {
 
     /// The sandbox, started and checked out; found again or restarted if it went away.
     pub async fn sandbox(&self) -> Result<Arc<dyn Sandbox>, Problem> {
-        let mut ready = self.ready.lock().await;
+        let mut ready = self.slot.ready.lock().await;
         if let Some(sandbox) = ready.as_ref().filter(|sandbox| sandbox.is_alive()) {
             return Ok(sandbox.clone());
         }
@@ -137,7 +158,7 @@ impl SessionWorkspace {
 
     async fn used(&self) -> Result<Arc<dyn Sandbox>, WorkspaceError> {
         let sandbox = self.sandbox().await.map_err(WorkspaceError::Lost)?;
-        self.was_used.store(true, Ordering::Relaxed);
+        self.slot.has_unpushed.store(true, Ordering::Relaxed);
         Ok(sandbox)
     }
 
