@@ -12,8 +12,8 @@ use crate::world::{
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use greenroom_llm::conversation::{Block, ModelRequest};
-use greenroom_llm::failure::ModelFailure;
+use greenroom_llm::conversation::{Block, ModelRequest, StreamEvent};
+use greenroom_llm::failure::{FailureKind, ModelFailure};
 use greenroom_protocol::client::event::{Item, ItemBody, ToolCallItem, ToolCallStatus};
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::stream::DeltaChannel;
@@ -33,6 +33,8 @@ const BACKOFF: Backoff = Backoff {
 };
 /// How long a cancelled tool that changes something may take to end; the guest kills its processes within 2 s.
 const STOP_GRACE: Duration = Duration::from_secs(5);
+/// Largest answer, in bytes of text and arguments: a model that never stops must not fill memory.
+const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 /// Text of a call's arguments and output that its item keeps, in bytes.
 const MAX_ITEM_BYTES: usize = 64 * 1024;
 
@@ -48,6 +50,7 @@ impl Driver for BuiltInDriver {
             input,
             turn,
             is_sandbox_there: false,
+            has_instructions_settled: false,
         };
         let result = run
             .finish(first)
@@ -96,6 +99,8 @@ struct Run {
     turn: Turn,
     /// Whether a call of this turn came back from it.
     is_sandbox_there: bool,
+    /// Whether this turn looked for the repository's instructions already.
+    has_instructions_settled: bool,
 }
 
 /// How asking the model ended.
@@ -135,9 +140,15 @@ impl Run {
                     }
                 }
                 Next::CloseStep => {
-                    let instructions = tokio::select! {
-                        () = self.input.stop.cancelled() => None,
-                        instructions = self.instructions() => instructions,
+                    let is_wanted = self.is_sandbox_there && !self.has_instructions_settled;
+                    let instructions = if is_wanted && !self.turn.has_text(context::INSTRUCTIONS_MARKER) {
+                        self.has_instructions_settled = true;
+                        tokio::select! {
+                            () = self.input.stop.cancelled() => None,
+                            instructions = self.instructions() => instructions,
+                        }
+                    } else {
+                        None
                     };
                     pending.journal.push(self.turn.results_message(instructions));
                 }
@@ -191,6 +202,7 @@ impl Run {
             Err(failure) => return Ok(Asked::Failed(failure)),
         };
         let mut answer = Answer::default();
+        let mut answer_bytes = 0;
         loop {
             let event = tokio::select! {
                 () = self.input.stop.cancelled() => return Ok(Asked::Stopped(answer.texts_so_far())),
@@ -198,6 +210,11 @@ impl Run {
             };
             match event {
                 Some(Ok(event)) => {
+                    answer_bytes += text_bytes(&event);
+                    if answer_bytes > MAX_ANSWER_BYTES {
+                        let message = format!("The model's answer is larger than {MAX_ANSWER_BYTES} bytes.");
+                        return Ok(Asked::Failed(ModelFailure::new(FailureKind::Malformed, message)));
+                    }
                     if let Some(shown) = answer.push(event, fresh_item_id) {
                         self.input
                             .recorder
@@ -209,7 +226,7 @@ impl Run {
             }
         }
         answer.finished().map(Asked::Whole).ok_or_else(|| ModelFailure {
-            kind: greenroom_llm::failure::FailureKind::Truncated,
+            kind: FailureKind::Truncated,
             message: "The model's answer ended in the middle.".to_owned(),
             retry_after: None,
         })
@@ -346,9 +363,6 @@ impl Run {
     /// The repository's instructions, once per session and only when the sandbox is there anyway: the first request to the
     /// model waits for nothing.
     async fn instructions(&self) -> Option<Block> {
-        if !self.is_sandbox_there || self.turn.has_text(context::INSTRUCTIONS_MARKER) {
-            return None;
-        }
         let mut files = Vec::new();
         for name in context::INSTRUCTION_FILES {
             let read =
@@ -471,6 +485,16 @@ fn item(call: &OpenCall, status: ToolCallStatus, output: &str, duration: Option<
     Item {
         id: call.item_id.clone(),
         body,
+    }
+}
+
+fn text_bytes(event: &StreamEvent) -> usize {
+    match event {
+        StreamEvent::TextDelta { text, .. } | StreamEvent::ReasoningDelta { text, .. } => text.len(),
+        StreamEvent::ArgumentsDelta { json, .. } => json.len(),
+        StreamEvent::BlockStarted { .. }
+        | StreamEvent::BlockCompleted { .. }
+        | StreamEvent::Finished { .. } => 0,
     }
 }
 

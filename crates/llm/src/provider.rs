@@ -59,7 +59,10 @@ impl ListedModel {
 impl Provider {
     /// The same provider with its own time and patience.
     pub fn with_options(self, options: Options) -> Self {
-        Self { options: Some(options), ..self }
+        Self {
+            options: Some(options),
+            ..self
+        }
     }
 
     /// Anthropic's own API.
