@@ -151,3 +151,46 @@ say = "Answered."
     }
     product.stop();
 }
+
+#[tokio::test]
+async fn work_of_a_turn_that_was_cut_at_its_very_end_still_reaches_the_forge() {
+    let script = r#"
+[[script]]
+name = "work"
+prompt_contains = "work"
+[[script.step]]
+[[script.step.call]]
+tool = "write"
+arguments = { path = "late.txt", content = "late\n" }
+[[script.step]]
+say = "That is all."
+"#;
+    let mut product = Product::with_script(script);
+    let source = answer_repository(&product);
+    let api = product.start().await;
+    add(&api, "answer", &source).await;
+    let created = api
+        .must_post("/v1/sessions", serde_json::json!({ "repository": "answer" }))
+        .await;
+    let session = created["session"]["id"].as_str().unwrap().to_owned();
+    let mut stream = api.stream(&session, 0).await;
+    assert_eq!(api.prompt(&session, "one", "Please work.").await.0, 202);
+    // The last answer is on disk; committing and pushing come behind it.
+    stream
+        .until(|frame| {
+            frame["event"]["type"] == "item.completed" && frame["event"]["item"]["text"] == "That is all."
+        })
+        .await;
+    product.kill();
+
+    let api = product.start().await;
+    let events = api.wait_for_turns(&session, 1).await;
+    assert_eq!(
+        of_type(&events, "turn.completed")[0]["outcome"]["result"],
+        "completed"
+    );
+    let pushed = of_type(&events, "change.pushed");
+    assert_eq!(pushed.len(), 1, "the work is on the forge, once: {events:#?}");
+    assert_eq!(pushed[0]["files"], serde_json::json!(["late.txt"]));
+    product.stop();
+}

@@ -8,6 +8,7 @@ mod crash;
 mod disk;
 mod entry;
 mod journey;
+mod limits;
 mod script;
 mod together;
 mod wire_formats;

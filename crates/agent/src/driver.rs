@@ -2,28 +2,27 @@
 //! decided by [`crate::turn`]; this does it, and watches for the stop.
 
 use crate::answer::{self, Answer, Finished};
+use crate::call_run::{CallOutput, Ended, item, run_one, text_of};
 use crate::context;
 use crate::history;
-use crate::tools::{self, ToolContext, ToolFailure, ToolOutput};
+use crate::tools;
 use crate::turn::{Emptiness, Next, OpenCall, Turn};
 use crate::world::{
-    Driver, JournalEntry, Record, RecordError, Recorder, TurnEnd, TurnInput, TurnResult, WorkspaceError,
+    Driver, JournalEntry, Record, RecordError, TurnEnd, TurnInput, TurnResult, WorkspaceError,
 };
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use greenroom_llm::conversation::{Block, ModelRequest, StreamEvent};
 use greenroom_llm::failure::{FailureKind, ModelFailure};
-use greenroom_protocol::client::event::{Item, ItemBody, ToolCallItem, ToolCallStatus};
+use greenroom_protocol::client::event::{Item, ItemBody, ToolCallStatus};
 use greenroom_protocol::client::problem::Problem;
-use greenroom_protocol::client::stream::DeltaChannel;
 use greenroom_protocol::guest::call::Scope;
 use greenroom_protocol::id::ItemId;
 use greenroom_stdx::backoff::Backoff;
 use greenroom_stdx::id::fresh_bits;
-use serde_json::Value;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Tries of one step when the answer breaks off in the middle.
 const MAX_TRIES: u32 = 3;
@@ -31,12 +30,8 @@ const BACKOFF: Backoff = Backoff {
     first: Duration::from_millis(500),
     max: Duration::from_secs(8),
 };
-/// How long a cancelled tool that changes something may take to end; the guest kills its processes within 2 s.
-const STOP_GRACE: Duration = Duration::from_secs(5);
 /// Largest answer, in bytes of text and arguments: a model that never stops must not fill memory.
 const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
-/// Text of a call's arguments and output that its item keeps, in bytes.
-const MAX_ITEM_BYTES: usize = 64 * 1024;
 
 /// Greenroom's own agent.
 #[derive(Debug, Clone, Copy, Default)]
@@ -390,104 +385,6 @@ impl Run {
     }
 }
 
-/// A call that ended.
-struct Ended {
-    call: OpenCall,
-    output: CallOutput,
-    status: ToolCallStatus,
-    duration: Duration,
-}
-
-enum CallOutput {
-    Tool(ToolOutput),
-    Text(String),
-    Lost(Problem),
-}
-
-impl CallOutput {
-    fn into_parts(self) -> (Vec<Block>, Vec<ItemBody>, bool) {
-        let text = |text| vec![Block::Text { text }];
-        match self {
-            Self::Tool(output) => (output.content, output.items, output.is_error),
-            Self::Text(answer) => (text(answer), Vec::new(), true),
-            Self::Lost(problem) => (
-                text(format!("the sandbox is gone: {}", problem.message)),
-                Vec::new(),
-                true,
-            ),
-        }
-    }
-}
-
-async fn run_one(call: OpenCall, input: &TurnInput) -> Ended {
-    let began = Instant::now();
-    let cancel = input.stop.child_token();
-    let (output, status) = match &call.refusal {
-        Some(refusal) => (CallOutput::Text(refusal.clone()), ToolCallStatus::Failed),
-        None => {
-            let recorder: Arc<dyn Recorder> = input.recorder.clone();
-            let item_id = call.item_id.clone();
-            let context = ToolContext {
-                workspace: input.workspace.clone(),
-                platform: input.platform.clone(),
-                cancel,
-                show_output: Box::new(move |text| recorder.delta(&item_id, DeltaChannel::Output, text)),
-            };
-            let stopped_for_good = async {
-                input.stop.cancelled().await;
-                // A read may be waiting for a sandbox that is still starting; nothing is lost by leaving it.
-                if !call.is_read() {
-                    tokio::time::sleep(STOP_GRACE).await;
-                }
-            };
-            let result = tokio::select! {
-                result = tools::run(&call.call, &context) => Some(result),
-                () = stopped_for_good => None,
-            };
-            let was_stopped = input.stop.is_cancelled();
-            match result {
-                Some(Ok(output)) if was_stopped => (CallOutput::Tool(output), ToolCallStatus::Interrupted),
-                Some(Ok(output)) if output.is_error => (CallOutput::Tool(output), ToolCallStatus::Failed),
-                Some(Ok(output)) => (CallOutput::Tool(output), ToolCallStatus::Succeeded),
-                Some(Err(ToolFailure::Answer(answer))) => (CallOutput::Text(answer), ToolCallStatus::Failed),
-                Some(Err(ToolFailure::Lost(problem))) => {
-                    (CallOutput::Lost(problem), ToolCallStatus::Interrupted)
-                }
-                None => (
-                    CallOutput::Text(history::INTERRUPTED.to_owned()),
-                    ToolCallStatus::Interrupted,
-                ),
-            }
-        }
-    };
-    Ended {
-        call,
-        output,
-        status,
-        duration: began.elapsed(),
-    }
-}
-
-fn item(call: &OpenCall, status: ToolCallStatus, output: &str, duration: Option<Duration>) -> Item {
-    let arguments = &call.call.arguments_json;
-    let input = match call.call.arguments() {
-        Ok(map) if arguments.len() <= MAX_ITEM_BYTES => Value::Object(map),
-        _ => Value::String(tools::bound_text(arguments.clone(), MAX_ITEM_BYTES)),
-    };
-    let body = ItemBody::ToolCall(ToolCallItem {
-        tool: call.call.name.clone(),
-        summary: tools::plan(&call.call).summary,
-        input,
-        status,
-        output: tools::bound_text(output.to_owned(), MAX_ITEM_BYTES),
-        duration_ms: duration.map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)),
-    });
-    Item {
-        id: call.item_id.clone(),
-        body,
-    }
-}
-
 fn text_bytes(event: &StreamEvent) -> usize {
     match event {
         StreamEvent::TextDelta { text, .. } | StreamEvent::ReasoningDelta { text, .. } => text.len(),
@@ -503,15 +400,6 @@ fn notice(problem: Problem) -> Item {
         id: fresh_item_id(),
         body: ItemBody::Notice { problem },
     }
-}
-
-fn text_of(content: &[Block]) -> String {
-    let texts = content.iter().map(|block| match block {
-        Block::Text { text } => text.as_str(),
-        Block::Image { .. } => "[image]",
-        _ => "",
-    });
-    texts.collect::<Vec<_>>().join("\n")
 }
 
 fn problem_of(failure: &ModelFailure) -> Problem {

@@ -4,7 +4,7 @@ use crate::arguments::Global;
 use crate::config::{Environment, data_dir_of_clients};
 use crate::failure::{Exit, Failure};
 use greenroom_sdk::{Client, Secret};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What a server writes into its data directory while it listens.
 #[derive(serde::Deserialize)]
@@ -29,7 +29,7 @@ pub fn connect(global: &Global) -> Result<Client, Failure> {
             (url.to_owned(), token)
         }
         None => {
-            let data_dir = data_dir_of_clients(global.config.as_deref());
+            let data_dir = data_dir(global)?;
             let running = running_server(&data_dir)?;
             let token = match token {
                 Some(token) => token,
@@ -39,6 +39,16 @@ pub fn connect(global: &Global) -> Result<Client, Failure> {
         }
     };
     Ok(Client::new(&url, token)?)
+}
+
+fn data_dir(global: &Global) -> Result<PathBuf, Failure> {
+    data_dir_of_clients(global.config.as_deref()).map_err(|errors| {
+        let first = errors.first().map_or_else(String::new, |error| {
+            format!(": {}: {}", error.place, error.message)
+        });
+        Failure::usage("config_invalid", format!("the configuration is broken{first}"))
+            .with_hint("`greenroom config check` names every error; or name a server with --server URL")
+    })
 }
 
 fn running_server(data_dir: &Path) -> Result<Running, Failure> {
@@ -87,7 +97,7 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
 pub fn explain_dead_server(global: &Global, failure: Failure) -> Failure {
     let is_named = global.server.is_some() || Environment::of_process().get("GREENROOM_SERVER").is_some();
     if failure.code == "server_unreachable" && !is_named {
-        return not_running(&data_dir_of_clients(global.config.as_deref()));
+        return data_dir(global).map_or_else(|failure| failure, |data_dir| not_running(&data_dir));
     }
     failure
 }

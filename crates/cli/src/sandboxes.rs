@@ -46,6 +46,10 @@ impl SandboxProvider for LocalSandboxes {
         ))
     }
 
+    async fn stop(&self, id: &SandboxId) -> Result<(), Problem> {
+        self.host.stop(id).await.map_err(|error| error.problem())
+    }
+
     async fn reap(&self, wanted: &[SandboxId]) -> Result<(), Problem> {
         let removed = self.host.reap(wanted).await.map_err(|error| error.problem())?;
         if !removed.is_empty() {

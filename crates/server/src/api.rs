@@ -39,6 +39,7 @@ pub fn router(app: App) -> Router {
     Router::new()
         .merge(api)
         .route("/v1/openapi.json", get(move || openapi::serve(document.clone())))
+        .route("/v1/", any(unknown_path))
         .route("/v1/{*rest}", any(unknown_path))
         .route("/git/{*path}", any(git::serve_member))
         .fallback(web::serve)

@@ -22,6 +22,9 @@ pub trait SandboxProvider: Send + Sync {
     /// Starts a sandbox, or finds it running, or starts it again over the files it had. Idempotent by `id`.
     async fn start(&self, id: &SandboxId, routes: RouteHandler) -> Result<Arc<dyn Sandbox>, Problem>;
 
+    /// Ends a sandbox's processes, whatever they are; its files stay for the next start. One that does not run is fine.
+    async fn stop(&self, id: &SandboxId) -> Result<(), Problem>;
+
     /// Removes everything that belongs to no id of `wanted`: processes, mounts, directories.
     async fn reap(&self, wanted: &[SandboxId]) -> Result<(), Problem>;
 }

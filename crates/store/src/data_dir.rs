@@ -68,7 +68,7 @@ impl DataDirError {
                 ),
             )
             .with_hint(format!(
-                "Use the server at {}, stop it (kill {}), or choose another directory with --data-dir.",
+                "Use the server at {}, stop it (kill {}), or choose another directory with GREENROOM_DATA_DIR or `server.data_dir`.",
                 by.url, by.pid
             )),
             Self::InUse { path, by: None } => Problem::permanent(
@@ -78,7 +78,7 @@ impl DataDirError {
                     path.display()
                 ),
             )
-            .with_hint("Stop the other server, or choose another directory with --data-dir."),
+            .with_hint("Stop the other server, or choose another directory with GREENROOM_DATA_DIR or `server.data_dir`."),
             Self::NotWritable { path, source } => Problem::permanent(
                 "data_dir_not_writable",
                 format!(
@@ -87,13 +87,13 @@ impl DataDirError {
                 ),
             )
             .with_hint(
-                "Give it to the user the server runs as, or choose another directory with --data-dir.",
+                "Give it to the user the server runs as, or choose another directory with GREENROOM_DATA_DIR or `server.data_dir`.",
             ),
             Self::NotADirectory { path } => Problem::permanent(
                 "data_dir_not_a_directory",
                 format!("{} exists and is not a directory.", path.display()),
             )
-            .with_hint("Choose another directory with --data-dir."),
+            .with_hint("Choose another directory with GREENROOM_DATA_DIR or `server.data_dir`."),
             Self::DiskFull { path, free_bytes } => Problem::transient(
                 "disk_full",
                 format!(
@@ -103,7 +103,7 @@ impl DataDirError {
                     MIN_FREE_BYTES / (1024 * 1024)
                 ),
             )
-            .with_hint("Free some space, or choose a directory on another disk with --data-dir."),
+            .with_hint("Free some space, or choose a directory on another disk with GREENROOM_DATA_DIR or `server.data_dir`."),
             Self::Io(failure) => failure.problem(),
         }
     }

@@ -1,6 +1,6 @@
 //! Where the configuration file and the data directory are, by convention.
 
-use super::read::Environment;
+use super::read::{ConfigError, Environment};
 use std::path::{Path, PathBuf};
 
 /// Name of the file in the working directory and in the user's configuration folder.
@@ -36,15 +36,15 @@ pub(super) fn default_data_dir(environment: &Environment) -> PathBuf {
     base.join("greenroom")
 }
 
-/// Where client commands look for a server on this machine. They must work beside a broken file, so that only its data
-/// directory counts here.
-pub fn data_dir_of_clients(asked: Option<&Path>) -> PathBuf {
+/// Where client commands look for a server on this machine. `Err` when the configuration is broken: another directory might
+/// hold another server, and nothing may go to that by mistake.
+pub fn data_dir_of_clients(asked: Option<&Path>) -> Result<PathBuf, Vec<ConfigError>> {
     let environment = Environment::of_process();
     match super::load(asked, &environment) {
-        Ok(config) => config.server.data_dir,
-        Err(_) => match environment.get("GREENROOM_DATA_DIR") {
-            Some(path) => PathBuf::from(path),
-            None => default_data_dir(&environment),
+        Ok(config) => Ok(config.server.data_dir),
+        Err(errors) => match environment.get("GREENROOM_DATA_DIR") {
+            Some(path) => Ok(PathBuf::from(path)),
+            None => Err(errors),
         },
     }
 }

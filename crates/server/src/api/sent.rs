@@ -41,6 +41,12 @@ pub fn check_text(text: &str) -> Result<(), Problem> {
             Problem::permanent("prompt_empty", "The prompt is empty.").with_hint("Say what should be done.")
         );
     }
+    if text.contains('\0') {
+        return Err(
+            Problem::permanent("prompt_invalid", "The prompt holds a NUL character.")
+                .with_hint("Send text; attach images as images."),
+        );
+    }
     if text.len() > MAX_PROMPT_BYTES {
         let message = format!(
             "The prompt has {} bytes; at most {MAX_PROMPT_BYTES} are taken.",
@@ -89,6 +95,7 @@ mod tests {
             ("", Some("prompt_empty")),
             (" \n\t", Some("prompt_empty")),
             ("x", None),
+            ("a\0b", Some("prompt_invalid")),
             (&"x".repeat(MAX_PROMPT_BYTES), None),
             (&"x".repeat(1024 * 1024), Some("prompt_too_large")),
         ] {

@@ -115,7 +115,7 @@ impl Follower {
         let row = self.handle.fold().await?.row;
         if self.cursor > row.last_seq {
             return Err(
-                Problem::permanent("cursor_ahead", "The cursor is behind the session's last event.")
+                Problem::permanent("cursor_ahead", "The cursor is past the session's last event.")
                     .with_hint("Start again from 0.")
                     .into(),
             );

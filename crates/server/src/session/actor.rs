@@ -12,7 +12,7 @@ use greenroom_protocol::client::event::{Event, EventBody, TurnOutcome};
 use greenroom_protocol::client::model::Usage;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::prompt::{Prompt, PromptReceipt, PromptState};
-use greenroom_protocol::client::session::SessionState;
+use greenroom_protocol::client::session::{Session, SessionState};
 use greenroom_protocol::id::{PersonId, PromptId, TurnId};
 use greenroom_stdx::chain::Chain;
 use greenroom_stdx::id::fresh_bits;
@@ -251,6 +251,12 @@ impl Actor {
             && let Err(problem) = self.append_events(events.clone()).await
         {
             tracing::error!(session = %self.fold.row.id, code = problem.code, "cannot write a turn's end, trying again");
+            // Nothing can be stored, but those who watch can be told why nothing happens.
+            let row = Session {
+                last_error_code: Some(problem.code),
+                ..self.fold.row.clone()
+            };
+            self.hub.publish_session(Arc::new(row));
             self.pending_end = Some(events);
             return;
         }

@@ -8,10 +8,14 @@ use greenroom_protocol::client::session::Session;
 use greenroom_protocol::guest::call::{Call, CallErrorCode, Scope};
 use greenroom_protocol::guest::{GIT_PORT, WORKSPACE_PATH};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// Says that the checkout is whole. Inside `.git`, so that no commit can hold it.
 const DONE_MARK: &str = "/workspace/.git/greenroom-checkout";
+
+/// A usable sandbox answers in milliseconds.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Clones the session's repository into the workspace and switches to the session's branch. Does nothing if an earlier
 /// start finished this; a half-finished one is done again.
@@ -82,4 +86,11 @@ pub async fn ensure(sandbox: &Arc<dyn Sandbox>, row: &Session, author: &ChangeAu
             SandboxError::Call(error) => Problem::permanent("checkout_failed", error.message),
             SandboxError::Lost(problem) => problem,
         })
+}
+
+/// Whether a sandbox that ran before can still run a program: one that is full of processes cannot.
+pub async fn is_usable(sandbox: &Arc<dyn Sandbox>) -> bool {
+    let check = async { run(sandbox, &["true"], Vec::new(), &CancellationToken::new()).await };
+    let answered = tokio::time::timeout(CHECK_TIMEOUT, check).await;
+    matches!(answered, Ok(Ok(finished)) if finished.is_success)
 }

@@ -44,6 +44,8 @@ pub struct SessionWorkspace {
     row: Session,
     author: ChangeAuthor,
     slot: Arc<SandboxSlot>,
+    /// Whether this turn has seen that the sandbox can still run a program.
+    is_checked: AtomicBool,
 }
 
 impl SessionWorkspace {
@@ -61,6 +63,7 @@ impl SessionWorkspace {
             row,
             author,
             slot,
+            is_checked: AtomicBool::new(false),
         })
     }
 
@@ -92,15 +95,29 @@ impl SessionWorkspace {
     /// The sandbox, started and checked out; found again or restarted if it went away.
     pub async fn sandbox(&self) -> Result<Arc<dyn Sandbox>, Problem> {
         let mut ready = self.slot.ready.lock().await;
-        if let Some(sandbox) = ready.as_ref().filter(|sandbox| sandbox.is_alive()) {
+        if let Some(sandbox) = ready.as_ref().filter(|sandbox| sandbox.is_alive())
+            && (self.is_checked.load(Ordering::Relaxed) || checkout::is_usable(sandbox).await)
+        {
+            self.is_checked.store(true, Ordering::Relaxed);
             return Ok(sandbox.clone());
         }
         let id = self.sandbox_id().await?;
         if ready.take().is_some() {
             self.report(&id, SandboxState::Lost, None).await;
+            // What made it unusable, such as processes without end, must not be found again.
+            self.services.sandboxes.stop(&id).await?;
         }
         self.report(&id, SandboxState::Starting, None).await;
-        match self.start(&id).await {
+        let started = match self.start(&id).await {
+            Ok(sandbox) => Ok(sandbox),
+            Err(problem) => {
+                tracing::info!(session = %self.row.id, code = problem.code, "a sandbox is started anew: {}", problem.message);
+                self.services.sandboxes.stop(&id).await?;
+                self.start(&id).await
+            }
+        };
+        self.is_checked.store(true, Ordering::Relaxed);
+        match started {
             Ok(sandbox) => {
                 self.report(&id, SandboxState::Ready, None).await;
                 *ready = Some(sandbox.clone());
