@@ -194,3 +194,32 @@ say = "That is all."
     assert_eq!(pushed[0]["files"], serde_json::json!(["late.txt"]));
     product.stop();
 }
+
+#[tokio::test]
+async fn lock_files_of_a_killed_git_hold_nothing_up() {
+    let script = r#"
+[[script]]
+name = "lock"
+prompt_contains = "lock"
+[[script.step]]
+[[script.step.call]]
+tool = "bash"
+arguments = { command = "touch .git/index.lock .git/config.lock .git/HEAD.lock; echo work > work.txt" }
+[[script.step]]
+say = "Locked."
+"#;
+    let mut product = Product::with_script(script);
+    let source = answer_repository(&product);
+    let api = product.start().await;
+    add(&api, "answer", &source).await;
+    let session = api.start_session("answer", "lock it").await;
+    let events = api.wait_for_turns(&session, 1).await;
+    let pushed = of_type(&events, "change.pushed");
+    assert_eq!(
+        pushed.len(),
+        1,
+        "the work reached the forge all the same: {events:#?}"
+    );
+    assert_eq!(pushed[0]["files"], serde_json::json!(["work.txt"]));
+    product.stop();
+}

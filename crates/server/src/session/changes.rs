@@ -1,6 +1,7 @@
 //! Brings what a turn changed to the forge: a commit as the person who prompted, pushed to the session's branch by git in
 //! the sandbox through the broker. The host never runs git inside a workspace.
 
+use super::checkout;
 use super::command::SessionHandle;
 use super::run::{run, run_checked};
 use super::services::SessionServices;
@@ -74,7 +75,15 @@ pub async fn commit_and_push(
         let argv = [&["git", "-C", WORKSPACE_PATH], UNCONFIGURED, arguments].concat();
         run_checked(&sandbox, &argv, env.clone(), code, cancel).await
     };
-    git(&["add", "-A"], "commit_failed").await?;
+    let add = [&["git", "-C", WORKSPACE_PATH], UNCONFIGURED, &["add", "-A"]].concat();
+    let added = run(&sandbox, &add, env.clone(), cancel).await?;
+    if !added.is_success {
+        if added.output.contains(".lock'") {
+            // The turn is over, so whoever held the lock was stopped with it.
+            checkout::remove_locks(&sandbox, env.clone(), cancel).await?;
+        }
+        git(&["add", "-A"], "commit_failed").await?;
+    }
     let staged = ["git", "-C", WORKSPACE_PATH, "diff", "--cached", "--quiet"];
     if !run(&sandbox, &staged, env.clone(), cancel).await?.is_success {
         let trailer = format!("Greenroom-Session: {}", row.id);

@@ -11,15 +11,32 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// Says that the checkout is whole. Inside `.git`, so that no commit can hold it.
-const DONE_MARK: &str = "/workspace/.git/greenroom-checkout";
+/// Says that the checkout is whole. Outside the workspace, so that an agent which throws `.git` away loses no files by it.
+const DONE_MARK: &str = "/home/agent/.greenroom/checkout";
+
+/// Leaves out the objects, where no lock lies and many files do.
+const REMOVE_LOCKS: &str =
+    "[ ! -d .git ] || find .git -path .git/objects -prune -o -name '*.lock' -type f -exec rm -f {} +";
 
 /// A usable sandbox answers in milliseconds.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Clones the session's repository into the workspace and switches to the session's branch. Does nothing if an earlier
-/// start finished this; a half-finished one is done again.
+/// start finished this; a half-finished one is done again from nothing.
 pub async fn ensure(sandbox: &Arc<dyn Sandbox>, row: &Session, author: &ChangeAuthor) -> Result<(), Problem> {
+    // Bounded by the time limit of each program; the turn that waits for it may be stopped meanwhile.
+    let cancel = CancellationToken::new();
+    let env = author.git_environment();
+    let shell = async |script: &str| {
+        run_checked(
+            sandbox,
+            &["sh", "-c", script],
+            env.clone(),
+            "checkout_failed",
+            &cancel,
+        )
+        .await
+    };
     match sandbox
         .call(Call::Stat {
             path: DONE_MARK.to_owned(),
@@ -27,21 +44,21 @@ pub async fn ensure(sandbox: &Arc<dyn Sandbox>, row: &Session, author: &ChangeAu
         })
         .await
     {
-        Ok(_) => return Ok(()),
-        Err(SandboxError::Call(error)) if error.code == CallErrorCode::NotFound => {}
+        Ok(_) => {
+            return remove_locks(sandbox, env, &cancel).await;
+        }
+        // No tool was here before the mark: what there is can only be half a checkout.
+        Err(SandboxError::Call(error)) if error.code == CallErrorCode::NotFound => {
+            shell("find . -mindepth 1 -delete").await?;
+        }
         // Anything else says nothing about the checkout, and doing it again would throw work away.
         Err(SandboxError::Call(error)) => {
-            return Err(Problem::transient(
-                "checkout_unknown",
-                format!("The sandbox cannot be looked into: {}.", error.message),
-            ));
+            let message = format!("The sandbox cannot be looked into: {}.", error.message);
+            return Err(Problem::transient("checkout_unknown", message));
         }
         Err(SandboxError::Lost(problem)) => return Err(problem),
     }
     let url = format!("http://127.0.0.1:{GIT_PORT}/{}.git", row.repository);
-    let env = author.git_environment();
-    // Bounded by the time limit of each program; the turn that waits for it may be stopped meanwhile.
-    let cancel = CancellationToken::new();
     let git = async |arguments: &[&str]| {
         let argv = [&["git", "-C", WORKSPACE_PATH], arguments].concat();
         run_checked(sandbox, &argv, env.clone(), "checkout_failed", &cancel).await
@@ -86,6 +103,23 @@ pub async fn ensure(sandbox: &Arc<dyn Sandbox>, row: &Session, author: &ChangeAu
             SandboxError::Call(error) => Problem::permanent("checkout_failed", error.message),
             SandboxError::Lost(problem) => problem,
         })
+}
+
+/// Removes git's lock files: a git that was killed leaves them, and every later one would refuse to work.
+pub async fn remove_locks(
+    sandbox: &Arc<dyn Sandbox>,
+    env: Vec<(String, String)>,
+    cancel: &CancellationToken,
+) -> Result<(), Problem> {
+    run_checked(
+        sandbox,
+        &["sh", "-c", REMOVE_LOCKS],
+        env,
+        "checkout_failed",
+        cancel,
+    )
+    .await
+    .map(|_| ())
 }
 
 /// Whether a sandbox that ran before can still run a program: one that is full of processes cannot.
