@@ -9,6 +9,7 @@ mod disk;
 mod entry;
 mod journey;
 mod limits;
+mod ordinary_user;
 mod script;
 mod together;
 mod wire_formats;

@@ -38,6 +38,7 @@ pub struct Product {
     expected_warnings: Vec<String>,
     starts: u32,
     env: Vec<(String, String)>,
+    user: Option<u32>,
 }
 
 impl Product {
@@ -54,6 +55,7 @@ impl Product {
             expected_warnings: Vec::new(),
             starts: 0,
             env: Vec::new(),
+            user: None,
         };
         let config = format!(
             "[server]\nlisten = \"127.0.0.1:0\"\ndata_dir = {:?}\n\n[models]\ndefault = \"test/demo\"\n\n\
@@ -76,6 +78,17 @@ impl Product {
     /// Warnings and errors whose text holds `part` are part of this test.
     pub fn expect_warning(&mut self, part: &str) {
         self.expected_warnings.push(part.to_owned());
+    }
+
+    /// Runs everything as this user and group id, with a copy of the binary that such a user may read. Needs root.
+    pub fn run_as(&mut self, user: u32) {
+        let copy = self.root.path().join("greenroom");
+        fs::copy(binary(), &copy).expect("copy the binary");
+        let root = self.root.path();
+        for path in [root.to_owned(), copy, root.join("script.toml"), self.config()] {
+            std::os::unix::fs::chown(&path, Some(user), Some(user)).expect("give it to the user");
+        }
+        self.user = Some(user);
     }
 
     /// Sets a variable of every process started from now on.
@@ -162,7 +175,19 @@ impl Product {
 
     /// A command of the binary under test, with this product's configuration and nothing of the machine's.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(binary());
+        let mut command = match self.user {
+            None => Command::new(binary()),
+            Some(user) => {
+                let mut command = Command::new("setpriv");
+                command.args([
+                    format!("--reuid={user}"),
+                    format!("--regid={user}"),
+                    "--clear-groups".to_owned(),
+                ]);
+                command.arg(self.root.path().join("greenroom"));
+                command
+            }
+        };
         command
             .args(arguments)
             .env("GREENROOM_CONFIG", self.config())
