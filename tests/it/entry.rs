@@ -124,3 +124,27 @@ async fn a_link_signs_in_once_and_only_pages_of_this_server_may_act() {
     );
     product.stop();
 }
+
+#[tokio::test]
+async fn a_revoked_token_opens_nothing() {
+    let mut product = Product::with_script(FIX);
+    let api = product.start().await;
+    let made = api.must_post("/v1/tokens", json!({ "label": "laptop" })).await;
+    let other = greenroom_system_tests::api::Api::new(&api.url, made["secret"].as_str().unwrap());
+    assert_eq!(other.get("/v1/me").await.0, 200);
+    let listed = api.must_get("/v1/tokens").await;
+    let labels: Vec<_> = listed["tokens"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|token| token["label"].clone())
+        .collect();
+    assert!(
+        labels.contains(&json!("laptop")) && !listed.to_string().contains(made["secret"].as_str().unwrap())
+    );
+    let path = format!("/v1/tokens/{}", made["id"].as_str().unwrap());
+    assert_eq!(api.delete(&path).await.0, 204);
+    assert_eq!(other.get("/v1/me").await.0, 401);
+    assert_eq!(api.delete(&path).await.0, 404, "it is gone");
+    product.stop();
+}

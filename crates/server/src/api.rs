@@ -63,7 +63,12 @@ fn documented() -> ApiRouter<App> {
             get_with(people::me, told("me", "Who the caller is."))
                 .patch_with(people::update_me, told("updateMe", "Changes the caller's name or address.")),
         )
-        .api_route("/v1/tokens", post_with(people::create_token, told("createToken", "Makes an API token.")))
+        .api_route(
+            "/v1/tokens",
+            get_with(people::list_tokens, told("listTokens", "The caller's API tokens, without secrets."))
+                .post_with(people::create_token, told("createToken", "Makes an API token.")),
+        )
+        .api_route("/v1/tokens/{id}", delete_with(people::revoke_token, told("revokeToken", "Ends an API token.")))
         .api_route(
             "/v1/stream-tickets",
             post_with(people::create_stream_ticket, told("createStreamTicket", "Makes a ticket for one socket.")),

@@ -97,11 +97,29 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /** The caller's API tokens, without secrets. */
+        get: operations["listTokens"];
         put?: never;
         /** Makes an API token. */
         post: operations["createToken"];
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/tokens/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Ends an API token. */
+        delete: operations["revokeToken"];
         options?: never;
         head?: never;
         patch?: never;
@@ -596,6 +614,19 @@ export interface components {
             name?: string | null;
             email?: string | null;
         };
+        /** @description Answer to `GET /v1/tokens`: the caller's own, oldest first. */
+        TokenList: {
+            tokens: components["schemas"]["Token"][];
+        };
+        /** @description An API token without its secret. */
+        Token: {
+            id: components["schemas"]["TokenId"];
+            label: string;
+            /** Format: int64 */
+            created_at_ms: number;
+        };
+        /** @description A long-lived API token's public name. */
+        TokenId: string;
         /** @description Body of `POST /v1/tokens`. */
         CreateToken: {
             /** @description What the token is for, 1 to 100 characters. */
@@ -607,8 +638,11 @@ export interface components {
             label: string;
             secret: string;
         };
-        /** @description A long-lived API token's public name. */
-        TokenId: string;
+        /** @description `{id}` of an API token. */
+        TokenPath: {
+            /** @description `tok_…` */
+            id: string;
+        };
         /** @description A single-use ticket that opens one WebSocket within 30 seconds. */
         StreamTicket: {
             ticket: string;
@@ -1438,6 +1472,35 @@ export interface operations {
             };
         };
     };
+    listTokens: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Answer to `GET /v1/tokens`: the caller's own, oldest first. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TokenList"];
+                };
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     createToken: {
         parameters: {
             query?: never;
@@ -1460,6 +1523,36 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["CreatedToken"];
                 };
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    revokeToken: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description `tok_…` */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description no content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description What went wrong. */
             default: {

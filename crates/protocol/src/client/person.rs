@@ -52,6 +52,22 @@ pub struct CreatedToken {
     pub secret: String,
 }
 
+/// An API token without its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Token {
+    pub id: TokenId,
+    pub label: String,
+    pub created_at_ms: i64,
+}
+
+/// Answer to `GET /v1/tokens`: the caller's own, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct TokenList {
+    pub tokens: Vec<Token>,
+}
+
 /// A single-use ticket that opens one WebSocket within 30 seconds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

@@ -10,6 +10,13 @@ pub struct Named {
     pub name: String,
 }
 
+/// `{id}` of an API token.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct TokenPath {
+    /// `tok_…`
+    pub id: String,
+}
+
 /// `{id}` of a session.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct SessionPath {

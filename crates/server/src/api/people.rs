@@ -4,6 +4,8 @@ use super::app::App;
 use super::body::JsonBody;
 use super::caller::{self, Caller, SESSION_COOKIE};
 use super::failure::ApiFailure;
+use super::names::TokenPath;
+use super::parameters::InPath;
 use super::reply::Created;
 use aide::NoApi;
 use axum::Json;
@@ -12,7 +14,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{AppendHeaders, NoContent};
 use greenroom_protocol::client::model::ModelList;
 use greenroom_protocol::client::person::{
-    CreateToken, CreatedToken, Health, Person, SignIn, SignInLink, StreamTicket, UpdateMe,
+    CreateToken, CreatedToken, Health, Person, SignIn, SignInLink, StreamTicket, Token, TokenList, UpdateMe,
 };
 use greenroom_protocol::client::problem::Problem;
 use std::time::Duration;
@@ -173,6 +175,45 @@ pub async fn create_token(
         .await
         .map_err(|error| error.problem())?;
     Ok(Created(created))
+}
+
+/// The caller's tokens, without their secrets.
+pub async fn list_tokens(State(app): State<App>, caller: Caller) -> Result<Json<TokenList>, ApiFailure> {
+    let tokens = app
+        .catalog
+        .tokens(&caller.person.id)
+        .await
+        .map_err(|error| error.problem())?;
+    let tokens = tokens.into_iter().map(|token| Token {
+        id: token.id,
+        label: token.label,
+        created_at_ms: token.created_at_ms,
+    });
+    Ok(Json(TokenList {
+        tokens: tokens.collect(),
+    }))
+}
+
+/// Ends one of the caller's tokens at once; sockets it opened are closed within half a minute.
+pub async fn revoke_token(
+    State(app): State<App>,
+    caller: Caller,
+    InPath(TokenPath { id }): InPath<TokenPath>,
+) -> Result<NoContent, ApiFailure> {
+    let own = app
+        .catalog
+        .tokens(&caller.person.id)
+        .await
+        .map_err(|error| error.problem())?;
+    let token = own.into_iter().find(|token| token.id.as_str() == id);
+    let token = token.ok_or_else(|| {
+        Problem::permanent("token_unknown", "You have no such API token.").with_hint("See GET /v1/tokens.")
+    })?;
+    app.catalog
+        .revoke_token(&caller.person.id, &token.id)
+        .await
+        .map_err(|error| error.problem())?;
+    Ok(NoContent)
 }
 
 pub async fn create_stream_ticket(
