@@ -42,12 +42,20 @@ async fn nothing_works_without_signing_in() {
         checked > 30,
         "the document lists the whole API, {checked} operations were checked"
     );
-    let ticketless = client
-        .get(format!("{}/v1/sessions/ses_0/stream", api.url))
-        .send()
-        .await
-        .unwrap();
-    assert_ne!(ticketless.status(), 101);
+    // A real upgrade, which the same request with a token passes on to the session.
+    let upgrade = |request: reqwest::RequestBuilder| {
+        request
+            .header("connection", "upgrade")
+            .header("upgrade", "websocket")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+            .send()
+    };
+    let path = "/v1/sessions/ses_00000000000000000000000000/stream";
+    let nobody = upgrade(client.get(format!("{}{path}", api.url))).await.unwrap();
+    assert_eq!(nobody.status(), 401);
+    let somebody = upgrade(api.request(Method::GET, path)).await.unwrap();
+    assert_eq!(somebody.status(), 404, "signed in, and there is no such session");
     let git = client
         .get(format!("{}/git/x.git/info/refs?service=git-upload-pack", api.url))
         .send()

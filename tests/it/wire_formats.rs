@@ -5,9 +5,17 @@ use greenroom_llm::scripted::script::Script;
 use greenroom_system_tests::api::of_type;
 use greenroom_system_tests::product::Product;
 use greenroom_testkit::model_server::{Behaviour, ModelServer};
+use reqwest::Method;
 use serde_json::json;
 
-async fn journey(kind: &str, path: &str) {
+/// Where the server finds the model's key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Key {
+    InEnvironment,
+    InSecretStore,
+}
+
+async fn journey(kind: &str, path: &str, key: Key) {
     let behaviour = Behaviour {
         required_key: Some("sk-test-key".to_owned()),
         ..Behaviour::default()
@@ -16,14 +24,31 @@ async fn journey(kind: &str, path: &str) {
     let model = ModelServer::start_with(script, behaviour)
         .await
         .expect("start the model server");
+    let key_option = match key {
+        Key::InEnvironment => "api_key_env",
+        Key::InSecretStore => "api_key_secret",
+    };
     let provider = format!(
-        "\n[[providers]]\nid = \"wire\"\nkind = \"{kind}\"\nbase_url = \"{}\"\napi_key_env = \"WIRE_KEY\"\nmodels = [\"some-model\"]\n",
+        "\n[[providers]]\nid = \"wire\"\nkind = \"{kind}\"\nbase_url = \"{}\"\n{key_option} = \"WIRE_KEY\"\nmodels = [\"some-model\"]\n",
         model.url()
     );
     let mut product = Product::with_config(FIX, &provider);
-    product.set_env("WIRE_KEY", "sk-test-key");
+    if key == Key::InEnvironment {
+        product.set_env("WIRE_KEY", "sk-test-key");
+    }
     let source = answer_repository(&product);
     let api = product.start().await;
+    if key == Key::InSecretStore {
+        let put = api
+            .request(Method::PUT, "/v1/secrets/WIRE_KEY")
+            .json(&json!({ "value": "sk-test-key" }));
+        assert_eq!(api.send(put).await.0, 204);
+        assert_eq!(
+            api.must_get("/v1/secrets").await,
+            json!({ "names": ["WIRE_KEY"] }),
+            "names, never values"
+        );
+    }
     add(&api, "answer", &source).await;
     let body =
         json!({ "repository": "answer", "prompt": "Please fix the answer.", "model": "wire/some-model" });
@@ -63,15 +88,15 @@ async fn journey(kind: &str, path: &str) {
 
 #[tokio::test]
 async fn anthropic_messages() {
-    journey("anthropic-messages", "/v1/messages").await;
+    journey("anthropic-messages", "/v1/messages", Key::InEnvironment).await;
 }
 
 #[tokio::test]
 async fn openai_responses() {
-    journey("openai-responses", "/responses").await;
+    journey("openai-responses", "/responses", Key::InEnvironment).await;
 }
 
 #[tokio::test]
 async fn openai_chat() {
-    journey("openai-chat", "/chat/completions").await;
+    journey("openai-chat", "/chat/completions", Key::InSecretStore).await;
 }
