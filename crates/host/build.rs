@@ -10,6 +10,9 @@ const PROGRAMS: [(&str, &str); 2] = [
     ("greenroom-guest", "greenroom-guest"),
 ];
 
+/// Names another profile, such as `guest-quick`, for those who change these programs often.
+const PROFILE_VARIABLE: &str = "GREENROOM_GUEST_PROFILE";
+
 fn main() {
     let manifest = PathBuf::from(required("CARGO_MANIFEST_DIR"));
     let root = manifest.join("../..");
@@ -21,9 +24,11 @@ fn main() {
     // target/debug/build/greenroom-host-…/out: shared by all profiles, they all want the same programs.
     let target_dir = out.ancestors().nth(4).unwrap_or(&out).join("static");
     let mut cargo = Command::new(required("CARGO"));
+    println!("cargo:rerun-if-env-changed={PROFILE_VARIABLE}");
+    let profile = std::env::var(PROFILE_VARIABLE).unwrap_or_else(|_| "guest".to_owned());
     cargo
         .arg("build")
-        .args(["--profile", "guest", "--target", &target]);
+        .args(["--profile", &profile, "--target", &target]);
     cargo
         .arg("--target-dir")
         .arg(&target_dir)
@@ -54,7 +59,7 @@ fn main() {
     );
     for (_, program) in PROGRAMS {
         copy(
-            &target_dir.join(&target).join("guest").join(program),
+            &target_dir.join(&target).join(&profile).join(program),
             &out.join(program),
         );
     }

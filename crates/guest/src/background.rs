@@ -175,6 +175,8 @@ pub fn list() -> Reply {
             argv: process.argv.clone(),
             started_ms_ago: u64::try_from(process.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             exit: process.state().exit.clone(),
+            key: None,
+            has_terminal: false,
         })
         .collect();
     Reply::Processes { processes }

@@ -56,6 +56,19 @@ pub fn serve(stream: &Arc<Stream>, call: Call) {
         Call::Rename { from, to, scope } => file::rename(&from, &to, scope),
         Call::Remove { path, scope } => file::remove(&path, scope),
         Call::Ping => Ok(Reply::Done),
+        Call::Attach { .. }
+        | Call::ResizeTerminal { .. }
+        | Call::Walk(_)
+        | Call::Watch { .. }
+        | Call::Forward { .. }
+        | Call::StartService(_)
+        | Call::ListServices
+        | Call::StopService { .. }
+        | Call::ReadServiceLog { .. }
+        | Call::MeasureProcesses => Err(failed(
+            CallErrorCode::Unsupported,
+            "this guest does not know the call",
+        )),
     };
     stream.reply(&result.unwrap_or_else(Reply::Failed));
 }

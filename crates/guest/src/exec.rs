@@ -351,5 +351,6 @@ fn exit_of(status: i64, killed: Option<KillReason>, duration: Duration) -> Exit 
         signal: libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status)),
         killed,
         duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+        limits_hit: Vec::new(),
     }
 }

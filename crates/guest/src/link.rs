@@ -2,10 +2,10 @@
 //! all streams. A host that breaks the protocol loses the link; processes in the background do not notice.
 
 use crate::stream::Stream;
-use greenroom_protocol::GUEST_GENERATION;
 use greenroom_protocol::guest::call::{Call, CallErrorCode, Reply};
 use greenroom_protocol::guest::frame::{FrameKind, HEADER_BYTES, Header, decode_header, encode_header};
 use greenroom_protocol::guest::{Hello, OpenRoute, Route};
+use greenroom_protocol::{GUEST_GENERATION, OLDEST_GUEST_GENERATION};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::io::{self, BufReader, IoSlice, Read, Write};
@@ -89,7 +89,7 @@ fn read_frames(link: &Arc<Link>, mut socket: BufReader<UnixStream>) -> io::Resul
     );
     let (header, payload) = read_frame(&mut socket)?;
     let hello: Hello = serde_json::from_slice(&payload)?;
-    if header.kind != FrameKind::Hello || hello.generation != GUEST_GENERATION {
+    if header.kind != FrameKind::Hello || hello.generation < OLDEST_GUEST_GENERATION {
         return Err(violation());
     }
     loop {

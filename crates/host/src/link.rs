@@ -3,12 +3,12 @@
 
 use crate::route::{RouteHandler, carry};
 use bytes::{BufMut as _, Bytes, BytesMut};
-use greenroom_protocol::GUEST_GENERATION;
 use greenroom_protocol::guest::call::Reply;
 use greenroom_protocol::guest::frame::{
     FrameKind, HEADER_BYTES, Header, MAX_PAYLOAD_BYTES, STREAM_WINDOW_BYTES, decode_header, encode_header,
 };
 use greenroom_protocol::guest::{Hello, OpenRoute};
+use greenroom_protocol::{GUEST_GENERATION, OLDEST_GUEST_GENERATION};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -69,7 +69,7 @@ impl Link {
         let greeted = async {
             let (header, payload) = read_frame(&mut reader).await?;
             let hello: Hello = serde_json::from_slice(&payload)?;
-            match header.kind == FrameKind::Hello && hello.generation == GUEST_GENERATION {
+            match header.kind == FrameKind::Hello && hello.generation >= OLDEST_GUEST_GENERATION {
                 true => Ok(()),
                 false => Err(violation("a hello of another generation")),
             }

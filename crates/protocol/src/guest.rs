@@ -5,6 +5,7 @@
 
 pub mod call;
 pub mod frame;
+pub mod service;
 
 use serde::{Deserialize, Serialize};
 
@@ -27,10 +28,29 @@ pub struct OpenRoute {
 pub enum Route {
     /// Git smart HTTP of this session's repository, without credentials.
     Git,
+    /// An HTTP proxy (absolute-form requests and CONNECT, RFC 9110) that applies the egress policy. Since generation 2.
+    HttpProxy,
+    /// A SOCKS5 proxy (RFC 1928, no authentication, CONNECT only) that applies the egress policy. Since generation 2.
+    Socks,
+}
+
+impl Route {
+    /// Every route with the loopback port on which the guest accepts connections for it.
+    pub const PORTS: [(Self, u16); 3] = [
+        (Self::Git, GIT_PORT),
+        (Self::HttpProxy, HTTP_PROXY_PORT),
+        (Self::Socks, SOCKS_PORT),
+    ];
 }
 
 /// Loopback port inside every sandbox where the guest accepts connections for [`Route::Git`].
 pub const GIT_PORT: u16 = 7418;
+
+/// Loopback port inside every sandbox for [`Route::HttpProxy`].
+pub const HTTP_PROXY_PORT: u16 = 7419;
+
+/// Loopback port inside every sandbox for [`Route::Socks`].
+pub const SOCKS_PORT: u16 = 7420;
 
 /// Where the repository is checked out inside a sandbox.
 pub const WORKSPACE_PATH: &str = "/workspace";

@@ -19,6 +19,8 @@ use tokio::io::DuplexStream;
 pub fn session_routes(services: Arc<SessionServices>, row: Session) -> RouteHandler {
     Arc::new(move |route, stream| match route {
         Route::Git => serve_git(services.clone(), &row, stream),
+        // No egress yet: refused at once.
+        Route::HttpProxy | Route::Socks => drop(stream),
     })
 }
 

@@ -42,6 +42,7 @@ impl Ran {
                 signal: None,
                 killed: None,
                 duration_ms: 1,
+                ..Exit::default()
             },
             runs_on: false,
         }
@@ -320,6 +321,7 @@ impl State {
                     signal: Some(signal),
                     killed: None,
                     duration_ms: 1,
+                    ..Exit::default()
                 });
                 Ok(Reply::Done)
             }
@@ -331,10 +333,25 @@ impl State {
                         argv: process.argv.clone(),
                         started_ms_ago: 0,
                         exit: process.exit.clone(),
+                        key: None,
+                        has_terminal: false,
                     })
                     .collect(),
             }),
             Call::Ping => Ok(Reply::Done),
+            Call::Attach { .. }
+            | Call::ResizeTerminal { .. }
+            | Call::Walk(_)
+            | Call::Watch { .. }
+            | Call::Forward { .. }
+            | Call::StartService(_)
+            | Call::ListServices
+            | Call::StopService { .. }
+            | Call::ReadServiceLog { .. }
+            | Call::MeasureProcesses => Err(CallError {
+                code: CallErrorCode::Unsupported,
+                message: "the fake has nothing that this call could reach".to_owned(),
+            }),
             Call::Exec(_) | Call::ReadFile { .. } | Call::WriteFile { .. } => Err(CallError {
                 code: CallErrorCode::Invalid,
                 message: "this call carries data and has a method of its own".to_owned(),
@@ -598,6 +615,7 @@ impl Workspace for MemoryWorkspace {
             signal: Some(15),
             killed: Some(KillReason::Cancelled),
             duration_ms: 1,
+            ..Exit::default()
         })
     }
 

@@ -111,6 +111,9 @@ fn describe_exit(exit: &Exit, timeout_seconds: u64) -> String {
         (Some(KillReason::TimedOut), _, _) => format!(
             "killed after {timeout_seconds} s: raise timeout_seconds, or use background for what runs on"
         ),
+        (Some(KillReason::OutputLimit), _, _) => {
+            "killed because it wrote more output than a command may; redirect it to a file".to_owned()
+        }
         (Some(KillReason::Cancelled), _, _) => "killed because the turn was stopped".to_owned(),
         (None, Some(code), _) => format!("exit code {code}"),
         (None, None, Some(signal)) => format!("killed by signal {signal}"),
@@ -137,6 +140,7 @@ mod tests {
             signal,
             killed,
             duration_ms: 1,
+            limits_hit: Vec::new(),
         };
         for (output, exit, expected) in [
             ("", exit(Some(0), None, None), "[no output]\n[exit code 0]"),

@@ -1,6 +1,7 @@
 //! Calls of a host to a guest and their replies. File paths are absolute inside the sandbox or relative to the workspace;
 //! with [`Scope::Workspace`] they may not leave it, not by `..` and not by symbolic link.
 
+use super::service::{Service, ServiceStatus};
 use serde::{Deserialize, Serialize};
 
 /// What the host wants.
@@ -8,8 +9,16 @@ use serde::{Deserialize, Serialize};
 #[serde(tag = "call", rename_all = "snake_case")]
 pub enum Call {
     /// Runs a program. Data: `Input` is its standard input if asked for; output comes as `Output`/`ErrorOutput`,
-    /// the [`Reply::Exited`] last, after all output. With `background` the reply is [`Reply::Started`] at once.
+    /// the [`Reply::Exited`] last, after all output. With `background` the reply is [`Reply::Started`] at once and alone.
+    /// With a key the first reply is [`Reply::Started`]; a key that the guest knows already attaches to that run, from the
+    /// first output it still has, instead of running anything again.
     Exec(Exec),
+    /// Follows a process that runs, or ended and is still remembered. Reply: [`Reply::Started`], its output from
+    /// `after_offset` on (merged unless the process keeps them apart), then [`Reply::Exited`]. `Input` frames go to its
+    /// standard input if it has one. `Cancel` ends the process, `Reset` only the following. Since generation 2.
+    Attach { process_id: u32, after_offset: u64 },
+    /// Tells a process on a terminal of its new size. Reply: [`Reply::Done`]. Since generation 2.
+    ResizeTerminal { process_id: u32, size: TerminalSize },
     /// Background processes that this guest still remembers. Reply: [`Reply::Processes`].
     ListProcesses,
     /// Output of a background process from a cursor. Reply: [`Reply::ProcessOutput`].
@@ -51,10 +60,34 @@ pub enum Call {
     },
     /// Lines that match a regular expression, .gitignore respected, sorted by path and line. Reply: [`Reply::Matches`].
     Grep(Grep),
+    /// Everything below `path`, sorted by path, depth first. Reply: [`Reply::Entries`] with each name relative to `path`.
+    /// Since generation 2.
+    Walk(Walk),
     /// Renames inside the scope, replacing a file. Reply: [`Reply::Done`].
     Rename { from: String, to: String, scope: Scope },
     /// Removes a file, link or empty directory. Reply: [`Reply::Done`].
     Remove { path: String, scope: Scope },
+    /// Reports changes of files below `path` until `Cancel` or `Reset`. Reply: [`Reply::Done`] once watching; then `Output`
+    /// frames, each one JSON [`ChangeBatch`]. Since generation 2.
+    Watch { path: String, scope: Scope },
+    /// Connects to a port that a process of the sandbox listens on (127.0.0.1, then ::1). Reply: [`Reply::Done`] once
+    /// connected, then bytes both ways; `End` closes one direction. Since generation 2.
+    Forward { port: u16 },
+    /// Starts a service, or does nothing if one of that name runs with the same definition; another definition replaces
+    /// it. Reply: [`Reply::Done`] at once; see [`Call::ListServices`] for its way to ready. Since generation 2.
+    StartService(Service),
+    /// Reply: [`Reply::Services`]. Since generation 2.
+    ListServices,
+    /// Ends a service and does not start it again. Reply: [`Reply::Done`]. Since generation 2.
+    StopService { name: String },
+    /// Output of a service over all its starts. Reply: [`Reply::ProcessOutput`]. Since generation 2.
+    ReadServiceLog {
+        name: String,
+        after_offset: u64,
+        max_bytes: u64,
+    },
+    /// What all processes of the sandbox used. Reply: [`Reply::ProcessUsage`]. Since generation 2.
+    MeasureProcesses,
     /// Reply: [`Reply::Done`], once the guest serves calls.
     Ping,
 }
@@ -86,6 +119,36 @@ pub struct Exec {
     pub timeout_ms: Option<u64>,
     /// Whether it goes on after this call and after the link; its output is kept in a bounded buffer.
     pub is_background: bool,
+    /// Names this run, at most 128 bytes. A run with a key survives the link: its output is kept in a bounded buffer and a
+    /// later [`Call::Exec`] with the same key finds it. Without one a foreground run ends with its link. Since generation 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Runs it on a terminal of this size; output is merged, `has_input` is implied. Since generation 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminal: Option<TerminalSize>,
+    /// Output after which its group is killed with [`KillReason::OutputLimit`], in bytes; absent: none. Not for background
+    /// processes, whose output is bounded by their buffer. Since generation 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_output_bytes: Option<u64>,
+}
+
+/// Characters that fit on a terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalSize {
+    pub rows: u16,
+    pub columns: u16,
+}
+
+/// A listing of a tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Walk {
+    pub path: String,
+    pub scope: Scope,
+    /// Whether .gitignore and hidden files are treated as `git` and `rg` would; otherwise everything is listed.
+    pub respects_ignore_files: bool,
+    /// Only what sorts behind this path, for the next page.
+    pub after: Option<String>,
+    pub max_entries: u32,
 }
 
 /// A search.
@@ -123,6 +186,17 @@ pub enum Reply {
         output: String,
         exit: Option<Exit>,
     },
+    Services {
+        services: Vec<ServiceStatus>,
+    },
+    ProcessUsage {
+        /// Processor time of ended and running processes, in milliseconds.
+        cpu_ms: u64,
+        /// Largest memory of the processes together that the guest saw, in bytes.
+        peak_memory_bytes: u64,
+        /// Processes and threads now.
+        processes: u32,
+    },
     File {
         size_bytes: u64,
         is_executable: bool,
@@ -146,7 +220,7 @@ pub enum Reply {
 }
 
 /// How a process ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {
     /// Exit code, if it exited by itself.
     pub code: Option<i32>,
@@ -155,6 +229,9 @@ pub struct Exit {
     /// Why the guest killed it, if it did.
     pub killed: Option<KillReason>,
     pub duration_ms: u64,
+    /// Limits of the sandbox that were hit while it ran; filled in by the host, which sees them. Empty from a guest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits_hit: Vec<LimitKind>,
 }
 
 /// Why the guest killed a process.
@@ -163,6 +240,21 @@ pub struct Exit {
 pub enum KillReason {
     TimedOut,
     Cancelled,
+    /// It wrote more than [`Exec::max_output_bytes`]. Since generation 2.
+    OutputLimit,
+}
+
+/// A limit of a sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum LimitKind {
+    Memory,
+    Processes,
+    Disk,
+    /// The sandbox's own life time, not a call's timeout.
+    WallTime,
+    Output,
 }
 
 /// A process that outlives its call.
@@ -173,6 +265,12 @@ pub struct BackgroundProcess {
     pub argv: Vec<String>,
     pub started_ms_ago: u64,
     pub exit: Option<Exit>,
+    /// Since generation 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Whether it runs on a terminal. Since generation 2.
+    #[serde(default)]
+    pub has_terminal: bool,
 }
 
 /// A name in a directory.
@@ -233,6 +331,12 @@ pub enum CallErrorCode {
     TooLarge,
     /// Malformed arguments: empty argv, bad regular expression or glob, NUL in a path.
     Invalid,
+    /// Nothing listens on the port. Since generation 2.
+    Refused,
+    /// No process can be started because the sandbox has as many as it may. Since generation 2.
+    TooManyProcesses,
+    /// The guest is of an older generation and does not know the call. Only the host says it. Since generation 2.
+    Unsupported,
     /// Any other operating system error.
     Os,
 }
@@ -243,6 +347,31 @@ pub struct FileBytes {
     pub bytes: Vec<u8>,
     /// Size of the whole file.
     pub size_bytes: u64,
+}
+
+/// Changes of files since the last batch, coalesced: each path once.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeBatch {
+    /// Relative to the watched path, sorted.
+    pub changes: Vec<Change>,
+    /// Whether some were lost, so that everything must be looked at again.
+    pub is_incomplete: bool,
+}
+
+/// What became of one path. A rename is a removal and a creation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    pub path: String,
+    pub kind: ChangeKind,
+}
+
+/// How a path changed, seen from the last batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeKind {
+    Created,
+    Modified,
+    Removed,
 }
 
 /// Output of a program, made of one data frame.

@@ -1,0 +1,149 @@
+//! What the sandboxes of a repository are made of and may do. Written as `.greenroom/environment.toml` in the repository,
+//! or set for it by an administrator; the one type for both. Checked where it is parsed, not here.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// An environment. Every part may be left out.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Environment {
+    pub backend: Backend,
+    /// Program of an OCI runtime, such as `runsc`; only with the backend `oci`. Unset: the first found of runsc, crun, runc.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
+    pub resources: Resources,
+    pub egress: EgressPolicy,
+    /// Environment variables of everything that runs in the sandbox. No secrets.
+    pub variables: BTreeMap<String, String>,
+    /// Processes that run beside the agent. Names are unique.
+    pub services: Vec<ServiceDefinition>,
+}
+
+/// What isolates a sandbox.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Backend {
+    /// Linux namespaces, system call filter and Landlock on the host's kernel.
+    #[default]
+    Namespace,
+    /// Any OCI runtime: crun, runc, runsc (gVisor), kata.
+    Oci,
+    /// A virtual machine by Firecracker.
+    Microvm,
+}
+
+/// What one sandbox may use. What is left out is the server's default; nothing exceeds the server's own maximum.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Resources {
+    /// Memory with swap, in MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_mb: Option<u64>,
+    /// Processors' worth of time; fractions are fine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<f64>,
+    /// Processes and threads at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_processes: Option<u32>,
+    /// What the sandbox may write to its disk, in MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_mb: Option<u64>,
+    /// Open files per process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_open_files: Option<u64>,
+    /// Life of one start of the sandbox, in minutes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wall_time_minutes: Option<u64>,
+    /// Output of one command, in MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_output_mb: Option<u64>,
+}
+
+/// Where a sandbox may connect to. Nothing by default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct EgressPolicy {
+    pub preset: EgressPreset,
+    /// Hosts allowed besides the preset: `example.com`, `*.example.com` (any name below, not itself), each with an optional
+    /// `:port`; without one 80 and 443.
+    pub allow: Vec<String>,
+    /// Headers that the host adds to requests for named hosts, without the sandbox seeing them. Only an administrator may
+    /// set them.
+    pub credentials: Vec<EgressCredential>,
+}
+
+/// A set of allowed hosts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum EgressPreset {
+    /// Only what `allow` names.
+    #[default]
+    None,
+    /// The public registries of common package managers.
+    PackageRegistries,
+}
+
+/// A header added to requests for one host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct EgressCredential {
+    /// Exact host name; allowed by this, on port 443.
+    pub host: String,
+    /// Header name, such as `authorization`.
+    pub header: String,
+    /// Name of a stored secret.
+    pub secret: String,
+    /// Value with `{secret}` in it; unset: the secret alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
+}
+
+/// A service as people write it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ServiceDefinition {
+    /// 1 to 63 of `a-z0-9-`, beginning with a letter.
+    pub name: String,
+    /// Run by `sh -c`.
+    pub command: String,
+    /// Run by `sh -c` to its end before each start, such as making a database's files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    #[serde(default)]
+    pub variables: BTreeMap<String, String>,
+    /// Ready when this loopback port accepts connections. At most one of the three.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_port: Option<u16>,
+    /// Ready when this, run by `sh -c`, exits with 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_command: Option<String>,
+    /// Ready when a line of its output contains this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_output: Option<String>,
+    /// Default 60.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_timeout_seconds: Option<u64>,
+    #[serde(default)]
+    pub restart: Restart,
+}
+
+/// When a service that ended is started again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Restart {
+    Never,
+    #[default]
+    OnFailure,
+    Always,
+}
