@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Uid and gid of every process inside a sandbox.
 pub const AGENT_ID: u32 = 1000;
@@ -76,6 +77,13 @@ pub struct Limits {
     pub max_file_bytes: u64,
     /// Open files per process (`RLIMIT_NOFILE`), at most the host's own hard limit.
     pub max_open_files: u64,
+    /// What the sandbox's own files may take on disk, in bytes; the image below them does not count. How closely it is
+    /// held depends on the machine.
+    pub disk_bytes: u64,
+    /// How long one start lives; then the supervisor ends the sandbox, whose files stay. `None`: without end.
+    pub wall_time: Option<Duration>,
+    /// Output of one foreground program, in bytes; more ends the program.
+    pub max_output_bytes: u64,
 }
 
 impl Default for Limits {
@@ -86,6 +94,9 @@ impl Default for Limits {
             cpu_millis: 4000,
             max_file_bytes: 16 << 30,
             max_open_files: 65_536,
+            disk_bytes: 10 << 30,
+            wall_time: Some(Duration::from_secs(24 * 60 * 60)),
+            max_output_bytes: 64 << 20,
         }
     }
 }
