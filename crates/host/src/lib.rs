@@ -17,4 +17,4 @@ pub use greenroom_sandbox::spec::Limits;
 pub use host::{Host, HostConfig, StartSandbox};
 pub use probe::{Finding, Verdict, probe};
 pub use route::{RouteHandler, RouteStream, refuse_routes};
-pub use sandbox::Sandbox;
+pub use sandbox::{Program, Sandbox};

@@ -26,6 +26,9 @@ const WRITE_QUEUE_FRAMES: usize = 128;
 /// Route streams open at once.
 const MAX_ROUTES: usize = 64;
 
+/// Replies that a stream may have.
+const MAX_REPLIES: u32 = 2;
+
 /// How long a guest may take for its first frame.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -126,9 +129,9 @@ impl Link {
             FrameKind::ErrorOutput => stream.push_data(payload, true),
             FrameKind::Reply => {
                 let reply = serde_json::from_slice(&payload).map_err(|_| violation("a malformed reply"))?;
-                stream.push_once(Event::Reply(reply))
+                stream.push_bounded(Event::Reply(reply))
             }
-            FrameKind::End => stream.push_once(Event::End),
+            FrameKind::End => stream.push_bounded(Event::End),
             FrameKind::Credit => {
                 let bytes = payload.try_into().map_err(|_| violation("a malformed credit"))?;
                 stream.add_credit(u32::from_be_bytes(bytes));
@@ -292,8 +295,8 @@ struct State {
     events: VecDeque<Event>,
     /// Bytes that arrived and were not granted again.
     held: usize,
-    has_reply: bool,
-    has_end: bool,
+    replies: u32,
+    ends: u32,
     is_gone: bool,
     credit: usize,
 }
@@ -329,16 +332,17 @@ impl Stream {
         self.credited.notify_one();
     }
 
-    /// A stream has one reply and one end.
-    fn push_once(&self, event: Event) -> io::Result<()> {
+    /// A stream has one end, and at most two replies: one that a program started, one that it ended.
+    fn push_bounded(&self, event: Event) -> io::Result<()> {
         let mut state = self.state();
-        let seen = match event {
-            Event::Reply(_) => &mut state.has_reply,
-            _ => &mut state.has_end,
+        let (seen, most) = match event {
+            Event::Reply(_) => (&mut state.replies, MAX_REPLIES),
+            _ => (&mut state.ends, 1),
         };
-        if std::mem::replace(seen, true) {
-            return Err(violation("a second reply or end"));
+        if *seen >= most {
+            return Err(violation("one reply or end too many"));
         }
+        *seen += 1;
         drop(state);
         self.push(event);
         Ok(())
@@ -346,7 +350,7 @@ impl Stream {
 
     fn push_data(&self, bytes: Vec<u8>, is_error_output: bool) -> io::Result<()> {
         let mut state = self.state();
-        if state.held + bytes.len() > STREAM_WINDOW_BYTES as usize || state.has_end {
+        if state.held + bytes.len() > STREAM_WINDOW_BYTES as usize || state.ends > 0 {
             return Err(violation("more data than was granted"));
         }
         state.held += bytes.len();

@@ -10,24 +10,26 @@ use serde::{Deserialize, Serialize};
 pub enum Call {
     /// Runs a program. Data: `Input` is its standard input if asked for; output comes as `Output`/`ErrorOutput`,
     /// the [`Reply::Exited`] last, after all output. With `background` the reply is [`Reply::Started`] at once and alone.
-    /// With a key the first reply is [`Reply::Started`]; a key that the guest knows already attaches to that run, from the
-    /// first output it still has, instead of running anything again.
+    /// With a key or on a terminal the first reply is [`Reply::Started`]; a key that the guest knows already attaches to that
+    /// run, from the first output it still has, instead of running anything again.
     Exec(Exec),
     /// Follows a process that runs, or ended and is still remembered. Reply: [`Reply::Started`], its output from
-    /// `after_offset` on (merged unless the process keeps them apart), then [`Reply::Exited`]. `Input` frames go to its
-    /// standard input if it has one. `Cancel` ends the process, `Reset` only the following. Since generation 2.
+    /// `after_offset` on (standard error apart if it was started so), then [`Reply::Exited`]. `Input` frames go to its
+    /// standard input if it has one. While it is followed a slow reader slows it down. `Cancel` ends the process, `Reset`
+    /// only the following. Since generation 2.
     Attach { process_id: u32, after_offset: u64 },
     /// Tells a process on a terminal of its new size. Reply: [`Reply::Done`]. Since generation 2.
     ResizeTerminal { process_id: u32, size: TerminalSize },
-    /// Background processes that this guest still remembers. Reply: [`Reply::Processes`].
+    /// Processes with a key, on a terminal or in the background that this guest still remembers, oldest first. Reply:
+    /// [`Reply::Processes`].
     ListProcesses,
-    /// Output of a background process from a cursor. Reply: [`Reply::ProcessOutput`].
+    /// Output of a remembered process from a cursor, merged. Reply: [`Reply::ProcessOutput`].
     ReadProcess {
         process_id: u32,
         after_offset: u64,
         max_bytes: u64,
     },
-    /// Signals a background process's group. Reply: [`Reply::Done`].
+    /// Signals a remembered process's group. Reply: [`Reply::Done`].
     SignalProcess { process_id: u32, signal: i32 },
     /// Reads bytes of a file. Reply: [`Reply::File`], then its bytes as `Output`, then `End`.
     ReadFile {
@@ -123,10 +125,12 @@ pub struct Exec {
     /// later [`Call::Exec`] with the same key finds it. Without one a foreground run ends with its link. Since generation 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// Runs it on a terminal of this size; output is merged, `has_input` is implied. Since generation 2.
+    /// Runs it on a terminal of this size; output is merged, `has_input` is implied, and the end of input types an
+    /// end-of-file character. Without a key, and not in the background, it is hung up with its link. Since generation 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminal: Option<TerminalSize>,
-    /// Output after which its group is killed with [`KillReason::OutputLimit`], in bytes; absent: none. Not for background
+    /// Output after which its group is killed with [`KillReason::OutputLimit`], in bytes; absent: none. What it writes beyond
+    /// is dropped. Not for background
     /// processes, whose output is bounded by their buffer. Since generation 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_output_bytes: Option<u64>,
@@ -257,7 +261,7 @@ pub enum LimitKind {
     Output,
 }
 
-/// A process that outlives its call.
+/// A process that outlives its link, or may be found by its number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackgroundProcess {
     /// Counts from 1 in each guest.
