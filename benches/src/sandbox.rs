@@ -3,7 +3,7 @@
 use crate::report::{Aim, Measured};
 use crate::stats::Samples;
 use anyhow::{Context as _, Result, ensure};
-use greenroom_host::{Host, HostConfig, Limits, Sandbox, StartSandbox, refuse_routes};
+use greenroom_host::{Host, HostConfig, Sandbox, StartSandbox, refuse_routes};
 use greenroom_protocol::guest::call::Exec;
 use greenroom_protocol::id::SandboxId;
 use std::path::Path;
@@ -132,12 +132,7 @@ async fn start(host: &Host) -> Result<Sandbox> {
     let bits = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)?
         .as_nanos();
-    let start = StartSandbox {
-        id: SandboxId::from_bits(bits),
-        env: Vec::new(),
-        limits: Limits::default(),
-        routes: refuse_routes(),
-    };
+    let start = StartSandbox::new(SandboxId::from_bits(bits), refuse_routes());
     Ok(host.start(start).await?)
 }
 

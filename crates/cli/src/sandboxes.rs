@@ -36,10 +36,8 @@ impl SandboxProvider for LocalSandboxes {
             return Ok(LocalSandbox::watch(sandbox));
         }
         let start = StartSandbox {
-            id: id.clone(),
-            env: Vec::new(),
             limits: self.limits,
-            routes,
+            ..StartSandbox::new(id.clone(), routes)
         };
         Ok(LocalSandbox::watch(
             self.host.start(start).await.map_err(|error| error.problem())?,

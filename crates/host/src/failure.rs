@@ -1,6 +1,7 @@
 //! What can go wrong between the host and its sandboxes, and what a person can do about it.
 
 use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::environment::Backend;
 use greenroom_protocol::guest::call::CallError;
 use greenroom_protocol::id::SandboxId;
 use greenroom_sandbox::spec::LaunchFailure;
@@ -28,6 +29,8 @@ pub enum HostError {
     GuestSilent { id: SandboxId, source: io::Error },
     #[error("the supervisor of {id} does not end")]
     SupervisorStuck { id: SandboxId, source: io::Error },
+    #[error("the backend {0:?} is not available")]
+    BackendUnavailable(Backend),
     #[error("a worker of the host was cancelled")]
     Cancelled,
 }
@@ -67,6 +70,11 @@ impl HostError {
                 Problem::transient("sandbox_unresponsive", "The sandbox does not answer.")
             }
             Self::SupervisorStuck { .. } => Problem::transient("sandbox_stuck", "The sandbox does not end."),
+            Self::BackendUnavailable(_) => Problem::permanent(
+                "backend_unavailable",
+                "This server cannot run sandboxes with the backend that the environment asks for.",
+            )
+            .with_hint("Run `greenroom doctor` to see which backends work here, and name one of them."),
             Self::Cancelled => Problem::transient("server_stopping", "The server is stopping."),
         }
     }

@@ -1,6 +1,7 @@
 //! The sandboxes of one state directory: start, find, stop, remove, reap. Keeps no list in memory: what lies on disk and
 //! who holds which lock is the truth, so a restarted server knows as much as one that never stopped.
 
+use crate::backend::{self, Launch, make_private};
 use crate::base::{Base, host_base};
 use crate::embedded::{Programs, hex, install};
 use crate::failure::HostError;
@@ -8,15 +9,15 @@ use crate::link::Link;
 use crate::route::RouteHandler;
 use crate::sandbox::Sandbox;
 use crate::{supervisor, tree};
+use greenroom_protocol::environment::Backend;
 use greenroom_protocol::id::SandboxId;
 use greenroom_sandbox::cgroup::{self, Placement};
 use greenroom_sandbox::identity;
-use greenroom_sandbox::spec::{EXIT_NAME, LaunchSpec, Limits, Privilege, ROOT_NAME, Root};
+use greenroom_sandbox::spec::{EXIT_NAME, LaunchSpec, Limits, Privilege};
 use sha2::{Digest as _, Sha256};
 use std::collections::HashSet;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,6 +57,36 @@ pub struct StartSandbox {
     pub limits: Limits,
     /// Serves what the sandbox asks of the host.
     pub routes: RouteHandler,
+    pub backend: Backend,
+    /// Program of an OCI runtime, a name or a path; only with [`Backend::Oci`]. `None`: the first found of runsc, crun, runc.
+    pub runtime: Option<String>,
+    /// Files for this start. Names are unique.
+    pub files: Vec<SandboxFile>,
+}
+
+impl StartSandbox {
+    /// With the default backend and limits, no added variables and no files.
+    pub fn new(id: SandboxId, routes: RouteHandler) -> Self {
+        Self {
+            id,
+            env: Vec::new(),
+            limits: Limits::default(),
+            routes,
+            backend: Backend::default(),
+            runtime: None,
+            files: Vec::new(),
+        }
+    }
+}
+
+/// A file that appears in a sandbox as `/etc/greenroom/NAME`, mode 0644, for one start. In sandboxes started by root nobody
+/// inside can change it. An ordinary user's sandbox can write to all of its own /etc and so cover it, also for its own later
+/// starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SandboxFile {
+    /// One component of a path.
+    pub name: String,
+    pub bytes: Vec<u8>,
 }
 
 /// Cheap to clone; dropping it leaves the sandboxes running.
@@ -99,33 +130,8 @@ impl Host {
     /// Starts a sandbox, fresh or over the files that an earlier one of this id left. Returns when its guest answers.
     pub async fn start(&self, start: StartSandbox) -> Result<Sandbox, HostError> {
         let host = self.clone();
-        let StartSandbox {
-            id,
-            env,
-            limits,
-            routes,
-        } = start;
-        let launched = id.clone();
-        let socket = blocking(move || {
-            let directory = host.directory(&launched);
-            let mut spec = host.prepare(&launched, env, limits)?;
-            let warnings = match supervisor::launch(&host.0.programs.launcher, &spec) {
-                Err(HostError::Launch(failure)) if failure.step == "mount overlay" => {
-                    tracing::warn!(%failure, "no overlay on the data directory; copying the root instead");
-                    spec.root = copied_root(&host.0.base, &directory)?;
-                    supervisor::launch(&host.0.programs.launcher, &spec)?
-                }
-                result => result?,
-            };
-            for warning in warnings {
-                tracing::warn!(sandbox = %launched, "{warning}");
-            }
-            supervisor::connect(&directory).map_err(|source| HostError::GuestSilent {
-                id: launched.clone(),
-                source,
-            })
-        })
-        .await?;
+        let (id, routes) = (start.id.clone(), start.routes.clone());
+        let socket = blocking(move || host.launch(start)).await?;
         self.link(id, socket, routes).await
     }
 
@@ -202,14 +208,11 @@ impl Host {
         self.0.state_dir.join("sb").join(id.as_str())
     }
 
-    /// Puts the sandbox's directory in order and says how to launch it.
-    fn prepare(
-        &self,
-        id: &SandboxId,
-        env: Vec<(String, String)>,
-        limits: Limits,
-    ) -> Result<LaunchSpec, HostError> {
+    /// Puts the sandbox's directory in order, starts it and connects to its guest.
+    fn launch(&self, start: StartSandbox) -> Result<std::os::unix::net::UnixStream, HostError> {
+        let id = &start.id;
         let directory = self.directory(id);
+        let backend = backend::choose(start.backend, start.runtime.as_deref())?;
         if supervisor::is_alive(&directory)? {
             return Err(HostError::AlreadyRunning(id.clone()));
         }
@@ -219,73 +222,39 @@ impl Host {
             },
             false => Privilege::User,
         };
-        let root = self
-            .root(&directory, privilege)
-            .map_err(HostError::file("prepare", &directory))?;
+        let root = backend::prepare_root(&directory, &self.0.base, privilege, &start.files)?;
         let _ = fs::remove_file(directory.join(EXIT_NAME));
-        Ok(LaunchSpec {
-            directory,
-            root,
-            privilege,
-            read_only: self.0.base.read_only.clone(),
-            guest: self.0.programs.guest.clone(),
-            hostname: "sandbox".to_owned(),
-            env: environment(env),
-            limits,
-            cgroups: self
-                .0
-                .groups
-                .iter()
-                .map(|group| cgroup::below(group, id.as_str()))
-                .collect(),
-        })
-    }
-
-    fn root(&self, directory: &Path, privilege: Privilege) -> io::Result<Root> {
-        make_private(directory)?;
-        make_private(&directory.join(ROOT_NAME))?;
-        let copied = directory.join("copy");
-        if copied.is_dir() {
-            return Ok(Root::Directory { path: copied });
-        }
-        let (upper, work) = (directory.join("upper"), directory.join("work"));
-        // Left by an overlay that was not synced on purpose; the kernel would refuse it (option `volatile`).
-        tree::remove(&work)?;
-        make_private(&work)?;
-        if !upper.is_dir() {
-            let draft = directory.join("upper.new");
-            tree::remove(&draft)?;
-            fs::create_dir(&draft)?;
-            let owner = match privilege {
-                Privilege::Root { host_id } => Some(host_id),
-                Privilege::User => None,
-            };
-            for (name, mode, is_agents) in [
-                ("home", 0o755, false),
-                ("home/agent", 0o755, true),
-                ("workspace", 0o755, true),
-                ("tmp", 0o1777, true),
-            ] {
-                let path = draft.join(name);
-                fs::create_dir(&path)?;
-                fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
-                if let (Some(owner), true) = (owner, is_agents) {
-                    chown(&path, Some(owner), Some(owner))?;
-                }
-            }
-            fs::set_permissions(&draft, fs::Permissions::from_mode(0o755))?;
-            fs::rename(&draft, &upper)?;
-        }
-        Ok(Root::Overlay {
-            lower: vec![self.0.base.lower.clone()],
-            upper,
-            work,
+        backend.launch(Launch {
+            spec: LaunchSpec {
+                directory: directory.clone(),
+                root,
+                privilege,
+                read_only: self.0.base.read_only.clone(),
+                guest: self.0.programs.guest.clone(),
+                hostname: "sandbox".to_owned(),
+                env: environment(start.env),
+                limits: start.limits,
+                cgroups: self
+                    .0
+                    .groups
+                    .iter()
+                    .map(|group| cgroup::below(group, id.as_str()))
+                    .collect(),
+            },
+            programs: &self.0.programs,
+            base: &self.0.base,
+        })?;
+        supervisor::connect(&directory).map_err(|source| HostError::GuestSilent {
+            id: id.clone(),
+            source,
         })
     }
 
     fn stop_blocking(&self, id: &SandboxId) -> Result<(), HostError> {
-        supervisor::stop(id, &self.directory(id))?;
+        let directory = self.directory(id);
+        supervisor::stop(id, &directory)?;
         // A supervisor that was killed could not do it.
+        backend::recorded(&directory)?.clear(&directory)?;
         for group in &self.0.groups {
             let path = cgroup::below(group, id.as_str()).directory;
             cgroup::remove(&path, CGROUP_PATIENCE)
@@ -371,14 +340,6 @@ fn group_name(state_dir: &Path) -> String {
     )
 }
 
-/// Copies the base, for where there can be no overlay. Small: /usr is not in it.
-fn copied_root(base: &Base, directory: &Path) -> Result<Root, HostError> {
-    let (draft, copy) = (directory.join("upper"), directory.join("copy"));
-    tree::copy_missing(&base.lower, &draft).map_err(HostError::file("copy base", &draft))?;
-    fs::rename(&draft, &copy).map_err(HostError::file("publish root", &copy))?;
-    Ok(Root::Directory { path: copy })
-}
-
 fn environment(added: Vec<(String, String)>) -> Vec<(String, String)> {
     let mut env: Vec<(String, String)> = Vec::new();
     let given = ENVIRONMENT
@@ -391,10 +352,6 @@ fn environment(added: Vec<(String, String)>) -> Vec<(String, String)> {
         }
     }
     env
-}
-
-fn make_private(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 fn names(directory: &Path) -> io::Result<Vec<String>> {

@@ -1,6 +1,7 @@
 //! Sandboxes on one machine: starts them, finds them again after a restart, ends them, and speaks to their guests.
 //! Knows nothing of sessions, people or repositories. Nothing a guest says is trusted.
 
+mod backend;
 mod base;
 mod embedded;
 mod failure;
@@ -14,7 +15,7 @@ mod tree;
 
 pub use failure::{HostError, SandboxError};
 pub use greenroom_sandbox::spec::Limits;
-pub use host::{Host, HostConfig, StartSandbox};
+pub use host::{Host, HostConfig, SandboxFile, StartSandbox};
 pub use probe::{Finding, Verdict, probe};
 pub use route::{RouteHandler, RouteStream, refuse_routes};
 pub use sandbox::{Program, Sandbox};

@@ -7,7 +7,6 @@ use greenroom_protocol::guest::call::Exec;
 use greenroom_protocol::id::SandboxId;
 use greenroom_sandbox::cgroup::{self, Controller};
 use greenroom_sandbox::identity;
-use greenroom_sandbox::spec::Limits;
 use std::path::Path;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -111,12 +110,7 @@ async fn sandbox(state_dir: &Path) -> Finding {
 }
 
 async fn try_sandbox(host: &Host, id: &SandboxId) -> Result<(), (String, String)> {
-    let start = StartSandbox {
-        id: id.clone(),
-        env: Vec::new(),
-        limits: Limits::default(),
-        routes: refuse_routes(),
-    };
+    let start = StartSandbox::new(id.clone(), refuse_routes());
     let sandbox = host.start(start).await.map_err(|error| {
         let hint = match &error {
             HostError::Launch(failure) => launch_hint(failure),

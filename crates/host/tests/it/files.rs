@@ -1,6 +1,7 @@
 //! File calls: whole writes, ranges, confinement to the workspace, search.
 
-use crate::world::{World, assert_code, sh};
+use crate::world::{World, assert_code, fresh_id, plain, sh};
+use greenroom_host::{SandboxFile, StartSandbox};
 use greenroom_protocol::guest::call::{Call, CallErrorCode, EntryKind, Grep, Reply, Scope};
 
 crate::scenarios!(
@@ -9,6 +10,7 @@ crate::scenarios!(
     writes_keep_modes_and_follow_links_inside,
     searches_respect_gitignore,
     odd_files_are_told_apart,
+    given_files_are_there_and_stay_as_given,
 );
 
 async fn files_round_trip_at_any_size(world: &World) {
@@ -255,4 +257,31 @@ async fn odd_files_are_told_apart(world: &World) {
         sandbox.write_file("/usr/x", Scope::Sandbox, b"x".to_vec()).await,
         CallErrorCode::PermissionDenied,
     );
+}
+
+async fn given_files_are_there_and_stay_as_given(world: &World) {
+    let id = fresh_id();
+    let with = |name: &str, text: &str| StartSandbox {
+        files: vec![SandboxFile {
+            name: name.to_owned(),
+            bytes: text.as_bytes().to_vec(),
+        }],
+        ..plain(&id)
+    };
+    let sandbox = world.host.start(with("one.pem", "first\n")).await.unwrap();
+    let shown = "cd /etc/greenroom; cat one.pem; stat -c %a one.pem; ls";
+    assert_eq!(sh(&sandbox, shown).await.ok(), "first\n644\ngit-hooks\none.pem\n");
+    world.host.stop(&id).await.unwrap();
+    let again = world.host.start(with("one.pem", "second\n")).await.unwrap();
+    assert_eq!(sh(&again, "cat /etc/greenroom/one.pem").await.ok(), "second\n");
+    world.host.stop(&id).await.unwrap();
+    let without = world.host.start(plain(&id)).await.unwrap();
+    assert_eq!(
+        sh(&without, "cat /etc/greenroom/one.pem").await.exit.code,
+        Some(1)
+    );
+    world.host.stop(&id).await.unwrap();
+    for name in ["", ".", "..", "a/b", "../up"] {
+        assert!(world.host.start(with(name, "x")).await.is_err(), "{name:?}");
+    }
 }

@@ -1,8 +1,6 @@
 //! What every scenario needs: a host with a directory of its own, run as the right user, and a check that nothing is left.
 
-use greenroom_host::{
-    Host, HostConfig, Limits, RouteHandler, Sandbox, SandboxError, StartSandbox, refuse_routes,
-};
+use greenroom_host::{Host, HostConfig, RouteHandler, Sandbox, SandboxError, StartSandbox, refuse_routes};
 use greenroom_protocol::guest::call::{CallErrorCode, Exec, Exit, OutputChunk};
 use greenroom_protocol::id::SandboxId;
 use std::os::fd::AsRawFd as _;
@@ -165,12 +163,7 @@ pub fn plain(id: &SandboxId) -> StartSandbox {
 }
 
 pub fn with_routes(id: &SandboxId, routes: RouteHandler) -> StartSandbox {
-    StartSandbox {
-        id: id.clone(),
-        env: Vec::new(),
-        limits: Limits::default(),
-        routes,
-    }
+    StartSandbox::new(id.clone(), routes)
 }
 
 /// Resource groups of a state directory, by the name the host gives them.

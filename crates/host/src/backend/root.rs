@@ -1,0 +1,165 @@
+//! The directories that a sandbox's `/` is made of: the base, files for this sandbox alone, and what it writes itself.
+
+use crate::base::Base;
+use crate::failure::HostError;
+use crate::host::SandboxFile;
+use crate::tree;
+use greenroom_sandbox::spec::{LaunchSpec, Privilege, ROOT_NAME, Root};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+
+/// Where [`SandboxFile`]s appear, below the root. The base has it.
+const FILES_PLACE: &str = "etc/greenroom";
+
+/// Puts the sandbox's own directory in order and says what its root is made of.
+pub(crate) fn prepare(
+    directory: &Path,
+    base: &Base,
+    privilege: Privilege,
+    files: &[SandboxFile],
+) -> Result<Root, HostError> {
+    let prepared = || -> io::Result<Root> {
+        make_private(directory)?;
+        make_private(&directory.join(ROOT_NAME))?;
+        let layer = file_layer(directory, files)?;
+        let copied = directory.join("copy");
+        if copied.is_dir() {
+            add_files(&copied, files)?;
+            return Ok(Root::Directory { path: copied });
+        }
+        let (upper, work) = (directory.join("upper"), directory.join("work"));
+        // Left by an overlay that was not synced on purpose; the kernel would refuse it (option `volatile`).
+        tree::remove(&work)?;
+        make_private(&work)?;
+        if !upper.is_dir() {
+            make_upper(&directory.join("upper.new"), &upper, privilege)?;
+        }
+        Ok(Root::Overlay {
+            lower: layer.into_iter().chain([base.lower.clone()]).collect(),
+            upper,
+            work,
+        })
+    };
+    prepared().map_err(HostError::file("prepare", directory))
+}
+
+fn make_upper(draft: &Path, upper: &Path, privilege: Privilege) -> io::Result<()> {
+    tree::remove(draft)?;
+    fs::create_dir(draft)?;
+    let owner = match privilege {
+        Privilege::Root { host_id } => Some(host_id),
+        Privilege::User => None,
+    };
+    for (name, mode, is_agents) in [
+        ("home", 0o755, false),
+        ("home/agent", 0o755, true),
+        ("workspace", 0o755, true),
+        ("tmp", 0o1777, true),
+    ] {
+        let path = draft.join(name);
+        fs::create_dir(&path)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+        if let (Some(owner), true) = (owner, is_agents) {
+            chown(&path, Some(owner), Some(owner))?;
+        }
+    }
+    fs::set_permissions(draft, fs::Permissions::from_mode(0o755))?;
+    fs::rename(draft, upper)
+}
+
+/// A layer of its own for the files of this start, which the sandbox never writes to; `None` without files.
+fn file_layer(directory: &Path, files: &[SandboxFile]) -> io::Result<Option<PathBuf>> {
+    let layer = directory.join("files");
+    tree::remove(&layer)?;
+    if files.is_empty() {
+        return Ok(None);
+    }
+    let place = layer.join(FILES_PLACE);
+    fs::create_dir_all(&place)?;
+    for path in place.ancestors().take_while(|path| path.starts_with(&layer)) {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+    }
+    add_files(&layer, files)?;
+    Ok(Some(layer))
+}
+
+/// Writes files into a root, which may hold anything that an earlier run of the sandbox put there.
+fn add_files(root: &Path, files: &[SandboxFile]) -> io::Result<()> {
+    if files.is_empty() {
+        return Ok(());
+    }
+    let root = rustix::fs::open(
+        root,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    let place = rustix::fs::openat2(
+        &root,
+        FILES_PLACE,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
+    )?;
+    for file in files {
+        let name = file.name.as_str();
+        if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a file's name is no name",
+            ));
+        }
+        match rustix::fs::unlinkat(&place, name, rustix::fs::AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut written = fs::File::from(rustix::fs::openat(
+            &place,
+            name,
+            flags,
+            Mode::from_raw_mode(0o600),
+        )?);
+        written.write_all(&file.bytes)?;
+        written.set_permissions(fs::Permissions::from_mode(0o644))?;
+    }
+    Ok(())
+}
+
+/// Launches; where the kernel refuses an overlay on the data directory, copies the root and launches again. The specification
+/// then says so.
+pub(super) fn overlay_or_copy<T>(
+    spec: &mut LaunchSpec,
+    base: &Base,
+    launch: impl Fn(&LaunchSpec) -> Result<T, HostError>,
+) -> Result<T, HostError> {
+    match launch(spec) {
+        Err(HostError::Launch(failure)) if failure.step == "mount overlay" => {
+            tracing::warn!(%failure, "no overlay on the data directory; copying the root instead");
+            spec.root = copied(&spec.root, base, &spec.directory)?;
+            launch(spec)
+        }
+        result => result,
+    }
+}
+
+/// Copies the lower layers below what the sandbox wrote. Small: /usr is not in them.
+fn copied(root: &Root, base: &Base, directory: &Path) -> Result<Root, HostError> {
+    let (draft, copy) = (directory.join("upper"), directory.join("copy"));
+    let lower = match root {
+        Root::Overlay { lower, .. } => lower.as_slice(),
+        Root::Directory { .. } => std::slice::from_ref(&base.lower),
+    };
+    for layer in lower {
+        tree::copy_missing(layer, &draft).map_err(HostError::file("copy base", &draft))?;
+    }
+    fs::rename(&draft, &copy).map_err(HostError::file("publish root", &copy))?;
+    Ok(Root::Directory { path: copy })
+}
+
+/// Makes a directory for this process's user alone.
+pub(crate) fn make_private(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
