@@ -184,9 +184,11 @@ fn settings(version: Version, controller: Controller, limits: &Limits) -> Vec<Se
     }
 }
 
-/// Moves a process into the group.
-pub fn enter(placement: &Placement, pid: i32) -> io::Result<()> {
-    fs::write(placement.directory.join("cgroup.procs"), pid.to_string())
+/// Moves the calling process, which has one thread, into a v1 group. By `0` into `tasks`, because that is the one way for
+/// which the kernel takes no lock against all forks and exits of the machine (`cgroup_procs_write_start`); the others
+/// wait for it up to tens of milliseconds.
+pub(crate) fn join(placement: &Placement) -> io::Result<()> {
+    fs::write(placement.directory.join("tasks"), "0")
 }
 
 /// Kills what runs in the group and removes it, and groups made below it. Waits at most `patience` for the kernel to let

@@ -1,6 +1,7 @@
 //! The child's way from the launcher's copy to the guest: every step that makes it less able, in order. Runs in the new
 //! namespaces; ends by executing the guest or by telling the supervisor which step failed.
 
+use crate::cgroup::{self, Version};
 use crate::failure::Step;
 use crate::spec::{GUEST_SOCKET_FD, LaunchFailure, LaunchSpec, Privilege};
 use crate::{identity, mounts, seccomp, syscall};
@@ -32,6 +33,14 @@ fn become_guest(
     listener: &OwnedFd,
     guest: &OwnedFd,
 ) -> Result<std::convert::Infallible, LaunchFailure> {
+    // While the host's hierarchies are in sight. The one of v2 was entered by being born in it.
+    for placement in spec
+        .cgroups
+        .iter()
+        .filter(|placement| placement.version == Version::V1)
+    {
+        cgroup::join(placement).step("enter resource group")?;
+    }
     await_go(supervisor)?;
     let filters = seccomp::programs().map_err(|error| LaunchFailure {
         step: format!("compile system call filter: {error}"),

@@ -144,13 +144,6 @@ fn clone_child(
 
 /// Answers the child until it has become the guest.
 fn guide(spec: &LaunchSpec, child: i32, channel: &OwnedFd) -> Result<(), LaunchFailure> {
-    for placement in spec
-        .cgroups
-        .iter()
-        .filter(|placement| placement.version == cgroup::Version::V1)
-    {
-        cgroup::enter(placement, child).step("enter resource group")?;
-    }
     if spec.privilege == Privilege::User {
         let (uid, gid) = (
             rustix::process::geteuid().as_raw(),
