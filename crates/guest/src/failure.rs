@@ -6,12 +6,17 @@ use std::io;
 /// What a call yields before it becomes a frame.
 pub type CallResult<T = Reply> = Result<T, CallError>;
 
-/// A failure with one sentence.
+/// Characters of a message; a path in it may be as long as a frame.
+const MAX_MESSAGE_CHARS: usize = 2000;
+
+/// A failure with one sentence, cut if it is very long.
 pub fn failed(code: CallErrorCode, message: impl Into<String>) -> CallError {
-    CallError {
-        code,
-        message: message.into(),
+    let mut message = message.into();
+    if let Some((end, _)) = message.char_indices().nth(MAX_MESSAGE_CHARS) {
+        message.truncate(end);
+        message.push('…');
     }
+    CallError { code, message }
 }
 
 /// The failure of doing something with `subject`, usually a path.

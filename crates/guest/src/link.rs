@@ -1,11 +1,14 @@
 //! The link to the host: accepts one at a time (the newest wins), reads frames and hands them to streams, writes frames of
 //! all streams. A host that breaks the protocol loses the link; processes in the background do not notice.
 
+use crate::failure::failed;
 use crate::stream::Stream;
-use greenroom_protocol::guest::call::{Call, CallErrorCode, Reply};
-use greenroom_protocol::guest::frame::{FrameKind, HEADER_BYTES, Header, decode_header, encode_header};
+use greenroom_protocol::GUEST_GENERATION;
+use greenroom_protocol::guest::call::{Call, CallError, CallErrorCode, Reply};
+use greenroom_protocol::guest::frame::{
+    FrameKind, HEADER_BYTES, Header, MAX_PAYLOAD_BYTES, decode_header, encode_header,
+};
 use greenroom_protocol::guest::{Hello, OpenRoute, Route};
-use greenroom_protocol::{GUEST_GENERATION, OLDEST_GUEST_GENERATION};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::io::{self, BufReader, IoSlice, Read, Write};
@@ -13,19 +16,44 @@ use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Streams that may be open at once on a link; each has a thread.
 const MAX_STREAMS: usize = 256;
 
+/// How long a host may take for its first frame.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Does what a call asks and replies on its stream; runs on a thread of its own.
+pub type Answer = fn(&Arc<Stream>, Call);
+
 /// The guest as a whole: at most one link.
-#[derive(Default)]
 pub struct Guest {
     current: Mutex<Option<Arc<Link>>>,
+    answer: Answer,
 }
 
 impl Guest {
-    fn replace(&self, link: Option<Arc<Link>>) {
-        let old = std::mem::replace(&mut *self.lock(), link);
+    /// Without a link yet.
+    pub fn new(answer: Answer) -> Self {
+        Self {
+            current: Mutex::default(),
+            answer,
+        }
+    }
+
+    /// Makes `link` the one, unless a newer one is already.
+    fn replace(&self, link: &Arc<Link>) {
+        let mut current = self.lock();
+        if current
+            .as_ref()
+            .is_some_and(|current| current.number > link.number)
+        {
+            drop(current);
+            return link.end();
+        }
+        let old = current.replace(Arc::clone(link));
+        drop(current);
         if let Some(old) = old {
             old.end();
         }
@@ -43,9 +71,12 @@ impl Guest {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens a stream for a loopback connection; `None` without a host.
+    /// Opens a stream for a loopback connection; `None` without a host that knows the route.
     pub fn open_route(&self, route: Route) -> Option<Arc<Stream>> {
         let link = self.lock().clone()?;
+        if route.since_generation() > link.generation() {
+            return None;
+        }
         let id = link.next_route_id.fetch_add(2, Ordering::Relaxed);
         let stream = link.open_stream(id)?;
         link.send_json(FrameKind::Open, id, &OpenRoute { route });
@@ -53,45 +84,69 @@ impl Guest {
     }
 }
 
+/// Between two tries to accept when the sandbox has no descriptors or memory for a moment.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
 /// Accepts links for ever.
-pub fn serve(guest: &Arc<Guest>, listener: &UnixListener) -> io::Result<()> {
-    loop {
-        let (socket, _) = listener.accept()?;
-        let link = Arc::new(Link {
-            socket: socket.try_clone()?,
-            writing: Mutex::new(()),
-            streams: Mutex::default(),
-            next_route_id: AtomicU32::new(2),
-        });
-        guest.replace(Some(Arc::clone(&link)));
+pub fn serve(guest: &Arc<Guest>, listener: &UnixListener) {
+    for number in 0.. {
+        let Ok((socket, _)) = listener.accept() else {
+            // Ending would end the sandbox.
+            std::thread::sleep(ACCEPT_PAUSE);
+            continue;
+        };
         let guest = Arc::clone(guest);
         let served = std::thread::Builder::new()
             .name("link".into())
             .stack_size(512 << 10)
-            .spawn(move || {
-                // Whatever went wrong, the answer is the same: this link is over.
-                let _ = read_frames(&link, BufReader::with_capacity(64 << 10, socket));
-                guest.forget(&link);
-                link.end();
-            });
+            .spawn(move || serve_link(&guest, socket, number));
         // Out of processes for a moment: the host sees the link close and tries again.
         drop(served);
     }
 }
 
-fn read_frames(link: &Arc<Link>, mut socket: BufReader<UnixStream>) -> io::Result<()> {
-    link.send_json(
-        FrameKind::Hello,
-        0,
-        &Hello {
-            generation: GUEST_GENERATION,
-        },
-    );
-    let (header, payload) = read_frame(&mut socket)?;
-    let hello: Hello = serde_json::from_slice(&payload)?;
-    if header.kind != FrameKind::Hello || hello.generation < OLDEST_GUEST_GENERATION {
+/// Serves one link to its end. It replaces one of a lower number once its host has said hello.
+pub fn serve_link(guest: &Arc<Guest>, socket: UnixStream, number: u64) {
+    // Whatever goes wrong, the answer is the same: this link is over.
+    let Ok((reader, hello, generation)) = greet(socket) else {
+        return;
+    };
+    let Ok(socket) = reader.get_ref().try_clone() else {
+        return;
+    };
+    let link = Arc::new(Link {
+        number,
+        socket,
+        hello,
+        generation,
+        answer: guest.answer,
+        writing: Mutex::new(()),
+        streams: Mutex::default(),
+        next_route_id: AtomicU32::new(2),
+    });
+    guest.replace(&link);
+    let _ = read_frames(&link, reader);
+    guest.forget(&link);
+    link.end();
+}
+
+/// Says hello and hears the host's; returns it and the generation that both speak.
+fn greet(socket: UnixStream) -> io::Result<(BufReader<UnixStream>, Hello, u32)> {
+    let hello = serde_json::to_vec(&Hello::OURS)?;
+    write_both(&socket, &encode_header(FrameKind::Hello, 0, hello.len()), &hello)?;
+    socket.set_read_timeout(Some(HELLO_TIMEOUT))?;
+    let mut reader = BufReader::with_capacity(64 << 10, socket);
+    let (header, payload) = read_frame(&mut reader)?;
+    if header.kind != FrameKind::Hello {
         return Err(violation());
     }
+    let hello: Hello = serde_json::from_slice(&payload)?;
+    let generation = hello.spoken_generation().ok_or_else(violation)?;
+    reader.get_ref().set_read_timeout(None)?;
+    Ok((reader, hello, generation))
+}
+
+fn read_frames(link: &Arc<Link>, mut socket: BufReader<UnixStream>) -> io::Result<()> {
     loop {
         let (header, payload) = read_frame(&mut socket)?;
         dispatch(link, header, payload)?;
@@ -138,42 +193,44 @@ fn start_call(link: &Arc<Link>, id: u32, payload: &[u8]) -> io::Result<()> {
     if id.is_multiple_of(2) || link.streams().contains_key(&id) {
         return Err(violation());
     }
-    let refuse = |code, message: &str| {
-        link.send_json(
-            FrameKind::Reply,
-            id,
-            &Reply::Failed(crate::failure::failed(code, message)),
-        );
+    let refuse = |error| {
+        link.reply(id, &Reply::Failed(error));
         Ok(())
     };
     let call: Call = match serde_json::from_slice(payload) {
         Ok(call) => call,
-        Err(error) => {
-            return refuse(
-                CallErrorCode::Invalid,
-                &format!("call is not understood: {error}"),
-            );
-        }
+        Err(error) => return refuse(misunderstood(link, &error)),
     };
     let Some(stream) = link.open_stream(id) else {
-        return refuse(CallErrorCode::Os, "too many calls at once");
+        return refuse(failed(CallErrorCode::Os, "too many calls at once"));
     };
-    let serving = Arc::clone(&stream);
+    let (serving, answer) = (Arc::clone(&stream), link.answer);
     let started = std::thread::Builder::new()
         .name("call".into())
         .stack_size(1 << 20)
         .spawn(move || {
-            crate::call::serve(&serving, call);
+            answer(&serving, call);
             serving.close();
         });
     if started.is_err() {
         stream.close();
-        return refuse(
-            CallErrorCode::Os,
+        return refuse(failed(
+            CallErrorCode::TooManyProcesses,
             "the sandbox has no processes left for another call",
-        );
+        ));
     }
     Ok(())
+}
+
+/// A newer host may say what this guest does not know yet; any other is wrong.
+fn misunderstood(link: &Link, error: &serde_json::Error) -> CallError {
+    match link.hello.generation > GUEST_GENERATION {
+        true => failed(
+            CallErrorCode::Unsupported,
+            "the call is of a newer generation than this guest",
+        ),
+        false => failed(CallErrorCode::Invalid, format!("call is not understood: {error}")),
+    }
 }
 
 fn violation() -> io::Error {
@@ -182,7 +239,14 @@ fn violation() -> io::Error {
 
 /// One connection to a host.
 pub struct Link {
+    /// In the order in which hosts came.
+    number: u64,
     socket: UnixStream,
+    /// What the host said first.
+    hello: Hello,
+    /// What is spoken: the older of both sides' generations.
+    generation: u32,
+    answer: Answer,
     /// Held while a frame is written, so that frames do not mix.
     writing: Mutex<()>,
     streams: Mutex<HashMap<u32, Arc<Stream>>>,
@@ -190,6 +254,11 @@ pub struct Link {
 }
 
 impl Link {
+    /// What is spoken: the older of both sides' generations.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
     fn streams(&self) -> MutexGuard<'_, HashMap<u32, Arc<Stream>>> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -221,6 +290,24 @@ impl Link {
     pub fn send_json(&self, kind: FrameKind, stream: u32, value: &impl Serialize) {
         // Protocol types are plain data, which always encodes.
         self.send(kind, stream, &serde_json::to_vec(value).unwrap_or_default());
+    }
+
+    /// Sends the reply to a call, in words that the host's generation knows.
+    pub fn reply(&self, stream: u32, reply: &Reply) {
+        let older = match reply {
+            Reply::Failed(error) => Some(Reply::Failed(CallError {
+                code: error.code.for_generation(self.generation),
+                message: error.message.clone(),
+            })),
+            _ => None,
+        };
+        // Protocol types are plain data, which always encodes.
+        let mut json = serde_json::to_vec(older.as_ref().unwrap_or(reply)).unwrap_or_default();
+        if json.len() > MAX_PAYLOAD_BYTES {
+            let error = failed(CallErrorCode::TooLarge, "the answer does not fit into one frame");
+            json = serde_json::to_vec(&Reply::Failed(error)).unwrap_or_default();
+        }
+        self.send(FrameKind::Reply, stream, &json);
     }
 
     /// Ends the link and tells everyone who serves it.

@@ -173,7 +173,7 @@ impl Stream {
     }
 
     pub fn reply(&self, reply: &Reply) {
-        self.link.send_json(FrameKind::Reply, self.id, reply);
+        self.link.reply(self.id, reply);
     }
 
     /// The stream's number is free again.

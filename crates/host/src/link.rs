@@ -8,7 +8,6 @@ use greenroom_protocol::guest::frame::{
     FrameKind, HEADER_BYTES, Header, MAX_PAYLOAD_BYTES, STREAM_WINDOW_BYTES, decode_header, encode_header,
 };
 use greenroom_protocol::guest::{Hello, OpenRoute};
-use greenroom_protocol::{GUEST_GENERATION, OLDEST_GUEST_GENERATION};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -37,6 +36,8 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct Link {
     shared: Arc<Shared>,
     frames: mpsc::Sender<Bytes>,
+    /// What is spoken on it: the older of both sides' generations.
+    generation: u32,
 }
 
 struct Shared {
@@ -62,25 +63,32 @@ impl Link {
             next_id: AtomicU32::new(1),
             closed: CancellationToken::new(),
         });
-        let link = Self { shared, frames };
+        let mut link = Self {
+            shared,
+            frames,
+            generation: 0,
+        };
         let mut reader = BufReader::with_capacity(64 * 1024, reader);
-        let hello = serde_json::to_vec(&Hello {
-            generation: GUEST_GENERATION,
-        })?;
+        let hello = serde_json::to_vec(&Hello::OURS)?;
         link.send(FrameKind::Hello, 0, &hello).await;
         tokio::spawn(write_frames(queue, writer, link.shared.closed.clone()));
         let greeted = async {
             let (header, payload) = read_frame(&mut reader).await?;
-            let hello: Hello = serde_json::from_slice(&payload)?;
-            match header.kind == FrameKind::Hello && hello.generation >= OLDEST_GUEST_GENERATION {
-                true => Ok(()),
-                false => Err(violation("a hello of another generation")),
+            if header.kind != FrameKind::Hello {
+                return Err(violation("no hello"));
             }
+            let hello: Hello = serde_json::from_slice(&payload)?;
+            hello
+                .spoken_generation()
+                .ok_or_else(|| violation("a hello of a generation that is too old"))
         };
         let greeted = tokio::time::timeout(HELLO_TIMEOUT, greeted).await;
-        if let Err(error) = greeted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            link.end();
-            return Err(error);
+        match greeted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(generation) => link.generation = generation,
+            Err(error) => {
+                link.end();
+                return Err(error);
+            }
         }
         tokio::spawn(link.clone().read(reader, routes));
         Ok(link)
@@ -161,6 +169,10 @@ impl Link {
         drop(streams);
         tokio::spawn(carry(self.clone(), stream, open.route, Arc::clone(routes)));
         Ok(())
+    }
+
+    pub(crate) fn generation(&self) -> u32 {
+        self.generation
     }
 
     /// A fresh stream for a call; forgotten with [`Link::close`].

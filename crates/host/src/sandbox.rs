@@ -64,6 +64,12 @@ impl Sandbox {
         &self.id
     }
 
+    /// Generation of the guest protocol that this sandbox speaks; below [`greenroom_protocol::GUEST_GENERATION`] in one that
+    /// an older server started. It answers a newer call with [`CallErrorCode::Unsupported`].
+    pub fn generation(&self) -> u32 {
+        self.link.generation()
+    }
+
     /// Returns once the link is over: the sandbox ended, the guest broke the protocol, or another process took it over.
     pub async fn closed(&self) {
         self.link.closed().await;
@@ -91,6 +97,13 @@ impl Sandbox {
     }
 
     async fn open(&self, call: &Call) -> Result<Lease, SandboxError> {
+        if call.since_generation() > self.link.generation() {
+            return Err(SandboxError::Call(CallError {
+                code: CallErrorCode::Unsupported,
+                message: "This sandbox was started by an older version that cannot do this; once started anew, it can."
+                    .to_owned(),
+            }));
+        }
         let json = serde_json::to_vec(call).map_err(|_| invalid("the call cannot be written"))?;
         if json.len() > MAX_PAYLOAD_BYTES {
             return Err(SandboxError::Call(CallError {

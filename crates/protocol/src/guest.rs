@@ -7,6 +7,7 @@ pub mod call;
 pub mod frame;
 pub mod service;
 
+use crate::{GUEST_GENERATION, OLDEST_GUEST_GENERATION};
 use serde::{Deserialize, Serialize};
 
 /// First frame of each side on a fresh link (stream 0).
@@ -14,6 +15,19 @@ use serde::{Deserialize, Serialize};
 pub struct Hello {
     /// See [`crate::GUEST_GENERATION`]; a side that cannot serve the other's generation closes the link.
     pub generation: u32,
+}
+
+impl Hello {
+    /// What this program says first.
+    pub const OURS: Self = Self {
+        generation: GUEST_GENERATION,
+    };
+
+    /// The generation that both sides speak after the other side's hello: the older of the two. `None` if the other side is
+    /// older than this program can serve.
+    pub fn spoken_generation(&self) -> Option<u32> {
+        (self.generation >= OLDEST_GUEST_GENERATION).then(|| self.generation.min(GUEST_GENERATION))
+    }
 }
 
 /// The guest asks the host to serve a connection that a process in the sandbox made to a loopback port.
@@ -41,6 +55,14 @@ impl Route {
         (Self::HttpProxy, HTTP_PROXY_PORT),
         (Self::Socks, SOCKS_PORT),
     ];
+
+    /// First generation of hosts that can read it in an [`OpenRoute`].
+    pub fn since_generation(self) -> u32 {
+        match self {
+            Self::Git => 1,
+            Self::HttpProxy | Self::Socks => 2,
+        }
+    }
 }
 
 /// Loopback port inside every sandbox where the guest accepts connections for [`Route::Git`].
@@ -54,3 +76,22 @@ pub const SOCKS_PORT: u16 = 7420;
 
 /// Where the repository is checked out inside a sandbox.
 pub const WORKSPACE_PATH: &str = "/workspace";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_sides_speak_the_older_generation() {
+        let newest = GUEST_GENERATION;
+        for (generation, expected) in [
+            (0, None),
+            (OLDEST_GUEST_GENERATION, Some(OLDEST_GUEST_GENERATION)),
+            (newest, Some(newest)),
+            (newest + 1, Some(newest)),
+            (u32::MAX, Some(newest)),
+        ] {
+            assert_eq!(Hello { generation }.spoken_generation(), expected, "{generation}");
+        }
+    }
+}

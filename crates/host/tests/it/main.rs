@@ -9,7 +9,9 @@
 )]
 
 mod files;
+mod generations;
 mod hostile;
+mod impostor;
 mod isolation;
 mod lifecycle;
 mod programs;

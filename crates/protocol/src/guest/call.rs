@@ -94,6 +94,39 @@ pub enum Call {
     Ping,
 }
 
+impl Call {
+    /// First generation of guests that do what the call asks. An older guest runs a program with a key or an output limit
+    /// too, only without them, so that these alone do not count; a terminal does.
+    pub fn since_generation(&self) -> u32 {
+        match self {
+            Self::Exec(exec) if exec.terminal.is_some() => 2,
+            Self::Exec(_)
+            | Self::ListProcesses
+            | Self::ReadProcess { .. }
+            | Self::SignalProcess { .. }
+            | Self::ReadFile { .. }
+            | Self::WriteFile { .. }
+            | Self::Stat { .. }
+            | Self::ListDirectory { .. }
+            | Self::Glob { .. }
+            | Self::Grep(_)
+            | Self::Rename { .. }
+            | Self::Remove { .. }
+            | Self::Ping => 1,
+            Self::Attach { .. }
+            | Self::ResizeTerminal { .. }
+            | Self::Walk(_)
+            | Self::Watch { .. }
+            | Self::Forward { .. }
+            | Self::StartService(_)
+            | Self::ListServices
+            | Self::StopService { .. }
+            | Self::ReadServiceLog { .. }
+            | Self::MeasureProcesses => 2,
+        }
+    }
+}
+
 /// How far a file path may reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -339,10 +372,34 @@ pub enum CallErrorCode {
     Refused,
     /// No process can be started because the sandbox has as many as it may. Since generation 2.
     TooManyProcesses,
-    /// The guest is of an older generation and does not know the call. Only the host says it. Since generation 2.
+    /// The call is of a newer generation than the guest. The host says it without asking a guest that is known to be older.
+    /// Since generation 2.
     Unsupported,
     /// Any other operating system error.
     Os,
+}
+
+impl CallErrorCode {
+    /// The code to send to a peer of an older generation, which cannot read a newer one.
+    #[must_use]
+    pub fn for_generation(self, generation: u32) -> Self {
+        match self {
+            Self::Refused | Self::TooManyProcesses if generation < 2 => Self::Os,
+            Self::Unsupported if generation < 2 => Self::Invalid,
+            Self::Refused
+            | Self::TooManyProcesses
+            | Self::Unsupported
+            | Self::NotFound
+            | Self::OutsideWorkspace
+            | Self::IsDirectory
+            | Self::NotDirectory
+            | Self::PermissionDenied
+            | Self::NoSpace
+            | Self::TooLarge
+            | Self::Invalid
+            | Self::Os => self,
+        }
+    }
 }
 
 /// Part of a file, put together from a [`Reply::File`] and its data frames.

@@ -1,0 +1,63 @@
+//! First process of every sandbox: serves the host's calls over one link at a time, runs and reaps processes, and carries
+//! loopback connections to the host. Trusts nobody with more than this sandbox; must not depend on anything but the protocol.
+
+mod background;
+mod call;
+mod exec;
+mod failure;
+mod file;
+pub mod link;
+mod path;
+mod reaper;
+mod route;
+mod search;
+pub mod stream;
+mod wake;
+
+use rustix::fd::{FromRawFd as _, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Where the launcher put the listening socket.
+const SOCKET_FD: i32 = 3;
+
+/// The whole life of the process.
+#[expect(
+    clippy::print_stderr,
+    reason = "standard error is the sandbox's log, read by operators"
+)]
+pub fn run() -> ExitCode {
+    harden();
+    if std::process::id() != 1 {
+        eprintln!("greenroom-guest: is the first process of a sandbox and nothing else");
+        return ExitCode::FAILURE;
+    }
+    // SAFETY: the launcher passes the socket at this number and nothing in this process opened it.
+    let listener = UnixListener::from(unsafe { OwnedFd::from_raw_fd(SOCKET_FD) });
+    // Programs that the guest starts must not inherit it.
+    if let Err(error) = rustix::io::fcntl_setfd(&listener, rustix::io::FdFlags::CLOEXEC) {
+        eprintln!("greenroom-guest: no socket: {error}");
+        return ExitCode::FAILURE;
+    }
+    // Before any thread exists: all of them inherit the blocked signal, so that only the reaper gets it.
+    reaper::block_signal();
+    let guest = Arc::new(link::Guest::new(call::serve));
+    if let Err(error) = reaper::start().and_then(|()| route::start(&guest)) {
+        eprintln!("greenroom-guest: {error}");
+        return ExitCode::FAILURE;
+    }
+    link::serve(&guest, &listener);
+    ExitCode::SUCCESS
+}
+
+/// Keeps the sandbox's other processes, which have the same uid, out of this one's memory and descriptors.
+fn harden() {
+    // SAFETY: prctl and mallopt with integer arguments, before any thread. Not dumpable: /proc/1 belongs to nobody here.
+    // One arena: a thread per call would otherwise keep one each.
+    unsafe {
+        libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::umask(0o022);
+    }
+}
