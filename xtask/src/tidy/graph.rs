@@ -14,6 +14,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("greenroom-llm", &["greenroom-stdx"]),
     ("greenroom-sandbox", &["greenroom-stdx"]),
     ("greenroom-forge", &["greenroom-protocol", "greenroom-stdx"]),
+    ("greenroom-egress", &["greenroom-protocol", "greenroom-stdx"]),
     (
         "greenroom-agent",
         &["greenroom-llm", "greenroom-protocol", "greenroom-stdx"],
@@ -26,6 +27,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "greenroom-server",
         &[
             "greenroom-agent",
+            "greenroom-egress",
             "greenroom-forge",
             "greenroom-llm",
             "greenroom-protocol",
@@ -68,6 +70,7 @@ const UNREACHABLE: &[(&str, &[&str])] = &[
     ("greenroom-host", &["rusqlite", "axum", "reqwest"]),
     ("greenroom-llm", &["axum", "rusqlite"]),
     ("greenroom-forge", &["rusqlite", "axum"]),
+    ("greenroom-egress", &["rusqlite", "axum", "reqwest"]),
 ];
 
 /// The only crates that `greenroom-protocol` may use directly.
@@ -78,6 +81,8 @@ const BEHIND: &[(&str, &[&str])] = &[
     ("rusqlite", &["greenroom-store"]),
     ("seccompiler", &["greenroom-sandbox"]),
     ("clap", &["greenroom"]),
+    ("rcgen", &["greenroom-egress"]),
+    ("tokio-rustls", &["greenroom-egress"]),
 ];
 
 /// What `cargo metadata` tells.
