@@ -2,10 +2,11 @@
 
 use crate::terminal::{Span, Style};
 use greenroom_protocol::client::event::{
-    EventBody, Item, ItemBody, ToolCallItem, ToolCallStatus, TurnOutcome,
+    EgressVerdict, EventBody, Item, ItemBody, SandboxUsage, ToolCallItem, ToolCallStatus, TurnOutcome,
 };
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::stream::{DeltaChannel, StreamFrame};
+use greenroom_protocol::guest::service::ServiceState;
 use greenroom_protocol::id::ItemId;
 
 /// Most lines of a tool's output that are shown: the first and the last of them.
@@ -86,9 +87,15 @@ impl TurnView {
                 self.block(vec![vec![dim("the server restarted; the turn goes on")]])
             }
             EventBody::TurnStopping { .. } => self.block(vec![vec![Span::new(Style::Yellow, "stopping …")]]),
-            EventBody::TurnCompleted { outcome, usage, .. } => {
+            EventBody::TurnCompleted {
+                outcome,
+                usage,
+                sandbox,
+                ..
+            } => {
                 let tokens = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens;
-                let cost = dim(format!("  {tokens} tokens in, {} out", usage.output_tokens));
+                let used = sandbox.as_ref().map(sandbox_usage).unwrap_or_default();
+                let cost = dim(format!("  {tokens} tokens in, {} out{used}", usage.output_tokens));
                 self.block(match outcome {
                     TurnOutcome::Completed => vec![vec![Span::new(Style::Green, "✓ turn completed"), cost]],
                     TurnOutcome::Stopped { .. } => {
@@ -106,6 +113,18 @@ impl TurnView {
                 problem: Some(problem),
                 ..
             } => self.block(vec![problem_line(problem)]),
+            EventBody::EgressDecided {
+                host,
+                port,
+                verdict,
+                reason,
+                hint,
+                count,
+                ..
+            } => self.block(egress(&format!("{host}:{port}"), *verdict, reason, hint.as_deref(), *count)),
+            EventBody::ServiceStateChanged { name, state, reason } => {
+                self.block(service(name, *state, reason))
+            }
             EventBody::ChangePushed {
                 branch,
                 additions,
@@ -256,6 +275,80 @@ fn tool_call(call: &ToolCallItem) -> Vec<Vec<Span>> {
     std::iter::once(head)
         .chain(output.into_iter().map(|line| vec![dim(format!("  {line}"))]))
         .collect()
+}
+
+/// The first connection of a kind is a line; how often a refused one was tried again is another, at the turn's end.
+fn egress(
+    target: &str,
+    verdict: EgressVerdict,
+    reason: &str,
+    hint: Option<&str>,
+    count: u64,
+) -> Vec<Vec<Span>> {
+    let target = shorten(target);
+    let is_first = count <= 1;
+    match verdict {
+        EgressVerdict::Allowed if is_first => {
+            vec![vec![dim(format!("  → {target} ({})", shorten(reason)))]]
+        }
+        EgressVerdict::AllowedWithCredential if is_first => {
+            vec![vec![dim(format!("  → {target} with a credential of the host"))]]
+        }
+        EgressVerdict::Allowed | EgressVerdict::AllowedWithCredential => Vec::new(),
+        EgressVerdict::Refused | EgressVerdict::Failed => {
+            let word = match verdict {
+                EgressVerdict::Failed => "failed",
+                _ => "refused",
+            };
+            if !is_first {
+                return vec![vec![dim(format!("  ⊘ {target} {word} {count} times in this turn"))]];
+            }
+            let hint = hint.map(|hint| format!(" ({})", shorten(hint))).unwrap_or_default();
+            vec![vec![
+                Span::new(
+                    Style::Yellow,
+                    format!("  ⊘ {word} {target}: {}", shorten(reason)),
+                ),
+                dim(hint),
+            ]]
+        }
+    }
+}
+
+fn service(name: &str, state: ServiceState, reason: &str) -> Vec<Vec<Span>> {
+    let name = shorten(name);
+    let reason = match reason.trim() {
+        "" => String::new(),
+        reason => format!(": {}", shorten(reason)),
+    };
+    match state {
+        // Everyone waits for ready; that it starts is no news.
+        ServiceState::Starting => Vec::new(),
+        ServiceState::Ready => vec![vec![dim(format!("  ◦ service {name} is ready"))]],
+        ServiceState::Stopped => vec![vec![dim(format!("  ◦ service {name} stopped"))]],
+        ServiceState::Ended => vec![vec![dim(format!("  ◦ service {name} ended{reason}"))]],
+        ServiceState::Waiting => vec![vec![Span::new(
+            Style::Yellow,
+            format!("  ◦ service {name} is started again{reason}"),
+        )]],
+        ServiceState::Failed => vec![vec![Span::new(
+            Style::Red,
+            format!("  ◦ service {name} failed{reason}"),
+        )]],
+    }
+}
+
+fn sandbox_usage(usage: &SandboxUsage) -> String {
+    format!(
+        "  {} CPU, {} memory at most, {} on disk",
+        seconds(usage.cpu_ms),
+        mebibytes(usage.peak_memory_bytes),
+        mebibytes(usage.disk_bytes),
+    )
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1024 * 1024))
 }
 
 fn problem_line(problem: &Problem) -> Vec<Span> {

@@ -1,5 +1,6 @@
 //! The client API: what HTTP bodies and WebSocket frames hold. Paths and status codes are the server's.
 
+pub mod environment;
 pub mod event;
 pub mod model;
 pub mod person;

@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Environment {
-    pub backend: Backend,
+    /// What isolates the sandbox. Unset: the first that the server's operator allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend: Option<Backend>,
     /// Program of an OCI runtime, such as `runsc`; only with the backend `oci`. Unset: the first found of runsc, crun, runc.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime: Option<String>,

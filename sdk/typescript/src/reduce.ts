@@ -11,6 +11,8 @@ import type {
   PromptState,
   PullRequestLink,
   SandboxState,
+  SandboxUsage,
+  ServiceState,
   Session,
   SessionState,
   StreamFrame,
@@ -49,7 +51,22 @@ export interface MilestoneView {
   readonly event: Event;
 }
 
-export type EntryView = ItemView | MilestoneView;
+/** Connections of the sandbox to one host, as often as they were decided the same way. */
+export interface EgressView {
+  readonly entry: "egress";
+  readonly event: EgressEvent;
+}
+
+export type EgressEvent = Extract<Event, { type: "egress.decided" }>;
+
+export type EntryView = ItemView | MilestoneView | EgressView;
+
+/** A service of the environment as last heard of. */
+export interface ServiceView {
+  readonly name: string;
+  readonly state: ServiceState;
+  readonly reason: string;
+}
 
 /** The running attempt to ask the model again. */
 export interface RetryView {
@@ -71,6 +88,8 @@ export interface TurnView {
   readonly retry: RetryView | null;
   readonly outcome: TurnOutcome | null;
   readonly usage: Usage | null;
+  /** What it used of the sandbox. */
+  readonly sandboxUsage: SandboxUsage | null;
   readonly entries: readonly EntryView[];
 }
 
@@ -110,8 +129,10 @@ export interface SessionView {
   readonly prompts: readonly PromptView[];
   readonly turns: readonly TurnView[];
   /** Milestones that came before the first turn. */
-  readonly preamble: readonly MilestoneView[];
+  readonly preamble: readonly (MilestoneView | EgressView)[];
   readonly sandbox: SandboxView | null;
+  /** In the order in which they were first heard of; those of a sandbox that is gone are gone. */
+  readonly services: readonly ServiceView[];
   readonly change: ChangeView | null;
   readonly pullRequests: readonly PullRequestLink[];
   /** Why the server closed the stream, until it is joined again. */
@@ -136,6 +157,7 @@ export const EMPTY_SESSION_VIEW: SessionView = {
   turns: [],
   preamble: [],
   sandbox: null,
+  services: [],
   change: null,
   pullRequests: [],
   closing: null,
@@ -243,7 +265,12 @@ function applyEvent(view: SessionView, event: Event): SessionView {
       return {
         ...view,
         sandbox: { id: event.sandbox_id, state: event.state, problem: event.problem ?? null },
+        services: IS_GONE.has(event.state) ? [] : view.services,
       };
+    case "egress.decided":
+      return withEgress(view, event);
+    case "service.state_changed":
+      return withService(view, event);
     case "change.pushed":
       return withMilestone(
         {
@@ -292,6 +319,51 @@ function applyEvent(view: SessionView, event: Event): SessionView {
   }
 }
 
+const IS_GONE: ReadonlySet<SandboxState> = new Set<SandboxState>(["starting", "stopped", "lost"]);
+
+function withService(
+  view: SessionView,
+  event: Extract<Event, { type: "service.state_changed" }>,
+): SessionView {
+  const service: ServiceView = { name: event.name, state: event.state, reason: event.reason };
+  const index = view.services.findIndex((known) => known.name === event.name);
+  return {
+    ...view,
+    services: index === -1 ? [...view.services, service] : view.services.with(index, service),
+  };
+}
+
+/** The count of a turn's end belongs to the entry that its first connection made. */
+function withEgress(view: SessionView, event: EgressEvent): SessionView {
+  const entry: EgressView = { entry: "egress", event };
+  const turn = view.turns.at(-1);
+  if (turn === undefined) return { ...view, preamble: counted(view.preamble, entry) };
+  return withTurn(view, turn.id, (current) => ({
+    ...current,
+    entries: counted(current.entries, entry),
+  }));
+}
+
+function counted<Entry extends EntryView>(
+  entries: readonly Entry[],
+  next: EgressView,
+): readonly (Entry | EgressView)[] {
+  const index = entries.findLastIndex(
+    (entry) => entry.entry === "egress" && isSameEgress(entry.event, next.event),
+  );
+  return index === -1 || next.event.count <= 1 ? [...entries, next] : entries.with(index, next as Entry & EgressView);
+}
+
+function isSameEgress(one: EgressEvent, other: EgressEvent): boolean {
+  return (
+    one.host === other.host &&
+    one.port === other.port &&
+    one.protocol === other.protocol &&
+    one.verdict === other.verdict &&
+    (one.turn_id ?? null) === (other.turn_id ?? null)
+  );
+}
+
 function isSamePullRequest(
   link: PullRequestLink,
   other: { repository: string; number: number },
@@ -301,7 +373,7 @@ function isSamePullRequest(
 
 function isSettled(entry: EntryView): boolean {
   return (
-    entry.entry === "milestone" ||
+    entry.entry !== "item" ||
     entry.progress === "completed" ||
     entry.progress === "interrupted"
   );
@@ -319,6 +391,7 @@ function startTurn(view: SessionView, event: Extract<Event, { type: "turn.starte
     retry: null,
     outcome: null,
     usage: null,
+    sandboxUsage: null,
     entries: [],
   };
   return withPromptState({ ...view, turns: [...view.turns, turn] }, event.prompt_id, "running");
@@ -330,9 +403,10 @@ function endTurn(view: SessionView, event: Extract<Event, { type: "turn.complete
     endedAtMs: event.at_ms,
     outcome: event.outcome,
     usage: event.usage,
+    sandboxUsage: event.sandbox ?? null,
     retry: null,
     entries: turn.entries
-      .filter((entry) => entry.entry === "milestone" || entry.progress !== "provisional")
+      .filter((entry) => entry.entry !== "item" || entry.progress !== "provisional")
       .map((entry) =>
         entry.entry === "item" && entry.progress === "running"
           ? { ...entry, progress: "interrupted" as const }
@@ -502,7 +576,7 @@ function dropProvisional(view: SessionView): SessionView {
   return withTurn(view, turn.id, (current) => ({
     ...current,
     entries: current.entries.filter(
-      (entry) => entry.entry === "milestone" || entry.progress !== "provisional",
+      (entry) => entry.entry !== "item" || entry.progress !== "provisional",
     ),
   }));
 }

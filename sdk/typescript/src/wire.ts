@@ -76,6 +76,10 @@ export type ItemBody =
 export type Item = { id: string } & ItemBody;
 
 export type SandboxState = components["schemas"]["SandboxState"];
+export type SandboxUsage = components["schemas"]["SandboxUsage"];
+export type ServiceState = components["schemas"]["ServiceState"];
+export type EgressProtocol = components["schemas"]["EgressProtocol"];
+export type EgressVerdict = components["schemas"]["EgressVerdict"];
 export type TurnOutcome = components["schemas"]["TurnOutcome"];
 
 export type EventBody =
@@ -118,7 +122,20 @@ export type EventBody =
       prompt_id: string;
       outcome: TurnOutcome;
       usage: Usage;
+      sandbox?: SandboxUsage | null;
     }
+  | {
+      type: "egress.decided";
+      turn_id?: string | null;
+      host: string;
+      port: number;
+      protocol: EgressProtocol;
+      verdict: EgressVerdict;
+      reason: string;
+      hint?: string | null;
+      count: number;
+    }
+  | { type: "service.state_changed"; name: string; state: ServiceState; reason: string }
   | {
       type: "sandbox.state_changed";
       sandbox_id: string;

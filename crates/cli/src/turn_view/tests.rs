@@ -1,7 +1,7 @@
 //! Frames in, text out.
 
 use super::*;
-use greenroom_protocol::client::event::Event;
+use greenroom_protocol::client::event::{EgressProtocol, Event};
 use greenroom_protocol::id::{PersonId, PromptId, TurnId};
 use serde_json::json;
 
@@ -64,7 +64,71 @@ fn completed(outcome: TurnOutcome) -> StreamFrame {
         prompt_id: PromptId::from_bits(1),
         outcome,
         usage: greenroom_protocol::client::model::Usage::default(),
+        sandbox: None,
     })
+}
+
+fn egress(verdict: EgressVerdict, count: u64, hint: Option<&str>) -> StreamFrame {
+    event(EventBody::EgressDecided {
+        turn_id: None,
+        host: "example.com".to_owned(),
+        port: 443,
+        protocol: EgressProtocol::Connect,
+        verdict,
+        reason: "no rule allows it".to_owned(),
+        hint: hint.map(ToOwned::to_owned),
+        count,
+    })
+}
+
+fn service(state: ServiceState, reason: &str) -> StreamFrame {
+    event(EventBody::ServiceStateChanged {
+        name: "db".to_owned(),
+        state,
+        reason: reason.to_owned(),
+    })
+}
+
+#[test]
+fn connections_and_services_are_quiet_lines() {
+    check(
+        &[
+            egress(EgressVerdict::Allowed, 1, None),
+            egress(EgressVerdict::Allowed, 9, None),
+            egress(EgressVerdict::Refused, 1, Some("allow = [\"example.com\"]")),
+            egress(EgressVerdict::Refused, 14, None),
+        ],
+        "\u{20} → example.com:443 (no rule allows it)\n\
+         \u{20} ⊘ refused example.com:443: no rule allows it (allow = [\"example.com\"])\n\
+         \u{20} ⊘ example.com:443 refused 14 times in this turn\n",
+    );
+    check(
+        &[
+            service(ServiceState::Starting, "it has not answered yet"),
+            service(ServiceState::Ready, ""),
+            service(ServiceState::Failed, "it exited with 1"),
+        ],
+        "\u{20} ◦ service db is ready\n  ◦ service db failed: it exited with 1\n",
+    );
+}
+
+#[test]
+fn a_turn_tells_what_its_sandbox_used() {
+    let frame = event(EventBody::TurnCompleted {
+        turn_id: TurnId::from_bits(1),
+        prompt_id: PromptId::from_bits(1),
+        outcome: TurnOutcome::Completed,
+        usage: greenroom_protocol::client::model::Usage::default(),
+        sandbox: Some(SandboxUsage {
+            cpu_ms: 12_345,
+            peak_memory_bytes: 210 << 20,
+            disk_bytes: 1,
+        }),
+    });
+    check(
+        &[frame],
+        "✓ turn completed  0 tokens in, 0 out  12.3 s CPU, 210 MiB memory at most, 1 MiB on disk\n",
+    );
 }
 
 #[track_caller]

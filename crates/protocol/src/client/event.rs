@@ -6,6 +6,7 @@ use super::problem::Problem;
 use super::prompt::Prompt;
 use super::pull_request::PullRequestState;
 use super::session::SessionState;
+use crate::guest::service::ServiceState;
 use crate::id::{ItemId, PersonId, PromptId, SandboxId, SessionId, TurnId};
 use serde::{Deserialize, Serialize};
 
@@ -78,6 +79,9 @@ pub enum EventBody {
         prompt_id: PromptId,
         outcome: TurnOutcome,
         usage: Usage,
+        /// What the turn used of its sandbox; absent if no sandbox ran, or nothing could be measured.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sandbox: Option<SandboxUsage>,
     },
     #[serde(rename = "sandbox.state_changed")]
     SandboxStateChanged {
@@ -85,6 +89,34 @@ pub enum EventBody {
         state: SandboxState,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         problem: Option<Problem>,
+    },
+    /// The sandbox connected to a host, or was refused. The first of a kind in a turn comes at once with a count of 1;
+    /// more of the same host, port, protocol and verdict come together when the turn ends, as one event with the turn's
+    /// whole count, which replaces the first.
+    #[serde(rename = "egress.decided")]
+    EgressDecided {
+        /// Absent between turns, such as for services.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        turn_id: Option<TurnId>,
+        host: String,
+        port: u16,
+        protocol: EgressProtocol,
+        verdict: EgressVerdict,
+        /// The rule that allowed it, or why it was refused; one sentence without a full stop.
+        reason: String,
+        /// What would allow a refused one, if anything would.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hint: Option<String>,
+        /// How often, from 1.
+        count: u64,
+    },
+    /// A service of the environment moved on.
+    #[serde(rename = "service.state_changed")]
+    ServiceStateChanged {
+        name: String,
+        state: ServiceState,
+        /// Why it is not ready, one sentence; empty if it is.
+        reason: String,
     },
     /// Commits reached the session's branch on the forge.
     #[serde(rename = "change.pushed")]
@@ -142,6 +174,44 @@ pub enum SandboxState {
     Snapshotting,
     Stopped,
     Lost,
+}
+
+/// What one turn used of its sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct SandboxUsage {
+    /// Processor time of all processes, in milliseconds.
+    pub cpu_ms: u64,
+    /// Largest memory of all processes together, in bytes. On machines that cannot measure a turn alone, since the sandbox
+    /// started.
+    pub peak_memory_bytes: u64,
+    /// What the sandbox's own files take at the turn's end, in bytes.
+    pub disk_bytes: u64,
+}
+
+/// How a sandbox asked to connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum EgressProtocol {
+    /// A request through the proxy, without encryption up to the host.
+    Http,
+    /// `CONNECT` through the proxy, such as for `https://`.
+    Connect,
+    Socks,
+}
+
+/// What became of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum EgressVerdict {
+    Allowed,
+    /// Allowed, and the host adds a credential to its requests.
+    AllowedWithCredential,
+    Refused,
+    /// Allowed, but the host could not be reached.
+    Failed,
 }
 
 /// One visible piece of a turn.

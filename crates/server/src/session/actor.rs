@@ -8,7 +8,7 @@ use super::state::{SessionFold, UNTITLED, title_from_prompt};
 use super::turn;
 use super::workspace::SandboxSlot;
 use greenroom_agent::world::{TurnEnd, TurnResult};
-use greenroom_protocol::client::event::{Event, EventBody, TurnOutcome};
+use greenroom_protocol::client::event::{Event, EventBody, SandboxUsage, TurnOutcome};
 use greenroom_protocol::client::model::Usage;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::prompt::{Prompt, PromptReceipt, PromptState};
@@ -130,7 +130,7 @@ impl Actor {
                 batch.at_ms = self.services.clock.now_ms();
                 let _ = reply.send(self.append(batch).await);
             }
-            Command::TurnEnded { turn_id, end } => self.turn_ended(turn_id, end).await,
+            Command::TurnEnded { turn_id, end, sandbox } => self.turn_ended(turn_id, end, sandbox).await,
             Command::Row { reply } => {
                 let _ = reply.send(self.fold.clone());
             }
@@ -369,7 +369,7 @@ impl Actor {
         .map(|_| ())
     }
 
-    async fn turn_ended(&mut self, turn_id: TurnId, end: TurnEnd) {
+    async fn turn_ended(&mut self, turn_id: TurnId, end: TurnEnd, sandbox: Option<SandboxUsage>) {
         let Some(running) = self
             .fold
             .running
@@ -404,6 +404,7 @@ impl Actor {
             prompt_id: running.prompt.id,
             outcome,
             usage,
+            sandbox,
         };
         let mut events = vec![completed];
         if self.fold.queue.is_empty() {

@@ -3,6 +3,7 @@
 use super::hub::Hub;
 use super::state::SessionFold;
 use greenroom_agent::world::{Record, TurnEnd};
+use greenroom_protocol::client::event::SandboxUsage;
 use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::prompt::{ImageAttachment, PromptReceipt};
@@ -56,6 +57,8 @@ pub enum Command {
     TurnEnded {
         turn_id: TurnId,
         end: TurnEnd,
+        /// What it used of the sandbox, if that could be measured.
+        sandbox: Option<SandboxUsage>,
     },
     /// The session as it is now.
     Row {

@@ -146,6 +146,8 @@ impl SessionFold {
             | EventBody::TurnRetrying { .. }
             | EventBody::TurnResumed { .. }
             | EventBody::SandboxStateChanged { .. }
+            | EventBody::EgressDecided { .. }
+            | EventBody::ServiceStateChanged { .. }
             | EventBody::EffectFailed { .. }
             | EventBody::Unknown(_) => {}
         }

@@ -64,7 +64,12 @@ pub(super) fn spawn(actor: &Actor, running: RunningTurn, start: Start) {
             )
         });
         // The mailbox only closes when the server goes down; the log then still says "running".
-        let _ = handle.sender.send(Command::TurnEnded { turn_id, end }).await;
+        let ended = Command::TurnEnded {
+            turn_id,
+            end,
+            sandbox: None,
+        };
+        let _ = handle.sender.send(ended).await;
     });
 }
 
