@@ -1,0 +1,343 @@
+//! What the server's operator allows of an environment. Pure. What makes a sandbox smaller than asked for is cut and said;
+//! what would make it less isolated than asked for is refused.
+
+use super::check::CheckedEnvironment;
+use crate::sandbox::SandboxResources;
+use greenroom_protocol::client::environment::EnvironmentSource;
+use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::environment::{Backend, EgressPolicy, EgressPreset, Environment, Resources};
+use greenroom_protocol::guest::service::Service;
+use std::time::Duration;
+
+const MIB: u64 = 1024 * 1024;
+
+/// What environments may ask for on this server.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bounds {
+    /// What every sandbox gets that asks for nothing, and the most that any gets.
+    pub maximum: SandboxResources,
+    /// Allowed backends; the first is used where none is asked for. Never empty.
+    pub backends: Vec<Backend>,
+    /// Allowed programs of OCI runtimes; may be empty.
+    pub runtimes: Vec<String>,
+    /// Where a repository's own file may let its sandboxes connect to.
+    pub repository_egress: RepositoryEgress,
+}
+
+/// How far a repository's own file may open its sandboxes' way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RepositoryEgress {
+    /// Not at all.
+    None,
+    /// By a preset, to no host of its own.
+    Registries,
+    /// To any public host.
+    Any,
+}
+
+/// What sandboxes of a repository are started with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BoundedEnvironment {
+    pub source: EnvironmentSource,
+    pub backend: Backend,
+    /// Only with the backend `oci`; `None`: the first that the machine has.
+    pub runtime: Option<String>,
+    pub resources: SandboxResources,
+    pub egress: EgressPolicy,
+    /// Names are unique.
+    pub variables: Vec<(String, String)>,
+    /// Names are unique.
+    pub services: Vec<Service>,
+    /// What was cut, in the order of the fields; may be empty.
+    pub notices: Vec<Problem>,
+}
+
+impl Bounds {
+    /// The part of an environment that this server grants.
+    ///
+    /// # Errors
+    /// `environment_refused`: it asks for a backend or runtime that is not allowed here.
+    pub fn apply(
+        &self,
+        source: EnvironmentSource,
+        environment: &CheckedEnvironment,
+    ) -> Result<BoundedEnvironment, Problem> {
+        let written = environment.written();
+        let mut notices = Vec::new();
+        let backend = self.backend(written)?;
+        Ok(BoundedEnvironment {
+            source,
+            backend,
+            runtime: self.runtime(written)?,
+            resources: self.resources(&written.resources, &mut notices),
+            egress: self.egress(source, &written.egress, &mut notices),
+            variables: written
+                .variables
+                .iter()
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
+            services: environment.services().to_vec(),
+            notices,
+        })
+    }
+
+    fn backend(&self, written: &Environment) -> Result<Backend, Problem> {
+        let allowed = || {
+            let names: Vec<_> = self.backends.iter().map(|backend| backend_name(*backend)).collect();
+            names.join(", ")
+        };
+        match written.backend {
+            Some(backend) if self.backends.contains(&backend) => Ok(backend),
+            Some(backend) => Err(refused(
+                format!("backend: `{}` is not allowed on this server.", backend_name(backend)),
+                format!("Allowed are: {} (`sandbox.backends` of the server).", allowed()),
+            )),
+            None => Ok(self.backends.first().copied().unwrap_or_default()),
+        }
+    }
+
+    fn runtime(&self, written: &Environment) -> Result<Option<String>, Problem> {
+        match &written.runtime {
+            Some(runtime) if !self.runtimes.contains(runtime) => Err(refused(
+                format!("runtime: `{runtime}` is not allowed on this server."),
+                format!(
+                    "Allowed are: {} (`sandbox.runtimes` of the server).",
+                    self.runtimes.join(", ")
+                ),
+            )),
+            runtime => Ok(runtime.clone()),
+        }
+    }
+
+    fn resources(&self, asked: &Resources, notices: &mut Vec<Problem>) -> SandboxResources {
+        let most = &self.maximum;
+        let mut at_most = |field: &str, asked: Option<u64>, most: u64, unit: u64| match asked {
+            Some(asked) if asked.saturating_mul(unit) > most => {
+                notices.push(cut_resource(field, &asked.to_string(), &(most / unit).to_string()));
+                most
+            }
+            Some(asked) => asked.saturating_mul(unit),
+            None => most,
+        };
+        let memory_bytes = at_most("memory_mb", asked.memory_mb, most.memory_bytes, MIB);
+        let max_processes = at_most(
+            "max_processes",
+            asked.max_processes.map(u64::from),
+            most.max_processes.into(),
+            1,
+        );
+        let disk_bytes = at_most("disk_mb", asked.disk_mb, most.disk_bytes, MIB);
+        let max_open_files = at_most("max_open_files", asked.max_open_files, most.max_open_files, 1);
+        let wall_time_s = at_most(
+            "wall_time_minutes",
+            asked.wall_time_minutes,
+            most.wall_time.as_secs(),
+            60,
+        );
+        let max_output_bytes = at_most("max_output_mb", asked.max_output_mb, most.max_output_bytes, MIB);
+        // At least 0.1 was checked.
+        let asked_millis = asked.cpus.map(|cpus| (cpus * 1000.0).round() as u64);
+        let cpu_millis = match asked_millis {
+            Some(asked) if asked > u64::from(most.cpu_millis) => {
+                let given = f64::from(most.cpu_millis) / 1000.0;
+                notices.push(cut_resource(
+                    "cpus",
+                    &(asked as f64 / 1000.0).to_string(),
+                    &given.to_string(),
+                ));
+                most.cpu_millis
+            }
+            // Less than another u32.
+            Some(asked) => asked as u32,
+            None => most.cpu_millis,
+        };
+        SandboxResources {
+            memory_bytes,
+            cpu_millis,
+            // Not more than the maximum, which fits.
+            max_processes: u32::try_from(max_processes).unwrap_or(most.max_processes),
+            disk_bytes,
+            max_open_files,
+            wall_time: Duration::from_secs(wall_time_s),
+            max_output_bytes,
+        }
+    }
+
+    fn egress(
+        &self,
+        source: EnvironmentSource,
+        asked: &EgressPolicy,
+        notices: &mut Vec<Problem>,
+    ) -> EgressPolicy {
+        // Nobody but an administrator speaks for the company.
+        if source == EnvironmentSource::Administrator {
+            return asked.clone();
+        }
+        let mut given = asked.clone();
+        let mut cut = |field: &str, what: String, hint: &str| {
+            notices.push(
+                Problem::permanent("environment_cut", format!("egress.{field}: {what}.")).with_hint(hint),
+            );
+        };
+        const BY_OPERATOR: &str = "An administrator can set the environment of this repository (`greenroom env set`), or \
+                                   the operator can widen `egress.repositories`.";
+        if self.repository_egress == RepositoryEgress::None && asked.preset != EgressPreset::None {
+            given.preset = EgressPreset::None;
+            cut(
+                "preset",
+                "a repository's own file may open no way out on this server".to_owned(),
+                BY_OPERATOR,
+            );
+        }
+        if self.repository_egress != RepositoryEgress::Any && !asked.allow.is_empty() {
+            given.allow.clear();
+            let hosts = listed(&asked.allow);
+            cut(
+                "allow",
+                format!("a repository's own file may name no hosts on this server; left out: {hosts}"),
+                BY_OPERATOR,
+            );
+        }
+        if !asked.credentials.is_empty() {
+            given.credentials.clear();
+            cut(
+                "credentials",
+                "only an administrator may give credentials; none is used".to_owned(),
+                "An administrator can set the environment of this repository with `greenroom env set`.",
+            );
+        }
+        given
+    }
+}
+
+/// A few names, and how many more.
+fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let shown = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>();
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+fn cut_resource(field: &str, asked: &str, given: &str) -> Problem {
+    Problem::permanent(
+        "environment_cut",
+        format!("resources.{field}: {asked} asked for, {given} given, the most on this server."),
+    )
+    .with_hint("The operator's limits of sandboxes are in the server's configuration, section [sandbox].")
+}
+
+fn refused(message: String, hint: String) -> Problem {
+    Problem::permanent("environment_refused", message).with_hint(hint)
+}
+
+/// As it is written.
+pub fn backend_name(backend: Backend) -> &'static str {
+    match backend {
+        Backend::Namespace => "namespace",
+        Backend::Oci => "oci",
+        Backend::Microvm => "microvm",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::environment::read_toml;
+
+    fn bounds(repository_egress: RepositoryEgress) -> Bounds {
+        Bounds {
+            maximum: SandboxResources {
+                memory_bytes: 1024 * MIB,
+                cpu_millis: 2_000,
+                max_processes: 100,
+                disk_bytes: 500 * MIB,
+                max_open_files: 1_000,
+                wall_time: Duration::from_secs(3_600),
+                max_output_bytes: 8 * MIB,
+            },
+            backends: vec![Backend::Namespace, Backend::Oci],
+            runtimes: vec!["runsc".to_owned()],
+            repository_egress,
+        }
+    }
+
+    fn bounded(
+        text: &str,
+        source: EnvironmentSource,
+        egress: RepositoryEgress,
+    ) -> Result<BoundedEnvironment, Problem> {
+        let checked = read_toml("e", text.as_bytes()).unwrap();
+        bounds(egress).apply(source, &checked)
+    }
+
+    const ALL_EGRESS: &str = "[egress]\npreset = \"package-registries\"\nallow = [\"a.example\"]\n\
+                              [[egress.credentials]]\nhost = \"b.example\"\nheader = \"x\"\nsecret = \"s\"";
+
+    #[test]
+    fn a_repositorys_egress_is_as_wide_as_the_operator_says() {
+        use RepositoryEgress::{Any, None, Registries};
+        let cases = [
+            (None, EgressPreset::None, 0, vec!["preset", "allow", "credentials"]),
+            (Registries, EgressPreset::PackageRegistries, 0, vec!["allow", "credentials"]),
+            (Any, EgressPreset::PackageRegistries, 1, vec!["credentials"]),
+        ];
+        for (egress, preset, hosts, cut) in cases {
+            let given = bounded(ALL_EGRESS, EnvironmentSource::Repository, egress).unwrap();
+            assert_eq!(given.egress.preset, preset, "{egress:?}");
+            assert_eq!(given.egress.allow.len(), hosts, "{egress:?}");
+            assert!(given.egress.credentials.is_empty(), "{egress:?}");
+            let fields: Vec<_> = given
+                .notices
+                .iter()
+                .map(|notice| notice.message.split(':').next().unwrap().trim_start_matches("egress."))
+                .collect();
+            assert_eq!(fields, cut, "{egress:?}");
+            assert!(given.notices.iter().all(|notice| notice.code == "environment_cut" && notice.hint.is_some()));
+        }
+        let given = bounded(ALL_EGRESS, EnvironmentSource::Administrator, None).unwrap();
+        assert_eq!((given.egress.allow.len(), given.egress.credentials.len()), (1, 1));
+        assert!(given.notices.is_empty());
+    }
+
+    #[test]
+    fn resources_are_cut_to_the_servers_maximum_and_said() {
+        let given = bounded("", EnvironmentSource::Defaults, RepositoryEgress::None).unwrap();
+        assert_eq!(given.resources, bounds(RepositoryEgress::None).maximum);
+        let asked = "[resources]\nmemory_mb = 2048\ncpus = 4\nmax_processes = 50\ndisk_mb = 100\nwall_time_minutes = 61\nmax_output_mb = 8";
+        let given = bounded(asked, EnvironmentSource::Administrator, RepositoryEgress::None).unwrap();
+        assert_eq!(given.resources.memory_bytes, 1024 * MIB);
+        assert_eq!(given.resources.cpu_millis, 2_000);
+        assert_eq!(given.resources.max_processes, 50);
+        assert_eq!(given.resources.disk_bytes, 100 * MIB);
+        assert_eq!(given.resources.wall_time, Duration::from_secs(3_600));
+        let messages: Vec<_> = given.notices.iter().map(|notice| notice.message.as_str()).collect();
+        assert_eq!(
+            messages,
+            [
+                "resources.memory_mb: 2048 asked for, 1024 given, the most on this server.",
+                "resources.wall_time_minutes: 61 asked for, 60 given, the most on this server.",
+                "resources.cpus: 4 asked for, 2 given, the most on this server.",
+            ]
+        );
+    }
+
+    #[test]
+    fn another_isolation_than_asked_for_is_refused() {
+        for (text, expected) in [
+            ("backend = \"microvm\"", "backend: `microvm` is not allowed on this server."),
+            (
+                "backend = \"oci\"\nruntime = \"evil\"",
+                "runtime: `evil` is not allowed on this server.",
+            ),
+        ] {
+            for source in [EnvironmentSource::Repository, EnvironmentSource::Administrator] {
+                let problem = bounded(text, source, RepositoryEgress::Any).unwrap_err();
+                assert_eq!((problem.code.as_str(), problem.message.as_str()), ("environment_refused", expected));
+            }
+        }
+        let given = bounded("backend = \"oci\"\nruntime = \"runsc\"", EnvironmentSource::Repository, RepositoryEgress::None);
+        assert_eq!(given.unwrap().runtime.as_deref(), Some("runsc"));
+    }
+}
