@@ -61,6 +61,9 @@ failed or was stopped by someone else, 130 after Ctrl-C.")]
     /// Repositories of the built-in forge
     #[command(subcommand)]
     Repo(RepoCommand),
+    /// What sandboxes of a repository are made of and may do
+    #[command(subcommand)]
+    Env(EnvCommand),
     /// Pull requests of the built-in forge
     #[command(subcommand)]
     Pr(PrCommand),
@@ -240,6 +243,47 @@ pub enum RepoCommand {
     /// List repositories
     #[command(after_help = "Examples:\n  greenroom repo list\n  greenroom repo list --json")]
     List(JsonArguments),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum EnvCommand {
+    /// Show the environment in force, where it comes from, and what was cut of it
+    #[command(after_help = "Examples:\n  greenroom env show shop\n  greenroom env show shop --json")]
+    Show {
+        /// Repository in the forge
+        repository: String,
+        /// Print JSON for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Set the environment of a repository; it replaces the repository's own file as a whole
+    #[command(
+        after_help = "Examples:\n  greenroom env set shop environment.toml\n  greenroom env show shop > shop.toml && $EDITOR shop.toml && greenroom env set shop shop.toml\n\nIt applies when a sandbox starts next."
+    )]
+    Set {
+        /// Repository in the forge
+        repository: String,
+        /// TOML file, or - to read standard input
+        file: String,
+    },
+    /// Forget the environment that was set; the repository's own file counts again
+    #[command(after_help = "Examples:\n  greenroom env unset shop")]
+    Unset {
+        /// Repository in the forge
+        repository: String,
+    },
+    /// Check a repository's own file, and tell what the server would cut of it
+    #[command(
+        after_help = "Examples:\n  greenroom env check\n  greenroom env check other.toml --json\n\nNames file, line and field of each error. Without a server only the file itself is checked, and that is said."
+    )]
+    Check {
+        /// TOML file
+        #[arg(default_value = ".greenroom/environment.toml")]
+        file: PathBuf,
+        /// Print JSON for programs
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Which pull request.

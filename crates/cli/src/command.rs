@@ -1,6 +1,7 @@
 //! One module per command. Each takes what was typed, talks to a server, and prints; none of them exits.
 
 pub mod config;
+pub mod environment;
 pub mod generate;
 pub mod models;
 pub mod pull_request;

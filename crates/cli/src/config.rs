@@ -9,6 +9,8 @@ mod read;
 mod reference;
 mod suggest;
 
+use greenroom_protocol::environment::Backend;
+use greenroom_server::environment::RepositoryEgress;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,6 +29,7 @@ pub struct Config {
     pub server: ServerConfig,
     pub models: ModelsConfig,
     pub sandbox: SandboxConfig,
+    pub egress: EgressConfig,
     pub agent: AgentConfig,
     pub log: LogConfig,
     /// Every option with its value and where that came from, in the order of the reference. Holds no secret.
@@ -104,7 +107,7 @@ pub enum KeyOrigin {
     None,
 }
 
-/// Limits of each sandbox.
+/// What sandboxes are made of, and the most that one may use.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SandboxConfig {
     /// Where sandboxes keep their files; `None`: inside the data directory.
@@ -112,6 +115,25 @@ pub struct SandboxConfig {
     pub memory_mb: u64,
     pub cpus: f64,
     pub max_processes: u64,
+    pub disk_mb: u64,
+    pub max_open_files: u64,
+    pub wall_time_minutes: u64,
+    pub max_output_mb: u64,
+    /// Allowed ones, the default first; never empty.
+    pub backends: Vec<Backend>,
+    /// Names of programs; may be empty.
+    pub runtimes: Vec<String>,
+    /// After this long without a turn a sandbox is stopped.
+    pub idle_minutes: u64,
+    /// Sandboxes that may run at once.
+    pub max_running: usize,
+}
+
+/// Where sandboxes may connect to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EgressConfig {
+    /// What a repository's own file may ask for.
+    pub repositories: RepositoryEgress,
 }
 
 /// Limits of a turn.

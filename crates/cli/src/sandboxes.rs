@@ -1,11 +1,14 @@
 //! Puts this machine's host behind the server's view of sandboxes. Only translation: neither side knows the other.
 
 use async_trait::async_trait;
-use greenroom_host::{Host, Limits, StartSandbox};
+use greenroom_host::{Host, Limits, SandboxFile, StartSandbox};
+use greenroom_protocol::client::event::SandboxUsage;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::guest::call::{Call, Exec, Exit, FileBytes, OutputChunk, Reply, Scope};
 use greenroom_protocol::id::SandboxId;
-use greenroom_server::sandbox::{RouteHandler, Sandbox, SandboxError, SandboxProvider};
+use greenroom_server::sandbox::{
+    Origin, Sandbox, SandboxError, SandboxProvider, SandboxResources, StartRequest,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::mpsc;
@@ -14,34 +17,44 @@ use tokio_util::sync::CancellationToken;
 /// Sandboxes of this machine.
 pub struct LocalSandboxes {
     host: Host,
-    limits: Limits,
 }
 
 impl LocalSandboxes {
-    /// Every sandbox gets the same limits.
-    pub fn new(host: Host, limits: Limits) -> Self {
-        Self { host, limits }
+    /// All of one host.
+    pub fn new(host: Host) -> Self {
+        Self { host }
     }
 }
 
 #[async_trait]
 impl SandboxProvider for LocalSandboxes {
-    async fn start(&self, id: &SandboxId, routes: RouteHandler) -> Result<Arc<dyn Sandbox>, Problem> {
-        if let Some(sandbox) = self
-            .host
-            .find(id, routes.clone())
-            .await
-            .map_err(|error| error.problem())?
-        {
-            return Ok(LocalSandbox::watch(sandbox));
+    async fn start(&self, request: StartRequest) -> Result<(Arc<dyn Sandbox>, Origin), Problem> {
+        let found = self.host.find(&request.id, request.routes.clone()).await;
+        if let Some(sandbox) = found.map_err(|error| error.problem())? {
+            return Ok((LocalSandbox::watch(sandbox), Origin::Found));
         }
+        let files = request.files.into_iter();
         let start = StartSandbox {
-            limits: self.limits,
-            ..StartSandbox::new(id.clone(), routes)
+            env: request.variables,
+            limits: limits(&request.resources),
+            backend: request.backend,
+            runtime: request.runtime,
+            files: files.map(|(name, bytes)| SandboxFile { name, bytes }).collect(),
+            ..StartSandbox::new(request.id, request.routes)
         };
-        Ok(LocalSandbox::watch(
-            self.host.start(start).await.map_err(|error| error.problem())?,
+        let started = self.host.start(start).await.map_err(|error| error.problem())?;
+        Ok((LocalSandbox::watch(started), Origin::Started))
+    }
+
+    async fn usage(&self, _id: &SandboxId) -> Result<SandboxUsage, Problem> {
+        Err(Problem::permanent(
+            "usage_unknown",
+            "This machine cannot measure sandboxes.",
         ))
+    }
+
+    async fn begin_measure(&self, _id: &SandboxId) -> Result<(), Problem> {
+        Ok(())
     }
 
     async fn stop(&self, id: &SandboxId) -> Result<(), Problem> {
@@ -54,6 +67,19 @@ impl SandboxProvider for LocalSandboxes {
             tracing::info!(count = removed.len(), "removed sandboxes that no session wants");
         }
         Ok(())
+    }
+}
+
+fn limits(resources: &SandboxResources) -> Limits {
+    Limits {
+        memory_bytes: resources.memory_bytes,
+        max_processes: resources.max_processes,
+        cpu_millis: resources.cpu_millis,
+        max_open_files: resources.max_open_files,
+        disk_bytes: resources.disk_bytes,
+        wall_time: Some(resources.wall_time),
+        max_output_bytes: resources.max_output_bytes,
+        ..Limits::default()
     }
 }
 

@@ -121,7 +121,13 @@ impl TurnView {
                 hint,
                 count,
                 ..
-            } => self.block(egress(&format!("{host}:{port}"), *verdict, reason, hint.as_deref(), *count)),
+            } => self.block(egress(
+                &format!("{host}:{port}"),
+                *verdict,
+                reason,
+                hint.as_deref(),
+                *count,
+            )),
             EventBody::ServiceStateChanged { name, state, reason } => {
                 self.block(service(name, *state, reason))
             }
@@ -301,14 +307,15 @@ fn egress(
                 _ => "refused",
             };
             if !is_first {
-                return vec![vec![dim(format!("  ⊘ {target} {word} {count} times in this turn"))]];
+                return vec![vec![dim(format!(
+                    "  ⊘ {target} {word} {count} times in this turn"
+                ))]];
             }
-            let hint = hint.map(|hint| format!(" ({})", shorten(hint))).unwrap_or_default();
+            let hint = hint
+                .map(|hint| format!(" ({})", shorten(hint)))
+                .unwrap_or_default();
             vec![vec![
-                Span::new(
-                    Style::Yellow,
-                    format!("  ⊘ {word} {target}: {}", shorten(reason)),
-                ),
+                Span::new(Style::Yellow, format!("  ⊘ {word} {target}: {}", shorten(reason))),
                 dim(hint),
             ]]
         }

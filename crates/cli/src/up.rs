@@ -1,16 +1,18 @@
 //! `greenroom up`: puts all roles into one process and serves until it is told to stop. The one place where the crates meet.
 
-use crate::config::{Config, SandboxConfig};
+use crate::config::Config;
 use crate::models;
 use crate::sandboxes::LocalSandboxes;
 use anyhow::Context as _;
 use greenroom_agent::driver::BuiltInDriver;
 use greenroom_agent::world::TurnLimits;
 use greenroom_forge::{Forge, ForgeConfig};
-use greenroom_host::{Host, HostConfig, Limits};
+use greenroom_host::{Host, HostConfig};
 use greenroom_protocol::client::problem::Problem;
 use greenroom_server::api::app::Settings;
+use greenroom_server::environment::Bounds;
 use greenroom_server::models::ModelDirectory;
+use greenroom_server::sandbox::SandboxResources;
 use greenroom_server::server::{Server, ServerParts};
 use greenroom_stdx::chain::Chain;
 use greenroom_stdx::clock::Clock;
@@ -19,6 +21,7 @@ use greenroom_store::data_dir::{DataDir, ServerInfo};
 use greenroom_store::sqlite_session_store::{SqliteSessionStore, StoreOptions};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -84,8 +87,9 @@ pub async fn up(config: Config, ready: impl FnOnce(&Ready)) -> anyhow::Result<()
         forge: Arc::new(forge),
         models: models.clone(),
         driver: Arc::new(BuiltInDriver),
-        sandboxes: Arc::new(LocalSandboxes::new(host.clone(), limits(&config.sandbox))),
+        sandboxes: Arc::new(LocalSandboxes::new(host.clone())),
         clock: clock.clone(),
+        bounds: bounds(&config),
         limits: TurnLimits {
             max_steps: config.agent.max_steps,
             max_output_tokens: config.agent.max_output_tokens,
@@ -172,13 +176,25 @@ fn settings(config: &Config, url: &str) -> Settings {
     }
 }
 
-fn limits(config: &SandboxConfig) -> Limits {
-    Limits {
-        memory_bytes: config.memory_mb.saturating_mul(1024 * 1024),
-        max_processes: u32::try_from(config.max_processes).unwrap_or(u32::MAX),
-        // The configuration allows 0.01 to 1024 processors.
-        cpu_millis: (config.cpus * 1000.0).round() as u32,
-        ..Limits::default()
+const MIB: u64 = 1024 * 1024;
+
+/// What environments may ask for.
+fn bounds(config: &Config) -> Bounds {
+    let sandbox = &config.sandbox;
+    Bounds {
+        maximum: SandboxResources {
+            memory_bytes: sandbox.memory_mb.saturating_mul(MIB),
+            // The configuration allows 0.1 to 1024 processors.
+            cpu_millis: (sandbox.cpus * 1000.0).round() as u32,
+            max_processes: u32::try_from(sandbox.max_processes).unwrap_or(u32::MAX),
+            disk_bytes: sandbox.disk_mb.saturating_mul(MIB),
+            max_open_files: sandbox.max_open_files,
+            wall_time: Duration::from_secs(sandbox.wall_time_minutes.saturating_mul(60)),
+            max_output_bytes: sandbox.max_output_mb.saturating_mul(MIB),
+        },
+        backends: sandbox.backends.clone(),
+        runtimes: sandbox.runtimes.clone(),
+        repository_egress: config.egress.repositories,
     }
 }
 

@@ -22,4 +22,5 @@ pub use pull_request::list::PullRequestFilter;
 pub use pull_request::open::NewPullRequest;
 pub use ref_name::{MAX_BRANCH_NAME_BYTES, is_branch_name};
 pub use repository::error::RepositoryError;
+pub use repository::file::FileAtCommit;
 pub use repository::name::is_repository_name;

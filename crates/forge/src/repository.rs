@@ -1,6 +1,7 @@
 //! Repositories: list, create, import, delete, branches. Pull requests live elsewhere.
 
 pub(crate) mod error;
+pub(crate) mod file;
 pub(crate) mod import;
 pub(crate) mod name;
 

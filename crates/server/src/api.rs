@@ -3,6 +3,7 @@
 pub mod app;
 mod body;
 pub mod caller;
+mod environments;
 mod failure;
 pub mod git;
 mod idempotency;
@@ -89,6 +90,16 @@ fn documented() -> ApiRouter<App> {
         .api_route(
             "/v1/repositories/{name}/branches",
             get_with(repositories::branches, told("listBranches", "Branches by name.")),
+        )
+        .api_route(
+            "/v1/repositories/{name}/environment",
+            get_with(environments::show, told("showEnvironment", "The environment in force on the default branch, and what was cut of it."))
+                .put_with(environments::set, told("setEnvironment", "Sets a repository's environment. It replaces the repository's own file. Only for administrators."))
+                .delete_with(environments::remove, told("removeEnvironment", "Forgets the environment that was set; the repository's own file counts again. Only for administrators.")),
+        )
+        .api_route(
+            "/v1/environment-checks",
+            post_with(environments::check, told("checkEnvironment", "Whether a text would do as a repository's own environment, and what would be cut of it.")),
         )
         .api_route(
             "/v1/sessions",

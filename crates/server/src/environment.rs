@@ -6,8 +6,8 @@ mod check;
 mod read;
 mod source;
 
-pub use bounds::{Bounds, BoundedEnvironment, RepositoryEgress};
-pub use check::{CheckedEnvironment, EnvironmentError, Fault};
+pub use bounds::{BoundedEnvironment, Bounds, RepositoryEgress};
+pub use check::{CheckedEnvironment, EnvironmentError, Fault, is_secret_name};
 pub use read::read_toml;
 pub use source::{FoundEnvironment, find};
 

@@ -5,6 +5,7 @@
 
 pub mod api;
 mod broker;
+pub mod environment;
 pub mod models;
 mod paths;
 pub mod sandbox;

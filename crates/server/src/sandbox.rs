@@ -2,11 +2,14 @@
 //! fake there. Nothing here knows how a sandbox is made.
 
 use async_trait::async_trait;
+use greenroom_protocol::client::event::SandboxUsage;
 use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::environment::Backend;
 use greenroom_protocol::guest::Route;
 use greenroom_protocol::guest::call::{Call, CallError, Exec, Exit, FileBytes, OutputChunk, Reply, Scope};
 use greenroom_protocol::id::SandboxId;
 use std::sync::Arc;
+use std::time::Duration;
 use thiserror::Error;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
@@ -16,11 +19,60 @@ use tokio_util::sync::CancellationToken;
 /// and the handler knows whose sandbox it is: no credential is needed inside.
 pub type RouteHandler = Arc<dyn Fn(Route, DuplexStream) + Send + Sync>;
 
+/// What one sandbox may use; all of it is always set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SandboxResources {
+    /// With swap.
+    pub memory_bytes: u64,
+    /// Thousandths of a processor.
+    pub cpu_millis: u32,
+    /// Processes and threads.
+    pub max_processes: u32,
+    /// Of the sandbox's own files.
+    pub disk_bytes: u64,
+    /// Per process.
+    pub max_open_files: u64,
+    /// Of one start.
+    pub wall_time: Duration,
+    /// Output of one command.
+    pub max_output_bytes: u64,
+}
+
+/// A sandbox to be started.
+#[derive(Clone)]
+pub struct StartRequest {
+    pub id: SandboxId,
+    pub routes: RouteHandler,
+    pub backend: Backend,
+    /// Program of an OCI runtime; only with that backend. `None`: the first that is found.
+    pub runtime: Option<String>,
+    pub resources: SandboxResources,
+    /// Environment variables of everything in the sandbox; no secrets.
+    pub variables: Vec<(String, String)>,
+    /// Files below `/etc/greenroom`, by their last name; no secrets.
+    pub files: Vec<(String, Vec<u8>)>,
+}
+
+/// Whether a sandbox was there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// It runs with what it was started with, which may differ from what was asked for now.
+    Found,
+    Started,
+}
+
 /// Starts, finds and removes sandboxes.
 #[async_trait]
 pub trait SandboxProvider: Send + Sync {
     /// Starts a sandbox, or finds it running, or starts it again over the files it had. Idempotent by `id`.
-    async fn start(&self, id: &SandboxId, routes: RouteHandler) -> Result<Arc<dyn Sandbox>, Problem>;
+    async fn start(&self, request: StartRequest) -> Result<(Arc<dyn Sandbox>, Origin), Problem>;
+
+    /// What the sandbox used since it was started, but for the peak of memory: since [`SandboxProvider::begin_measure`]
+    /// where the machine can tell.
+    async fn usage(&self, id: &SandboxId) -> Result<SandboxUsage, Problem>;
+
+    /// Measures the peak of memory from now on.
+    async fn begin_measure(&self, id: &SandboxId) -> Result<(), Problem>;
 
     /// Ends a sandbox's processes, whatever they are; its files stay for the next start. One that does not run is fine.
     async fn stop(&self, id: &SandboxId) -> Result<(), Problem>;

@@ -4,6 +4,7 @@ use crate::api;
 use crate::api::app::{App, Parts, Settings};
 use crate::api::people::SIGN_IN_LINK;
 use crate::api::tickets::Tickets;
+use crate::environment::Bounds;
 use crate::models::ModelDirectory;
 use crate::sandbox::SandboxProvider;
 use crate::session::registry::SessionRegistry;
@@ -40,6 +41,8 @@ pub struct ServerParts {
     pub driver: Arc<dyn Driver>,
     pub sandboxes: Arc<dyn SandboxProvider>,
     pub clock: Clock,
+    /// What environments may ask for.
+    pub bounds: Bounds,
     pub limits: TurnLimits,
 }
 
@@ -63,6 +66,7 @@ impl Server {
             driver: parts.driver,
             sandboxes: parts.sandboxes,
             clock: parts.clock.clone(),
+            bounds: parts.bounds,
             limits: parts.limits,
             node: "local".to_owned(),
             rows: RowWriter::default(),

@@ -1,6 +1,7 @@
 //! The catalog: one database for what is not inside a session (people, sign-in, lists, secrets at rest). Async calls over one
 //! writer thread and one reader thread; all that `Ok` reports is on disk.
 
+mod environments;
 mod people;
 mod repositories;
 mod schema;

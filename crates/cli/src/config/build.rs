@@ -5,9 +5,11 @@ use super::read::{
     ConfigError, Environment, Found, Place, Settings, Value, Values, parse_text, read_environment, read_file,
 };
 use super::{
-    AgentConfig, Config, KeyOrigin, LogConfig, LogFormat, ModelsConfig, ProviderConfig, ProviderKind,
-    SandboxConfig, ServerConfig, ShownOption, builtin, locate,
+    AgentConfig, Config, EgressConfig, KeyOrigin, LogConfig, LogFormat, ModelsConfig, ProviderConfig,
+    ProviderKind, SandboxConfig, ServerConfig, ShownOption, builtin, locate,
 };
+use greenroom_protocol::environment::Backend;
+use greenroom_server::environment::RepositoryEgress;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -70,6 +72,13 @@ fn build(
             String::new()
         }
     };
+    let backends = match backends(get.find("sandbox.backends")) {
+        Ok(backends) => backends,
+        Err(error) => {
+            errors.push(error);
+            Vec::new()
+        }
+    };
     if !errors.is_empty() {
         return Err(errors);
     }
@@ -94,6 +103,21 @@ fn build(
             memory_mb: get.integer("sandbox.memory_mb"),
             cpus: get.number("sandbox.cpus"),
             max_processes: get.integer("sandbox.max_processes"),
+            disk_mb: get.integer("sandbox.disk_mb"),
+            max_open_files: get.integer("sandbox.max_open_files"),
+            wall_time_minutes: get.integer("sandbox.wall_time_minutes"),
+            max_output_mb: get.integer("sandbox.max_output_mb"),
+            backends,
+            runtimes: get.list("sandbox.runtimes"),
+            idle_minutes: get.integer("sandbox.idle_minutes"),
+            max_running: usize::try_from(get.integer("sandbox.max_running")).unwrap_or(usize::MAX),
+        },
+        egress: EgressConfig {
+            repositories: match get.text("egress.repositories").as_str() {
+                "none" => RepositoryEgress::None,
+                "any" => RepositoryEgress::Any,
+                _ => RepositoryEgress::Registries,
+            },
         },
         agent: AgentConfig {
             max_steps: u32::try_from(get.integer("agent.max_steps")).unwrap_or(u32::MAX),
@@ -109,6 +133,40 @@ fn build(
         },
         shown,
     })
+}
+
+/// The names of `sandbox.backends` as backends, each once.
+fn backends(found: Option<Found>) -> Result<Vec<Backend>, ConfigError> {
+    let Some(Found {
+        value: Value::List(names),
+        place,
+    }) = found
+    else {
+        return Ok(vec![Backend::default()]);
+    };
+    let refuse = |message: String| ConfigError {
+        place: place.to_string(),
+        option: "sandbox.backends".to_owned(),
+        message,
+        hint: Some("name one or more of namespace, oci, microvm".to_owned()),
+    };
+    let mut backends = Vec::new();
+    for name in &names {
+        let backend = match name.as_str() {
+            "namespace" => Backend::Namespace,
+            "oci" => Backend::Oci,
+            "microvm" => Backend::Microvm,
+            _ => return Err(refuse(format!("there is no backend {name}"))),
+        };
+        if backends.contains(&backend) {
+            return Err(refuse(format!("{name} stands there twice")));
+        }
+        backends.push(backend);
+    }
+    if backends.is_empty() {
+        return Err(refuse("must allow at least one backend".to_owned()));
+    }
+    Ok(backends)
 }
 
 struct Getter<'a> {

@@ -109,7 +109,8 @@ pub const OPTIONS: &[OptionSpec] = &[
             max: 1_048_576,
         },
         default: "2048",
-        meaning: "Memory each sandbox may use, in MiB.",
+        meaning: "Memory each sandbox may use, with swap, in MiB. This and the next six are what a sandbox gets whose \
+                  environment asks for nothing, and the most that any environment can ask for.",
     },
     OptionSpec {
         section: "sandbox",
@@ -132,6 +133,87 @@ pub const OPTIONS: &[OptionSpec] = &[
         },
         default: "1024",
         meaning: "Processes and threads each sandbox may have at once.",
+    },
+    OptionSpec {
+        section: "sandbox",
+        name: "disk_mb",
+        variable: "GREENROOM_SANDBOX_DISK_MB",
+        form: Form::Integer {
+            min: 16,
+            max: 16_777_216,
+        },
+        default: "10240",
+        meaning: "What each sandbox's own files may take on disk, in MiB.",
+    },
+    OptionSpec {
+        section: "sandbox",
+        name: "max_open_files",
+        variable: "GREENROOM_SANDBOX_MAX_OPEN_FILES",
+        form: Form::Integer {
+            min: 64,
+            max: 1_048_576,
+        },
+        default: "65536",
+        meaning: "Files each process of a sandbox may have open at once.",
+    },
+    OptionSpec {
+        section: "sandbox",
+        name: "wall_time_minutes",
+        variable: "GREENROOM_SANDBOX_WALL_TIME_MINUTES",
+        form: Form::Integer { min: 1, max: 525_600 },
+        default: "1440",
+        meaning: "How long one start of a sandbox may live, in minutes; its files stay for the next.",
+    },
+    OptionSpec {
+        section: "sandbox",
+        name: "max_output_mb",
+        variable: "GREENROOM_SANDBOX_MAX_OUTPUT_MB",
+        form: Form::Integer { min: 1, max: 4_096 },
+        default: "64",
+        meaning: "Output of one command before it is ended, in MiB.",
+    },
+    OptionSpec {
+        section: "sandbox",
+        name: "backends",
+        variable: "GREENROOM_SANDBOX_BACKENDS",
+        form: Form::TextList,
+        default: "namespace, oci",
+        meaning: "What may isolate sandboxes: namespace, oci, microvm. The first is used where an environment names none.",
+    },
+    OptionSpec {
+        section: "sandbox",
+        name: "runtimes",
+        variable: "GREENROOM_SANDBOX_RUNTIMES",
+        form: Form::TextList,
+        default: "runsc, crun, runc, kata-runtime",
+        meaning: "Programs that environments with the backend oci may name. They run on the host.",
+    },
+    OptionSpec {
+        section: "sandbox",
+        name: "idle_minutes",
+        variable: "GREENROOM_SANDBOX_IDLE_MINUTES",
+        form: Form::Integer { min: 1, max: 525_600 },
+        default: "30",
+        meaning: "A sandbox whose session had no turn for this long is stopped, unless a command runs in it; its files \
+                  stay and the next turn starts it again.",
+    },
+    OptionSpec {
+        section: "sandbox",
+        name: "max_running",
+        variable: "GREENROOM_SANDBOX_MAX_RUNNING",
+        form: Form::Integer { min: 1, max: 100_000 },
+        default: "100",
+        meaning: "Sandboxes that may run at once. One more stops the one that is idle the longest; if none is idle, its \
+                  turn is told to wait.",
+    },
+    OptionSpec {
+        section: "egress",
+        name: "repositories",
+        variable: "GREENROOM_EGRESS_REPOSITORIES",
+        form: Form::Choice(&["none", "registries", "any"]),
+        default: "registries",
+        meaning: "What a repository's own environment may open of its sandboxes' way out: nothing, a preset of package \
+                  registries, or any public host. An administrator's environment is not bound by this.",
     },
     OptionSpec {
         section: "agent",

@@ -292,3 +292,49 @@ async fn large_diffs_are_cut_and_say_so() {
     assert!(diff.files[2].patch.ends_with("+x\n"));
     assert_eq!(diff.additions, 100_000 + 1 + 310);
 }
+
+#[tokio::test]
+async fn one_file_of_a_branch_is_read_up_to_a_bound() {
+    use greenroom_forge::FileAtCommit;
+    let bench = Bench::new().await;
+    let tree = bench.tree("source");
+    tree.git(&["init", "-q", "-b", "main"]);
+    tree.write("deep/file.toml", "a = 1\n");
+    std::os::unix::fs::symlink("/etc/passwd", tree.dir.join("link")).unwrap();
+    tree.git(&["add", "-A"]);
+    tree.commit("other", "x", "first");
+    tree.git(&["switch", "-q", "-c", "side"]);
+    tree.commit("deep/file.toml", "a = 2\n", "second");
+    bench.forge.add_repository("r", tree.dir.to_str()).await.unwrap();
+    let read = async |branch: &str, path: &str| bench.forge.read_file("r", branch, path, 6).await;
+    for (branch, path, expected) in [
+        (
+            "main",
+            "deep/file.toml",
+            FileAtCommit::Content(b"a = 1\n".to_vec()),
+        ),
+        (
+            "side",
+            "deep/file.toml",
+            FileAtCommit::Content(b"a = 2\n".to_vec()),
+        ),
+        ("main", "missing", FileAtCommit::Missing),
+        ("main", "deep/*.toml", FileAtCommit::Missing),
+        ("main", "deep", FileAtCommit::NotAFile),
+        ("main", "link", FileAtCommit::NotAFile),
+    ] {
+        assert_eq!(read(branch, path).await.unwrap(), expected, "{branch} {path}");
+    }
+    assert_eq!(
+        bench
+            .forge
+            .read_file("r", "main", "deep/file.toml", 5)
+            .await
+            .unwrap(),
+        FileAtCommit::TooLarge { size_bytes: 6 }
+    );
+    assert!(matches!(
+        read("gone", "deep/file.toml").await,
+        Err(RepositoryError::BranchUnknown { .. })
+    ));
+}

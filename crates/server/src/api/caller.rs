@@ -83,6 +83,18 @@ pub fn sign_in_required() -> Problem {
         .with_hint("Open the one-time link that `greenroom up` printed, or make a new one with `greenroom sign-in-link`.")
 }
 
+/// Refuses everyone but the owner of the server: `owner_required`.
+pub async fn check_owner(app: &App, caller: &Caller) -> Result<(), Problem> {
+    let owner = app.catalog.owner().await.map_err(|error| error.problem())?;
+    if owner.id == caller.person.id {
+        return Ok(());
+    }
+    Err(Problem::permanent(
+        "owner_required",
+        "Only the owner of this server may do that.",
+    ))
+}
+
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, secret) = value.split_once(' ')?;

@@ -2,10 +2,11 @@
 
 use super::app::App;
 use super::body::JsonBody;
-use super::caller::Caller;
+use super::caller::{Caller, check_owner};
 use super::failure::ApiFailure;
 use super::names::Named;
 use super::parameters::InPath;
+use crate::environment::is_secret_name;
 use axum::Json;
 use axum::extract::State;
 use axum::response::NoContent;
@@ -56,23 +57,8 @@ pub async fn remove(
     Ok(NoContent)
 }
 
-async fn check_owner(app: &App, caller: &Caller) -> Result<(), Problem> {
-    let owner = app.catalog.owner().await.map_err(|error| error.problem())?;
-    if owner.id == caller.person.id {
-        return Ok(());
-    }
-    Err(Problem::permanent(
-        "owner_required",
-        "Only the owner of this server may do that.",
-    ))
-}
-
 fn check_name(name: &str) -> Result<(), Problem> {
-    let is_fit = (1..=100).contains(&name.len())
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
-    if is_fit {
+    if is_secret_name(name) {
         return Ok(());
     }
     Err(

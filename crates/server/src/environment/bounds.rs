@@ -83,13 +83,20 @@ impl Bounds {
 
     fn backend(&self, written: &Environment) -> Result<Backend, Problem> {
         let allowed = || {
-            let names: Vec<_> = self.backends.iter().map(|backend| backend_name(*backend)).collect();
+            let names: Vec<_> = self
+                .backends
+                .iter()
+                .map(|backend| backend_name(*backend))
+                .collect();
             names.join(", ")
         };
         match written.backend {
             Some(backend) if self.backends.contains(&backend) => Ok(backend),
             Some(backend) => Err(refused(
-                format!("backend: `{}` is not allowed on this server.", backend_name(backend)),
+                format!(
+                    "backend: `{}` is not allowed on this server.",
+                    backend_name(backend)
+                ),
                 format!("Allowed are: {} (`sandbox.backends` of the server).", allowed()),
             )),
             None => Ok(self.backends.first().copied().unwrap_or_default()),
@@ -113,7 +120,11 @@ impl Bounds {
         let most = &self.maximum;
         let mut at_most = |field: &str, asked: Option<u64>, most: u64, unit: u64| match asked {
             Some(asked) if asked.saturating_mul(unit) > most => {
-                notices.push(cut_resource(field, &asked.to_string(), &(most / unit).to_string()));
+                notices.push(cut_resource(
+                    field,
+                    &asked.to_string(),
+                    &(most / unit).to_string(),
+                ));
                 most
             }
             Some(asked) => asked.saturating_mul(unit),
@@ -279,8 +290,18 @@ mod tests {
     fn a_repositorys_egress_is_as_wide_as_the_operator_says() {
         use RepositoryEgress::{Any, None, Registries};
         let cases = [
-            (None, EgressPreset::None, 0, vec!["preset", "allow", "credentials"]),
-            (Registries, EgressPreset::PackageRegistries, 0, vec!["allow", "credentials"]),
+            (
+                None,
+                EgressPreset::None,
+                0,
+                vec!["preset", "allow", "credentials"],
+            ),
+            (
+                Registries,
+                EgressPreset::PackageRegistries,
+                0,
+                vec!["allow", "credentials"],
+            ),
             (Any, EgressPreset::PackageRegistries, 1, vec!["credentials"]),
         ];
         for (egress, preset, hosts, cut) in cases {
@@ -291,10 +312,22 @@ mod tests {
             let fields: Vec<_> = given
                 .notices
                 .iter()
-                .map(|notice| notice.message.split(':').next().unwrap().trim_start_matches("egress."))
+                .map(|notice| {
+                    notice
+                        .message
+                        .split(':')
+                        .next()
+                        .unwrap()
+                        .trim_start_matches("egress.")
+                })
                 .collect();
             assert_eq!(fields, cut, "{egress:?}");
-            assert!(given.notices.iter().all(|notice| notice.code == "environment_cut" && notice.hint.is_some()));
+            assert!(
+                given
+                    .notices
+                    .iter()
+                    .all(|notice| notice.code == "environment_cut" && notice.hint.is_some())
+            );
         }
         let given = bounded(ALL_EGRESS, EnvironmentSource::Administrator, None).unwrap();
         assert_eq!((given.egress.allow.len(), given.egress.credentials.len()), (1, 1));
@@ -312,7 +345,11 @@ mod tests {
         assert_eq!(given.resources.max_processes, 50);
         assert_eq!(given.resources.disk_bytes, 100 * MIB);
         assert_eq!(given.resources.wall_time, Duration::from_secs(3_600));
-        let messages: Vec<_> = given.notices.iter().map(|notice| notice.message.as_str()).collect();
+        let messages: Vec<_> = given
+            .notices
+            .iter()
+            .map(|notice| notice.message.as_str())
+            .collect();
         assert_eq!(
             messages,
             [
@@ -326,7 +363,10 @@ mod tests {
     #[test]
     fn another_isolation_than_asked_for_is_refused() {
         for (text, expected) in [
-            ("backend = \"microvm\"", "backend: `microvm` is not allowed on this server."),
+            (
+                "backend = \"microvm\"",
+                "backend: `microvm` is not allowed on this server.",
+            ),
             (
                 "backend = \"oci\"\nruntime = \"evil\"",
                 "runtime: `evil` is not allowed on this server.",
@@ -334,10 +374,17 @@ mod tests {
         ] {
             for source in [EnvironmentSource::Repository, EnvironmentSource::Administrator] {
                 let problem = bounded(text, source, RepositoryEgress::Any).unwrap_err();
-                assert_eq!((problem.code.as_str(), problem.message.as_str()), ("environment_refused", expected));
+                assert_eq!(
+                    (problem.code.as_str(), problem.message.as_str()),
+                    ("environment_refused", expected)
+                );
             }
         }
-        let given = bounded("backend = \"oci\"\nruntime = \"runsc\"", EnvironmentSource::Repository, RepositoryEgress::None);
+        let given = bounded(
+            "backend = \"oci\"\nruntime = \"runsc\"",
+            EnvironmentSource::Repository,
+            RepositoryEgress::None,
+        );
         assert_eq!(given.unwrap().runtime.as_deref(), Some("runsc"));
     }
 }

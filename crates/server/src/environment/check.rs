@@ -248,7 +248,13 @@ fn check_resources(resources: &Resources, faults: &mut Vec<Fault>) {
         " minutes",
         faults,
     );
-    check("max_output_mb", resources.max_output_mb, OUTPUT_MB, " MiB", faults);
+    check(
+        "max_output_mb",
+        resources.max_output_mb,
+        OUTPUT_MB,
+        " MiB",
+        faults,
+    );
 }
 
 fn check_egress(egress: &EgressPolicy, faults: &mut Vec<Fault>) {

@@ -1,7 +1,7 @@
 //! Reads an environment from TOML and finds the line of everything that is wrong with it.
 
-use super::check::{CheckedEnvironment, EnvironmentError, Fault, Path, Step};
 use super::MAX_ENVIRONMENT_BYTES;
+use super::check::{CheckedEnvironment, EnvironmentError, Fault, Path, Step};
 use greenroom_protocol::environment::Environment;
 use toml::de::{DeTable, DeValue};
 
@@ -117,9 +117,20 @@ mod tests {
 
     #[test]
     fn errors_name_line_and_field() {
-        check("backend = \"docker\"", &["environment.toml:1: unknown variant `docker`, expected one of `namespace`, `oci`, `microvm`"]);
-        check("\n\n[resources]\nmemory = 1", &["environment.toml:4: unknown field `memory`, expected one of `memory_mb`, `cpus`, `max_processes`, `disk_mb`, `max_open_files`, `wall_time_minutes`, `max_output_mb`"]);
-        check("[resources\n", &["environment.toml:1: unclosed table, expected `]`"]);
+        check(
+            "backend = \"docker\"",
+            &["environment.toml:1: unknown variant `docker`, expected one of `namespace`, `oci`, `microvm`"],
+        );
+        check(
+            "\n\n[resources]\nmemory = 1",
+            &[
+                "environment.toml:4: unknown field `memory`, expected one of `memory_mb`, `cpus`, `max_processes`, `disk_mb`, `max_open_files`, `wall_time_minutes`, `max_output_mb`",
+            ],
+        );
+        check(
+            "[resources\n",
+            &["environment.toml:1: unclosed table, expected `]`"],
+        );
         check(
             "runtime = \"runsc\"",
             &["environment.toml:1: runtime: has a meaning only with `backend = \"oci\"`"],
@@ -142,7 +153,18 @@ mod tests {
 
     #[test]
     fn hosts_are_names_with_an_optional_wildcard_and_port() {
-        for host in ["", "*", "*.", "a..b", "https://example.com", "example.com/x", "-a.com", "*a.com", "a.*.com", "ex ample.com"] {
+        for host in [
+            "",
+            "*",
+            "*.",
+            "a..b",
+            "https://example.com",
+            "example.com/x",
+            "-a.com",
+            "*a.com",
+            "a.*.com",
+            "ex ample.com",
+        ] {
             let text = format!("[egress]\nallow = [\n\"ok.example\",\n\"{host}\",\n]");
             let found = messages(&text);
             assert!(
@@ -150,16 +172,26 @@ mod tests {
                 "{host:?}: {found:?}"
             );
         }
-        for host in ["example.com:", "example.com:0", "example.com:65536", "example.com:http"] {
+        for host in [
+            "example.com:",
+            "example.com:0",
+            "example.com:65536",
+            "example.com:http",
+        ] {
             let text = format!("[egress]\nallow = [\"{host}\"]");
-            assert!(messages(&text)[0].starts_with("environment.toml:2: egress.allow[0]: "), "{host}");
+            assert!(
+                messages(&text)[0].starts_with("environment.toml:2: egress.allow[0]: "),
+                "{host}"
+            );
         }
     }
 
     #[test]
     fn credentials_are_for_one_host_and_one_harmless_header() {
         let credential = |host: &str, header: &str, secret: &str, format: &str| {
-            format!("[[egress.credentials]]\nhost = \"{host}\"\nheader = \"{header}\"\nsecret = \"{secret}\"\nformat = \"{format}\"\n")
+            format!(
+                "[[egress.credentials]]\nhost = \"{host}\"\nheader = \"{header}\"\nsecret = \"{secret}\"\nformat = \"{format}\"\n"
+            )
         };
         for (host, header, secret, format, field) in [
             ("*.example.com", "a", "s", "{secret}", "host"),
@@ -178,7 +210,8 @@ mod tests {
                 "{found:?}"
             );
         }
-        let twice = credential("a.example", "X", "s", "{secret}") + &credential("A.example", "x", "t", "{secret}");
+        let twice =
+            credential("a.example", "X", "s", "{secret}") + &credential("A.example", "x", "t", "{secret}");
         check(
             &twice,
             &["environment.toml:8: egress.credentials[1].header: is set twice for this host"],
@@ -190,7 +223,9 @@ mod tests {
         for name in ["HOME", "http_proxy", "GREENROOM_SESSION", "NO_PROXY"] {
             check(
                 &format!("[variables]\n{name} = \"x\""),
-                &[&format!("environment.toml:2: variables.{name}: is set by the platform")],
+                &[&format!(
+                    "environment.toml:2: variables.{name}: is set by the platform"
+                )],
             );
         }
         check(

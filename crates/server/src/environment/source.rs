@@ -45,14 +45,8 @@ pub async fn find(
         None => FileAtCommit::Missing,
     };
     let (source, checked) = match file {
-        FileAtCommit::Missing => (
-            EnvironmentSource::Defaults,
-            Ok(CheckedEnvironment::default()),
-        ),
-        FileAtCommit::Content(bytes) => (
-            EnvironmentSource::Repository,
-            read_toml(ENVIRONMENT_FILE, &bytes),
-        ),
+        FileAtCommit::Missing => (EnvironmentSource::Defaults, Ok(CheckedEnvironment::default())),
+        FileAtCommit::Content(bytes) => (EnvironmentSource::Repository, read_toml(ENVIRONMENT_FILE, &bytes)),
         FileAtCommit::TooLarge { size_bytes } => (
             EnvironmentSource::Repository,
             Err(unreadable(

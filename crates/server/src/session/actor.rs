@@ -130,7 +130,11 @@ impl Actor {
                 batch.at_ms = self.services.clock.now_ms();
                 let _ = reply.send(self.append(batch).await);
             }
-            Command::TurnEnded { turn_id, end, sandbox } => self.turn_ended(turn_id, end, sandbox).await,
+            Command::TurnEnded {
+                turn_id,
+                end,
+                sandbox,
+            } => self.turn_ended(turn_id, end, sandbox).await,
             Command::Row { reply } => {
                 let _ = reply.send(self.fold.clone());
             }

@@ -61,9 +61,7 @@ pub enum Command {
         sandbox: Option<SandboxUsage>,
     },
     /// The session as it is now.
-    Row {
-        reply: oneshot::Sender<SessionFold>,
-    },
+    Row { reply: oneshot::Sender<SessionFold> },
 }
 
 /// How everyone else reaches a session.

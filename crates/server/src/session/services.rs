@@ -1,5 +1,6 @@
 //! What every session actor shares: the log, the forge, models, sandboxes, the clock.
 
+use crate::environment::Bounds;
 use crate::models::ModelDirectory;
 use crate::sandbox::SandboxProvider;
 use greenroom_agent::world::{Driver, TurnLimits};
@@ -22,6 +23,8 @@ pub struct SessionServices {
     pub driver: Arc<dyn Driver>,
     pub sandboxes: Arc<dyn SandboxProvider>,
     pub clock: Clock,
+    /// What environments may ask for.
+    pub bounds: Bounds,
     pub limits: TurnLimits,
     /// Name of this server in leases.
     pub node: String,

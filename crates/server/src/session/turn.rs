@@ -100,6 +100,7 @@ async fn run(
         services.clone(),
         handle.clone(),
         row.clone(),
+        running.turn_id.clone(),
         author.clone(),
         slot,
     );

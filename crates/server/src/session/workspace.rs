@@ -5,18 +5,19 @@ use super::changes::ChangeAuthor;
 use super::checkout;
 use super::command::SessionHandle;
 use super::services::SessionServices;
-use crate::sandbox::{Sandbox, SandboxError};
+use crate::environment::{self, BoundedEnvironment};
+use crate::sandbox::{Sandbox, SandboxError, StartRequest};
 use async_trait::async_trait;
 use greenroom_agent::world::{Workspace, WorkspaceError};
-use greenroom_protocol::client::event::{EventBody, SandboxState};
+use greenroom_protocol::client::event::{EventBody, Item, ItemBody, SandboxState};
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::session::Session;
 use greenroom_protocol::guest::call::{Call, Exec, Exit, FileBytes, OutputChunk, Reply, Scope};
-use greenroom_protocol::id::SandboxId;
+use greenroom_protocol::id::{ItemId, SandboxId, TurnId};
 use greenroom_stdx::id::fresh_bits;
 use greenroom_store::session_log::Batch;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +26,8 @@ pub struct SandboxSlot {
     ready: Mutex<Option<Arc<dyn Sandbox>>>,
     /// Whether files may have changed since the last push. Outlives a turn whose push failed.
     has_unpushed: AtomicBool,
+    /// What people were told last about cuts of the environment.
+    told: std::sync::Mutex<Vec<Problem>>,
 }
 
 impl SandboxSlot {
@@ -33,6 +36,7 @@ impl SandboxSlot {
         Self {
             ready: Mutex::new(None),
             has_unpushed: AtomicBool::new(has_unpushed),
+            told: std::sync::Mutex::default(),
         }
     }
 }
@@ -42,6 +46,7 @@ pub struct SessionWorkspace {
     services: Arc<SessionServices>,
     handle: SessionHandle,
     row: Session,
+    turn_id: TurnId,
     author: ChangeAuthor,
     slot: Arc<SandboxSlot>,
     /// Whether this turn has seen that the sandbox can still run a program.
@@ -54,6 +59,7 @@ impl SessionWorkspace {
         services: Arc<SessionServices>,
         handle: SessionHandle,
         row: Session,
+        turn_id: TurnId,
         author: ChangeAuthor,
         slot: Arc<SandboxSlot>,
     ) -> Arc<Self> {
@@ -61,6 +67,7 @@ impl SessionWorkspace {
             services,
             handle,
             row,
+            turn_id,
             author,
             slot,
             is_checked: AtomicBool::new(false),
@@ -108,14 +115,7 @@ impl SessionWorkspace {
             self.services.sandboxes.stop(&id).await?;
         }
         self.report(&id, SandboxState::Starting, None).await;
-        let started = match self.start(&id).await {
-            Ok(sandbox) => Ok(sandbox),
-            Err(problem) => {
-                tracing::info!(session = %self.row.id, code = problem.code, "a sandbox is started anew: {}", problem.message);
-                self.services.sandboxes.stop(&id).await?;
-                self.start(&id).await
-            }
-        };
+        let started = self.start_over(&id).await;
         self.is_checked.store(true, Ordering::Relaxed);
         match started {
             Ok(sandbox) => {
@@ -130,9 +130,72 @@ impl SessionWorkspace {
         }
     }
 
-    async fn start(&self, id: &SandboxId) -> Result<Arc<dyn Sandbox>, Problem> {
-        let routes = crate::broker::session_routes(self.services.clone(), self.row.clone());
-        let sandbox = self.services.sandboxes.start(id, routes).await?;
+    /// Starts it by the environment of now; a second time if the first does not get far.
+    async fn start_over(&self, id: &SandboxId) -> Result<Arc<dyn Sandbox>, Problem> {
+        let environment = self.environment().await?;
+        match self.start(id, &environment).await {
+            Ok(sandbox) => Ok(sandbox),
+            Err(problem) => {
+                tracing::info!(session = %self.row.id, code = problem.code, "a sandbox is started anew: {}", problem.message);
+                self.services.sandboxes.stop(id).await?;
+                self.start(id, &environment).await
+            }
+        }
+    }
+
+    async fn environment(&self) -> Result<BoundedEnvironment, Problem> {
+        let services = &self.services;
+        let branch = services
+            .forge
+            .branch_commit(&self.row.repository, &self.row.base_branch)
+            .await;
+        // An empty repository has no branch yet, and no file.
+        let branch = branch.is_ok().then_some(self.row.base_branch.as_str());
+        let found =
+            environment::find(&services.catalog, &services.forge, &self.row.repository, branch).await?;
+        let checked = found.checked.map_err(|error| error.problem())?;
+        let environment = services.bounds.apply(found.source, &checked)?;
+        self.tell_once(&environment.notices).await;
+        Ok(environment)
+    }
+
+    /// Shows what was cut of the environment, once for each as long as it is the same.
+    async fn tell_once(&self, notices: &[Problem]) {
+        let fresh: Vec<_> = {
+            let mut told = self.slot.told.lock().unwrap_or_else(PoisonError::into_inner);
+            let fresh = notices
+                .iter()
+                .filter(|notice| !told.contains(notice))
+                .cloned()
+                .collect();
+            notices.clone_into(&mut told);
+            fresh
+        };
+        let events = fresh.into_iter().map(|problem| EventBody::ItemCompleted {
+            turn_id: self.turn_id.clone(),
+            item: Item {
+                id: ItemId::from_bits(fresh_bits()),
+                body: ItemBody::Notice { problem },
+            },
+        });
+        self.append(events.collect()).await;
+    }
+
+    async fn start(
+        &self,
+        id: &SandboxId,
+        environment: &BoundedEnvironment,
+    ) -> Result<Arc<dyn Sandbox>, Problem> {
+        let request = StartRequest {
+            id: id.clone(),
+            routes: crate::broker::session_routes(self.services.clone(), self.row.clone()),
+            backend: environment.backend,
+            runtime: environment.runtime.clone(),
+            resources: environment.resources,
+            variables: environment.variables.clone(),
+            files: Vec::new(),
+        };
+        let (sandbox, _) = self.services.sandboxes.start(request).await?;
         self.report(id, SandboxState::Syncing, None).await;
         checkout::ensure(&sandbox, &self.row, &self.author).await?;
         Ok(sandbox)
@@ -161,15 +224,20 @@ impl SessionWorkspace {
             state,
             problem,
         };
-        if let Err(problem) = self
-            .handle
-            .append(Batch {
-                events: vec![event],
-                ..Batch::default()
-            })
-            .await
-        {
-            tracing::warn!(session = %self.row.id, code = problem.code, "sandbox state not recorded");
+        self.append(vec![event]).await;
+    }
+
+    /// Facts about the sandbox are for people to see; a turn does not fail because they cannot be written.
+    async fn append(&self, events: Vec<EventBody>) {
+        if events.is_empty() {
+            return;
+        }
+        let batch = Batch {
+            events,
+            ..Batch::default()
+        };
+        if let Err(problem) = self.handle.append(batch).await {
+            tracing::warn!(session = %self.row.id, code = problem.code, "what became of the sandbox is not recorded");
         }
     }
 

@@ -5,7 +5,8 @@ use crate::database::Schema;
 pub(super) static SCHEMA: Schema = Schema {
     // "GrCa" in ASCII.
     application_id: 0x4772_4361,
-    migrations: &["
+    migrations: &[
+        "
 CREATE TABLE people (
   id TEXT PRIMARY KEY,
   name TEXT NOT NULL,
@@ -74,5 +75,14 @@ CREATE TABLE secrets (
   sealed BLOB NOT NULL,
   updated_at_ms INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-"],
+",
+        "
+CREATE TABLE environments (
+  repository TEXT PRIMARY KEY,
+  body TEXT NOT NULL,
+  updated_at_ms INTEGER NOT NULL,
+  updated_by TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+",
+    ],
 };

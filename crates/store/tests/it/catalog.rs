@@ -399,3 +399,26 @@ async fn a_damaged_catalog_is_reported_and_left_alone() {
     assert_eq!(error.problem().code, "catalog_corrupt");
     assert!(path.exists());
 }
+
+#[tokio::test]
+async fn the_environment_of_a_repository_is_replaced_and_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = open(dir.path()).await;
+    let owner = catalog.owner().await.unwrap();
+    assert_eq!(catalog.environment("shop").await.unwrap(), None);
+    catalog.put_environment("shop", "{}", &owner.id).await.unwrap();
+    catalog
+        .put_environment("shop", "{\"a\":1}", &owner.id)
+        .await
+        .unwrap();
+    drop(catalog);
+    let catalog = open(dir.path()).await;
+    assert_eq!(
+        catalog.environment("shop").await.unwrap().as_deref(),
+        Some("{\"a\":1}")
+    );
+    assert_eq!(catalog.environment("other").await.unwrap(), None);
+    catalog.remove_environment("shop").await.unwrap();
+    catalog.remove_environment("shop").await.unwrap();
+    assert_eq!(catalog.environment("shop").await.unwrap(), None);
+}

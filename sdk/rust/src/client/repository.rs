@@ -1,8 +1,10 @@
 //! Endpoints about repositories of the built-in forge.
 
-use super::{Client, Repeat};
+use super::{CALL_TIMEOUT, Client, Repeat};
 use crate::failure::ClientError;
+use greenroom_protocol::client::environment::{CheckEnvironment, EnvironmentReport};
 use greenroom_protocol::client::repository::{AddRepository, BranchList, Repository, RepositoryList};
+use greenroom_protocol::environment::Environment;
 use reqwest::Method;
 use std::time::Duration;
 
@@ -32,5 +34,38 @@ impl Client {
     /// Branches, sorted by name; may be empty.
     pub async fn branches(&self, repository: &str) -> Result<BranchList, ClientError> {
         self.get(&["repositories", repository, "branches"]).await
+    }
+
+    /// The environment of a repository on its default branch.
+    pub async fn environment(&self, repository: &str) -> Result<EnvironmentReport, ClientError> {
+        self.get(&["repositories", repository, "environment"]).await
+    }
+
+    /// Sets a repository's environment; 422 `environment_invalid`. Only for administrators.
+    pub async fn set_environment(
+        &self,
+        repository: &str,
+        environment: &Environment,
+    ) -> Result<EnvironmentReport, ClientError> {
+        let url = self.url(&["repositories", repository, "environment"]);
+        let request = self
+            .request(Method::PUT, url)
+            .timeout(CALL_TIMEOUT)
+            .json(environment);
+        self.json(request, Repeat::Safe).await
+    }
+
+    /// Forgets the environment that was set. Only for administrators.
+    pub async fn remove_environment(&self, repository: &str) -> Result<(), ClientError> {
+        let url = self.url(&["repositories", repository, "environment"]);
+        self.acknowledge(self.request(Method::DELETE, url)).await
+    }
+
+    /// Whether a text would do as a repository's own environment on this server.
+    pub async fn check_environment(&self, text: &str) -> Result<EnvironmentReport, ClientError> {
+        let body = CheckEnvironment {
+            text: text.to_owned(),
+        };
+        self.post(&["environment-checks"], &body).await
     }
 }
