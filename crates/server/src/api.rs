@@ -52,8 +52,8 @@ pub fn router(app: App) -> Router {
 
 fn documented() -> ApiRouter<App> {
     ApiRouter::new()
-        .api_route("/v1/health", get_with(people::health, told("health", "Whether the server runs. Needs no sign-in.")))
-        .api_route("/v1/sign-in", post_with(people::sign_in, told("signIn", "Signs a browser in with a one-time link.")))
+        .api_route("/v1/health", get_with(people::health, open_to_all("health", "Whether the server runs. Needs no sign-in.")))
+        .api_route("/v1/sign-in", post_with(people::sign_in, open_to_all("signIn", "Signs a browser in with a one-time link.")))
         .api_route("/v1/sign-out", post_with(people::sign_out, told("signOut", "Ends this browser's sign-in.")))
         .api_route(
             "/v1/sign-in-links",
@@ -176,6 +176,19 @@ fn told(
     summary: &'static str,
 ) -> impl FnOnce(TransformOperation<'_>) -> TransformOperation<'_> {
     move |operation| operation.id(id).summary(summary)
+}
+
+/// For what needs no token: the document must not ask for one.
+fn open_to_all(
+    id: &'static str,
+    summary: &'static str,
+) -> impl FnOnce(TransformOperation<'_>) -> TransformOperation<'_> {
+    move |operation| {
+        let mut operation = told(id, summary)(operation);
+        // One empty alternative (OpenAPI 3.1, "Security Requirement Object"); none at all would mean the default.
+        operation.inner_mut().security = vec![Default::default()];
+        operation
+    }
 }
 
 /// What every request passes: a name that is ours, and headers that keep browsers from doing more than they should.

@@ -246,6 +246,42 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/repositories/{name}/environment": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The environment in force on the default branch, and what was cut of it. */
+        get: operations["showEnvironment"];
+        /** Sets a repository's environment. It replaces the repository's own file. Only for administrators. */
+        put: operations["setEnvironment"];
+        post?: never;
+        /** Forgets the environment that was set; the repository's own file counts again. Only for administrators. */
+        delete: operations["removeEnvironment"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/environment-checks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Whether a text would do as a repository's own environment, and what would be cut of it. */
+        post: operations["checkEnvironment"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/sessions": {
         parameters: {
             query?: never;
@@ -707,6 +743,157 @@ export interface components {
             name: string;
             commit: string;
         };
+        /** @description Answer to `GET` and `PUT /v1/repositories/{name}/environment` and to `POST /v1/environment-checks`. */
+        EnvironmentReport: {
+            source: components["schemas"]["EnvironmentSource"];
+            /** @description As it was written; the defaults if it cannot be read, and then `problem` says why. */
+            environment: components["schemas"]["Environment"];
+            /** @description What the server's rules take away from it, in the order of the fields; may be empty. */
+            notices: components["schemas"]["Problem"][];
+            /** @description Why no sandbox can start with it. */
+            problem?: components["schemas"]["Problem"] | null;
+        };
+        /** @description Where an environment comes from. */
+        EnvironmentSource: "defaults" | "repository" | "administrator";
+        /** @description An environment. Every part may be left out. */
+        Environment: {
+            /** @description What isolates the sandbox. Unset: the first that the server's operator allows. */
+            backend?: components["schemas"]["Backend"] | null;
+            /** @description Program of an OCI runtime, such as `runsc`; only with the backend `oci`. Unset: the first found of runsc, crun, runc. */
+            runtime?: string | null;
+            /** @default {} */
+            resources: components["schemas"]["Resources"];
+            /**
+             * @default {
+             *       "preset": "none",
+             *       "allow": [],
+             *       "credentials": []
+             *     }
+             */
+            egress: components["schemas"]["EgressPolicy"];
+            /**
+             * @description Environment variables of everything that runs in the sandbox. No secrets.
+             * @default {}
+             */
+            variables: {
+                [key: string]: string;
+            };
+            /**
+             * @description Processes that run beside the agent. Names are unique.
+             * @default []
+             */
+            services: components["schemas"]["ServiceDefinition"][];
+        };
+        /** @description What isolates a sandbox. */
+        Backend: "namespace" | "oci" | "microvm";
+        /** @description What one sandbox may use. What is left out is the server's default; nothing exceeds the server's own maximum. */
+        Resources: {
+            /**
+             * Format: uint64
+             * @description Memory with swap, in MiB.
+             */
+            memory_mb?: number | null;
+            /**
+             * Format: double
+             * @description Processors' worth of time; fractions are fine.
+             */
+            cpus?: number | null;
+            /**
+             * Format: uint32
+             * @description Processes and threads at once.
+             */
+            max_processes?: number | null;
+            /**
+             * Format: uint64
+             * @description What the sandbox may write to its disk, in MiB.
+             */
+            disk_mb?: number | null;
+            /**
+             * Format: uint64
+             * @description Open files per process.
+             */
+            max_open_files?: number | null;
+            /**
+             * Format: uint64
+             * @description Life of one start of the sandbox, in minutes.
+             */
+            wall_time_minutes?: number | null;
+            /**
+             * Format: uint64
+             * @description Output of one command, in MiB.
+             */
+            max_output_mb?: number | null;
+        };
+        /** @description Where a sandbox may connect to. Nothing by default. */
+        EgressPolicy: {
+            /** @default none */
+            preset: components["schemas"]["EgressPreset"];
+            /**
+             * @description Hosts allowed besides the preset: `example.com`, `*.example.com` (any name below, not itself), each with an optional
+             *     `:port`; without one 80 and 443.
+             * @default []
+             */
+            allow: string[];
+            /**
+             * @description Headers that the host adds to requests for named hosts, without the sandbox seeing them. Only an administrator may
+             *     set them.
+             * @default []
+             */
+            credentials: components["schemas"]["EgressCredential"][];
+        };
+        /** @description A set of allowed hosts. */
+        EgressPreset: "none" | "package-registries";
+        /** @description A header added to requests for one host. */
+        EgressCredential: {
+            /** @description Exact host name; allowed by this, on port 443. */
+            host: string;
+            /** @description Header name, such as `authorization`. */
+            header: string;
+            /** @description Name of a stored secret. */
+            secret: string;
+            /** @description Value with `{secret}` in it; unset: the secret alone. */
+            format?: string | null;
+        };
+        /** @description A service as people write it. */
+        ServiceDefinition: {
+            /** @description 1 to 63 of `a-z0-9-`, beginning with a letter. */
+            name: string;
+            /** @description Run by `sh -c`. */
+            command: string;
+            /** @description Run by `sh -c` to its end before each start, such as making a database's files. */
+            before?: string | null;
+            cwd?: string | null;
+            /** @default {} */
+            variables: {
+                [key: string]: string;
+            };
+            /**
+             * Format: uint16
+             * @description Ready when this loopback port accepts connections. At most one of the three.
+             */
+            ready_port?: number | null;
+            /** @description Ready when this, run by `sh -c`, exits with 0. */
+            ready_command?: string | null;
+            /** @description Ready when a line of its output contains this. */
+            ready_output?: string | null;
+            /**
+             * Format: uint64
+             * @description Default 60.
+             */
+            ready_timeout_seconds?: number | null;
+            /** @default on-failure */
+            restart: components["schemas"]["Restart"];
+        };
+        /**
+         * @description When a service that ended is started again.
+         * @enum {string}
+         */
+        Restart: "never" | "on-failure" | "always";
+        /** @description Body of `POST /v1/environment-checks`. */
+        CheckEnvironment: {
+            /** @description Text of an `environment.toml`, at most 64 KiB; checked as a repository's own file. */
+            text: string;
+        };
         /** @description Which sessions to list. */
         SessionQuery: {
             /**
@@ -912,12 +1099,40 @@ export interface components {
             prompt_id: components["schemas"]["PromptId"];
             outcome: components["schemas"]["TurnOutcome"];
             usage: components["schemas"]["Usage"];
+            /** @description What the turn used of its sandbox; absent if no sandbox ran, or nothing could be measured. */
+            sandbox?: components["schemas"]["SandboxUsage"] | null;
         } | {
             /** @constant */
             type: "sandbox.state_changed";
             sandbox_id: components["schemas"]["SandboxId"];
             state: components["schemas"]["SandboxState"];
             problem?: components["schemas"]["Problem"] | null;
+        } | {
+            /** @constant */
+            type: "egress.decided";
+            /** @description Absent between turns, such as for services. */
+            turn_id?: components["schemas"]["TurnId"] | null;
+            host: string;
+            /** Format: uint16 */
+            port: number;
+            protocol: components["schemas"]["EgressProtocol"];
+            verdict: components["schemas"]["EgressVerdict"];
+            /** @description The rule that allowed it, or why it was refused; one sentence without a full stop. */
+            reason: string;
+            /** @description What would allow a refused one, if anything would. */
+            hint?: string | null;
+            /**
+             * Format: uint64
+             * @description How often, from 1.
+             */
+            count: number;
+        } | {
+            /** @constant */
+            type: "service.state_changed";
+            name: string;
+            state: components["schemas"]["ServiceState"];
+            /** @description Why it is not ready, one sentence; empty if it is. */
+            reason: string;
         } | {
             /** @constant */
             type: "change.pushed";
@@ -1053,6 +1268,25 @@ export interface components {
              */
             cache_write_tokens: number;
         };
+        /** @description What one turn used of its sandbox. */
+        SandboxUsage: {
+            /**
+             * Format: uint64
+             * @description Processor time of all processes, in milliseconds.
+             */
+            cpu_ms: number;
+            /**
+             * Format: uint64
+             * @description Largest memory of all processes together, in bytes. On machines that cannot measure a turn alone, since the sandbox
+             *     started.
+             */
+            peak_memory_bytes: number;
+            /**
+             * Format: uint64
+             * @description What the sandbox's own files take at the turn's end, in bytes.
+             */
+            disk_bytes: number;
+        };
         /** @description A running, isolated instance of an image or snapshot. */
         SandboxId: string;
         /**
@@ -1060,6 +1294,12 @@ export interface components {
          * @enum {string}
          */
         SandboxState: "starting" | "syncing" | "ready" | "busy" | "snapshotting" | "stopped" | "lost";
+        /** @description How a sandbox asked to connect. */
+        EgressProtocol: "socks" | "http" | "connect";
+        /** @description What became of a connection. */
+        EgressVerdict: ("allowed" | "refused") | "allowed_with_credential" | "failed";
+        /** @description State of a service. */
+        ServiceState: ("starting" | "ready") | "waiting" | "ended" | "failed" | "stopped";
         /** @description Body of `POST /v1/sessions/{id}/prompts`. */
         SendPrompt: {
             text: string;
@@ -1818,6 +2058,136 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["BranchList"];
+                };
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    showEnvironment: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Answer to `GET` and `PUT /v1/repositories/{name}/environment` and to `POST /v1/environment-checks`. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EnvironmentReport"];
+                };
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    setEnvironment: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        /** @description An environment. Every part may be left out. */
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Environment"];
+            };
+        };
+        responses: {
+            /** @description Answer to `GET` and `PUT /v1/repositories/{name}/environment` and to `POST /v1/environment-checks`. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EnvironmentReport"];
+                };
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    removeEnvironment: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description no content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    checkEnvironment: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** @description Body of `POST /v1/environment-checks`. */
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CheckEnvironment"];
+            };
+        };
+        responses: {
+            /** @description Answer to `GET` and `PUT /v1/repositories/{name}/environment` and to `POST /v1/environment-checks`. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EnvironmentReport"];
                 };
             };
             /** @description What went wrong. */

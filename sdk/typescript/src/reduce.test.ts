@@ -45,11 +45,15 @@ function outline(view: SessionView) {
       entries: turn.entries.map(outlineEntry),
     })),
     sandbox: view.sandbox?.state ?? null,
+    services: view.services.map(({ name, state }) => ({ name, state })),
     pull_requests: view.pullRequests.map(({ number, state }) => ({ number, state })),
   };
 }
 
 function outlineEntry(entry: EntryView) {
+  if (entry.entry === "egress") {
+    return { event: entry.event.type, host: entry.event.host, count: entry.event.count };
+  }
   if (entry.entry === "milestone") return { event: entry.event.type };
   return {
     item: entry.id,

@@ -351,7 +351,8 @@ function counted<Entry extends EntryView>(
   const index = entries.findLastIndex(
     (entry) => entry.entry === "egress" && isSameEgress(entry.event, next.event),
   );
-  return index === -1 || next.event.count <= 1 ? [...entries, next] : entries.with(index, next as Entry & EgressView);
+  if (index === -1 || next.event.count <= 1) return [...entries, next];
+  return entries.map((entry, at) => (at === index ? next : entry));
 }
 
 function isSameEgress(one: EgressEvent, other: EgressEvent): boolean {

@@ -10,7 +10,13 @@ import { ConnectionLine } from "../session/connection-line.tsx";
 import { useSessionStream } from "../session/session-store.ts";
 import { jumpToEnd, useStickToBottom } from "../session/stick-to-bottom.ts";
 import { Transcript } from "../session/transcript.tsx";
-import { LineCounts, PullRequestBadge, ScriptedBadge, SessionStateMark } from "../ui/badge.tsx";
+import {
+  LineCounts,
+  PullRequestBadge,
+  ScriptedBadge,
+  ServiceMark,
+  SessionStateMark,
+} from "../ui/badge.tsx";
 import { Button, buttonClass } from "../ui/button.tsx";
 import { Icon } from "../ui/icon.tsx";
 import { EmptyState, ProblemNotice, SkeletonRows } from "../ui/notice.tsx";
@@ -149,8 +155,22 @@ function SessionHead({ view }: { view: SessionView }) {
           </span>
         )}
         {view.sandbox !== null && <span>sandbox {view.sandbox.state}</span>}
+        {view.services.map((service) => (
+          <ServiceMark key={service.name} service={service} />
+        ))}
         {view.isScripted ? <ScriptedBadge /> : <span>{view.model}</span>}
       </div>
+      {view.services
+        .filter((service) => service.state === "failed")
+        .map((service) => (
+          <p key={service.name} role="alert" className="mt-2 flex gap-2 text-[13px] text-bad">
+            <Icon name="alert" className="mt-0.5" />
+            <span>
+              Service <code className="font-mono text-xs">{service.name}</code> failed
+              {service.reason !== "" && <span className="text-text">: {service.reason}</span>}
+            </span>
+          </p>
+        ))}
       {sandboxProblem !== null && (
         <div className="mt-2">
           <ProblemNotice look="warn" title="Sandbox" problem={sandboxProblem} />

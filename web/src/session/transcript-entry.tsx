@@ -1,5 +1,5 @@
 // One entry of a turn as it is read: a message, reasoning, a tool call, a file change, a notice, a milestone.
-import type { EntryView, Event, Item, ItemView } from "@greenroom/sdk";
+import type { EgressEvent, EntryView, Event, Item, ItemView } from "@greenroom/sdk";
 import { Link } from "@tanstack/react-router";
 import { lazy, memo, Suspense, useState, type ReactNode } from "react";
 import { LazyMarkdown } from "../markdown/lazy-markdown.tsx";
@@ -13,7 +13,14 @@ const PatchTable = lazy(async () => ({
 }));
 
 export const TranscriptEntry = memo(function TranscriptEntry({ entry }: { entry: EntryView }) {
-  return entry.entry === "item" ? <ItemEntry view={entry} /> : <Milestone event={entry.event} />;
+  switch (entry.entry) {
+    case "item":
+      return <ItemEntry view={entry} />;
+    case "egress":
+      return <Egress event={entry.event} />;
+    default:
+      return <Milestone event={entry.event} />;
+  }
 });
 
 function ItemEntry({ view }: { view: ItemView }): ReactNode {
@@ -119,6 +126,46 @@ function Line({ icon, look, children }: { icon: IconName; look: string; children
       <span className="min-w-0">{children}</span>
     </p>
   );
+}
+
+const EGRESS: Record<EgressEvent["verdict"], { word: string; icon: IconName; look: string }> = {
+  allowed: { word: "Connected to", icon: "link", look: "text-faint" },
+  allowed_with_credential: { word: "Connected with a credential to", icon: "key", look: "text-faint" },
+  refused: { word: "Refused to connect to", icon: "block", look: "text-warn" },
+  failed: { word: "Could not reach", icon: "alert", look: "text-warn" },
+};
+
+/** Quiet while all is well; a refused connection says why and what would allow it. */
+function Egress({ event }: { event: EgressEvent }) {
+  const { word, icon, look } = EGRESS[event.verdict];
+  const isBad = event.verdict === "refused" || event.verdict === "failed";
+  const target = event.port === 443 ? event.host : `${event.host}:${String(event.port)}`;
+  return (
+    <div className={`flex gap-2 ${isBad ? "text-[13px] text-text" : "text-xs text-muted"}`}>
+      <Icon name={icon} className={`${look} ${isBad ? "mt-0.5" : ""}`} />
+      <div className="min-w-0">
+        <p>
+          {word} <code className="font-mono text-xs break-all">{target}</code>
+          {event.count > 1 && (
+            <span className="text-muted tabular-nums"> · {event.count} times</span>
+          )}
+          {!isBad && <span className="text-muted"> · {event.reason}</span>}
+        </p>
+        {isBad && (
+          <p className="mt-0.5 text-muted">
+            {sentence(event.reason)}
+            {event.hint != null && <> {sentence(event.hint)}</>}
+          </p>
+        )}
+      </div>
+    </div>
+  );
+}
+
+/** With a capital in front and a full stop behind. */
+function sentence(text: string): string {
+  const first = text.slice(0, 1).toUpperCase();
+  return `${first}${text.slice(1)}${/[.!?]$/u.test(text) ? "" : "."}`;
 }
 
 function Milestone({ event }: { event: Event }): ReactNode {

@@ -5,6 +5,7 @@ import {
   type PromptView,
   type SandboxState,
   type SessionView,
+  type TurnOutcome,
   type TurnView,
 } from "@greenroom/sdk";
 import { memo, useState } from "react";
@@ -12,7 +13,7 @@ import { LazyMarkdown } from "../markdown/lazy-markdown.tsx";
 import { Avatar, ScriptedBadge } from "../ui/badge.tsx";
 import { Button } from "../ui/button.tsx";
 import { ProblemNotice } from "../ui/notice.tsx";
-import { formatCount, formatDuration } from "../ui/time.ts";
+import { formatBytes, formatCount, formatDuration } from "../ui/time.ts";
 import { imageUrl } from "./images.ts";
 import { newestEntries } from "./newest-entries.ts";
 import { TranscriptEntry } from "./transcript-entry.tsx";
@@ -142,24 +143,47 @@ function Working({ turn, sandbox }: { turn: TurnView; sandbox: SandboxState | nu
   );
 }
 
+const ENDS: Record<TurnOutcome["result"], string> = {
+  completed: "Completed",
+  stopped: "Stopped",
+  failed: "Failed",
+};
+
 function TurnEnd({ turn }: { turn: TurnView }) {
-  const { outcome, usage } = turn;
+  const { outcome, usage, sandboxUsage } = turn;
   if (outcome === null) return null;
-  if (outcome.result === "failed") {
-    return <ProblemNotice problem={outcome.problem} title="The turn failed" />;
-  }
   const parts = [
     turn.endedAtMs === null ? "" : formatDuration(turn.endedAtMs - turn.startedAtMs),
     usage === null || usage.input_tokens + usage.output_tokens === 0
       ? ""
       : `${formatCount(usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens)} tokens in, ${formatCount(usage.output_tokens)} out`,
+    ...(sandboxUsage === null
+      ? []
+      : [
+          `${formatDuration(sandboxUsage.cpu_ms)} CPU`,
+          `${formatBytes(sandboxUsage.peak_memory_bytes)} memory`,
+          `${formatBytes(sandboxUsage.disk_bytes)} on disk`,
+        ]),
   ].filter((part) => part !== "");
-  return (
-    <p className="text-xs text-muted">
+  const line = (
+    <p className="text-xs text-muted tabular-nums">
       <span className={outcome.result === "stopped" ? "font-medium text-warn" : ""}>
-        {outcome.result === "stopped" ? "Stopped" : "Completed"}
+        {ENDS[outcome.result]}
       </span>
-      {parts.map((part) => ` · ${part}`)}
+      {parts.map((part) => (
+        // Breaks between facts, never inside one.
+        <span key={part}>
+          {" · "}
+          <span className="whitespace-nowrap">{part}</span>
+        </span>
+      ))}
     </p>
+  );
+  if (outcome.result !== "failed") return line;
+  return (
+    <>
+      <ProblemNotice problem={outcome.problem} title="The turn failed" />
+      {line}
+    </>
   );
 }

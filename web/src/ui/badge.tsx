@@ -1,5 +1,5 @@
 // Small marks: states, kinds, people. Pure presentation.
-import type { Person, PullRequestState, SessionState } from "@greenroom/sdk";
+import type { Person, PullRequestState, ServiceState, ServiceView, SessionState } from "@greenroom/sdk";
 import type { ReactNode } from "react";
 import { Icon, type IconName } from "./icon.tsx";
 
@@ -68,6 +68,27 @@ export function SessionStateMark({ state, isFailed }: { state: SessionState; isF
     <span className="inline-flex items-center gap-1.5 text-xs whitespace-nowrap text-muted">
       <span className={`size-2 shrink-0 rounded-full ${look.dot}`} aria-hidden="true" />
       {look.label}
+    </span>
+  );
+}
+
+const SERVICES: Record<ServiceState, { dot: string; label: string }> = {
+  starting: { dot: "bg-info pulse-dot", label: "starting" },
+  ready: { dot: "bg-good", label: "ready" },
+  waiting: { dot: "bg-warn pulse-dot", label: "starts again" },
+  ended: { dot: "bg-line-strong", label: "ended" },
+  failed: { dot: "bg-bad", label: "failed" },
+  stopped: { dot: "bg-line-strong", label: "stopped" },
+};
+
+/** A service of the environment with a dot for its state. */
+export function ServiceMark({ service }: { service: ServiceView }) {
+  const look = SERVICES[service.state];
+  const title = service.reason === "" ? undefined : service.reason;
+  return (
+    <span className="inline-flex items-center gap-1.5 whitespace-nowrap" title={title}>
+      <span className={`size-2 shrink-0 rounded-full ${look.dot}`} aria-hidden="true" />
+      <span className="font-mono">{service.name}</span> {look.label}
     </span>
   );
 }

@@ -24,6 +24,15 @@ export function formatCount(count: number): string {
   return count < 1000 ? String(count) : `${(count / 1000).toFixed(1)}k`;
 }
 
+/** A size, short: "812 KiB", "210 MiB", "3.4 GiB". */
+export function formatBytes(bytes: number): string {
+  const kib = bytes / 1024;
+  if (kib < 1000) return `${String(Math.ceil(kib))} KiB`;
+  const mib = kib / 1024;
+  if (mib < 1000) return `${mib < 10 ? mib.toFixed(1) : String(Math.round(mib))} MiB`;
+  return `${(mib / 1024).toFixed(1)} GiB`;
+}
+
 /** The time now, renewed every `everyMs`. */
 export function useNow(everyMs: number): number {
   const [now, setNow] = useState(() => Date.now());
