@@ -7,6 +7,7 @@ mod embedded;
 mod failure;
 mod host;
 mod link;
+mod microvm;
 mod probe;
 mod route;
 mod sandbox;

@@ -30,6 +30,22 @@ fn open_up(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Bytes of all files below `directory`, each rounded up to a page, and a page for everything else. Follows no links.
+pub fn size_bytes(directory: &Path) -> io::Result<u64> {
+    const PAGE: u64 = 4096;
+    let mut total = PAGE;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        total += match metadata.is_dir() {
+            true => size_bytes(&entry.path())?,
+            false if metadata.is_file() => metadata.len().div_ceil(PAGE) * PAGE,
+            false => PAGE,
+        };
+    }
+    Ok(total)
+}
+
 /// Copies directories, files and links of `from` that are not yet in `to`, with their modes.
 pub fn copy_missing(from: &Path, to: &Path) -> io::Result<()> {
     for entry in fs::read_dir(from)? {
