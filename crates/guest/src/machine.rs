@@ -6,12 +6,14 @@ use rustix::fd::{FromRawFd as _, OwnedFd};
 use rustix::fs::Mode;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_move, unmount};
 use rustix::process::{Gid, Uid};
+use serde::Deserialize;
 use std::ffi::CStr;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::Path;
 
 /// Kernel argument, and so variable of the first process: `NAME=DEVICE` separated by commas, such as
-/// `usr=/dev/vdb,upper=/dev/vdc`. `upper` is the writable disk; every other is shown read-only as the directory of its name.
+/// `usr=/dev/vdb,upper=/dev/vdc,orders=/dev/vdd`. `upper` is the writable disk, `orders` holds the host's [`Orders`]; every
+/// other is shown read-only as the directory of its name.
 pub const DISKS_VARIABLE: &str = "GREENROOM_DISKS";
 
 /// Port of the virtual socket on which the host finds the guest.
@@ -23,6 +25,28 @@ const AGENT_ID: u32 = 1000;
 /// Where the new root is put together; directories of the base image.
 const UPPER: &str = "/mnt/upper";
 const ROOT: &str = "/mnt/root";
+
+/// Largest text on the disk `orders`, in bytes.
+const MAX_ORDERS_BYTES: u64 = 4 << 20;
+
+/// What the host tells a machine's guest: JSON at the beginning of a disk without a filesystem, zeroes behind it.
+#[derive(Debug, Deserialize)]
+struct Orders {
+    /// The guest's whole environment.
+    env: Vec<(String, String)>,
+    /// Files of /etc/greenroom.
+    files: Vec<OrderedFile>,
+    max_open_files: u64,
+    max_file_bytes: u64,
+    max_processes: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct OrderedFile {
+    /// Without a slash.
+    name: String,
+    bytes: Vec<u8>,
+}
 
 /// What could not be done.
 #[derive(Debug)]
@@ -64,18 +88,22 @@ pub fn enter(disks: &str) -> Result<OwnedFd, MachineError> {
     for directory in [UPPER, ROOT] {
         rustix::fs::mkdir(directory, Mode::from_raw_mode(0o755)).step("make a place to mount on")?;
     }
-    let mut read_only = Vec::new();
+    let (mut read_only, mut orders) = (Vec::new(), None);
     for disk in disks.split(',') {
         let (name, device) = disk
             .split_once('=')
             .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
             .step("read the list of disks")?;
-        if name == "upper" {
-            mount(device, UPPER, "ext4", plain | MountFlags::NOATIME, none).step("mount the writable disk")?;
-        } else {
-            read_only.push((name, device));
+        match name {
+            "upper" => mount(device, UPPER, "ext4", plain | MountFlags::NOATIME, none)
+                .step("mount the writable disk")?,
+            "orders" => orders = Some(read_orders(device)?),
+            _ => read_only.push((name, device)),
         }
     }
+    let orders = orders
+        .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+        .step("find the disk with orders")?;
     for directory in ["/mnt/upper/upper", "/mnt/upper/work"] {
         match rustix::fs::mkdir(directory, Mode::from_raw_mode(0o755)) {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
@@ -83,6 +111,7 @@ pub fn enter(disks: &str) -> Result<OwnedFd, MachineError> {
         }
     }
     make_homes(Path::new("/mnt/upper/upper"))?;
+    put_files(Path::new("/mnt/upper/upper"), &orders.files)?;
     mount(
         "overlay",
         ROOT,
@@ -120,7 +149,62 @@ pub fn enter(disks: &str) -> Result<OwnedFd, MachineError> {
     bring_loopback_up().step("bring loopback up")?;
     let socket = listen().step("listen on the machine's channel")?;
     become_agent()?;
+    limit(&orders)?;
+    replace_environment(&orders.env);
     Ok(socket)
+}
+
+fn read_orders(device: &str) -> Result<Orders, MachineError> {
+    let mut text = Vec::new();
+    std::fs::File::open(device)
+        .and_then(|disk| disk.take(MAX_ORDERS_BYTES).read_to_end(&mut text))
+        .step("read orders")?;
+    let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
+    serde_json::from_slice(&text[..end]).map_err(io::Error::from).step("read orders")
+}
+
+fn put_files(upper: &Path, files: &[OrderedFile]) -> Result<(), MachineError> {
+    let directory = upper.join("etc/greenroom");
+    std::fs::create_dir_all(&directory).step("write ordered files")?;
+    for file in files {
+        // The host checked the name; a slash would still only lead to this machine's own files.
+        let path = directory.join(&file.name);
+        std::fs::write(&path, &file.bytes).step("write ordered files")?;
+        rustix::fs::chmod(&path, Mode::from_raw_mode(0o644)).step("write ordered files")?;
+    }
+    Ok(())
+}
+
+fn limit(orders: &Orders) -> Result<(), MachineError> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    for (resource, wanted) in [
+        (Resource::Nofile, orders.max_open_files),
+        (Resource::Fsize, orders.max_file_bytes),
+        (Resource::Nproc, orders.max_processes),
+        (Resource::Core, 0),
+    ] {
+        let most = getrlimit(resource).maximum.unwrap_or(u64::MAX);
+        let value = Some(wanted.min(most));
+        let limit = Rlimit {
+            current: value,
+            maximum: value,
+        };
+        setrlimit(resource, limit).step("set resource limits")?;
+    }
+    Ok(())
+}
+
+fn replace_environment(env: &[(String, String)]) {
+    let old: Vec<_> = std::env::vars_os().map(|(name, _)| name).collect();
+    // SAFETY: called before any thread exists, so nobody reads the environment meanwhile.
+    unsafe {
+        for name in old {
+            std::env::remove_var(name);
+        }
+        for (name, value) in env {
+            std::env::set_var(name, value);
+        }
+    }
 }
 
 /// The directories that belong to the agent, once.

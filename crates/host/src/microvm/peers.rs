@@ -38,6 +38,7 @@ fn machine(directory: &Path) -> Machine {
         base_image: directory.join("base.ext4"),
         upper_image: directory.join("upper.ext4"),
         read_only_images: vec![("usr".to_owned(), directory.join("usr.ext4"))],
+        orders: directory.join("orders"),
         socket: directory.join("vsock.sock"),
         processors: 2,
         memory_mib: 128,
@@ -145,6 +146,7 @@ async fn the_released_program_accepts_the_whole_preparation() {
     ] {
         image::writable(path, 16 << 20).unwrap();
     }
+    std::fs::write(&machine.orders, vec![0; 4096]).unwrap();
     let socket = temp.path().join("api.sock");
     let _process = Firecracker::start(&program, &socket);
     let mut client = Client::connect(&socket).await.unwrap();

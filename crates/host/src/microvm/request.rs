@@ -18,6 +18,8 @@ pub struct Machine {
     pub upper_image: PathBuf,
     /// Further disks shown read-only, each with the directory of the root it becomes, such as `usr`.
     pub read_only_images: Vec<(String, PathBuf)>,
+    /// Raw disk with what the guest must know; see `crates/guest/src/machine.rs`.
+    pub orders: PathBuf,
     /// Where Firecracker makes the socket that leads to the guest's ports.
     pub socket: PathBuf,
     /// 1 to 32.
@@ -104,8 +106,9 @@ impl Machine {
             .map(|(name, path)| (name.as_str(), path));
         let drives = [("base", &self.base_image)].into_iter().chain(read_only);
         requests.extend(drives.map(|(name, path)| drive(name, path, Access::ReadOnly)));
-        // Last, so that its name inside follows from the number of the others.
+        // Behind the others, so that their names inside follow from the number of those.
         requests.push(drive("upper", &self.upper_image, Access::Writable));
+        requests.push(drive("orders", &self.orders, Access::ReadOnly));
         requests.extend([
             put(
                 "/vsock",
@@ -127,7 +130,7 @@ impl Machine {
             .read_only_images
             .iter()
             .map(|(name, _)| name.as_str())
-            .chain(["upper"]);
+            .chain(["upper", "orders"]);
         let disks = names
             .zip(b'b'..=b'z')
             .map(|(name, letter)| format!("{name}=/dev/vd{}", char::from(letter)));
@@ -204,6 +207,7 @@ mod tests {
             base_image: "/srv/base.ext4".into(),
             upper_image: "/srv/upper.ext4".into(),
             read_only_images: vec![("usr".to_owned(), "/srv/usr.ext4".into())],
+            orders: "/srv/orders".into(),
             socket: "/srv/vsock.sock".into(),
             processors: 2,
             memory_mib: 512,
@@ -223,6 +227,7 @@ mod tests {
             "/drives/base",
             "/drives/usr",
             "/drives/upper",
+            "/drives/orders",
             "/vsock",
             "/entropy",
         ];
@@ -240,7 +245,7 @@ mod tests {
         assert!(
             requests[1]
                 .body
-                .contains("GREENROOM_DISKS=usr=/dev/vdb,upper=/dev/vdc"),
+                .contains("GREENROOM_DISKS=usr=/dev/vdb,upper=/dev/vdc,orders=/dev/vdd"),
             "{}",
             requests[1].body
         );
