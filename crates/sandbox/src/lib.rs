@@ -33,6 +33,7 @@ mod failure;
 pub mod launch;
 mod mounts;
 mod syscall;
+mod vsock;
 
 /// Version of Landlock's interface that the kernel has (landlock_create_ruleset(2)); `None` if it has none.
 pub fn landlock_version() -> Option<u32> {
