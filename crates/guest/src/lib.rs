@@ -7,6 +7,7 @@ mod exec;
 mod failure;
 mod file;
 pub mod link;
+mod machine;
 mod path;
 mod reaper;
 mod route;
@@ -15,7 +16,6 @@ pub mod stream;
 mod wake;
 
 use rustix::fd::{FromRawFd as _, OwnedFd};
-use std::os::unix::net::UnixListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -28,18 +28,18 @@ const SOCKET_FD: i32 = 3;
     reason = "standard error is the sandbox's log, read by operators"
 )]
 pub fn run() -> ExitCode {
-    harden();
     if std::process::id() != 1 {
         eprintln!("greenroom-guest: is the first process of a sandbox and nothing else");
         return ExitCode::FAILURE;
     }
-    // SAFETY: the launcher passes the socket at this number and nothing in this process opened it.
-    let listener = UnixListener::from(unsafe { OwnedFd::from_raw_fd(SOCKET_FD) });
-    // Programs that the guest starts must not inherit it.
-    if let Err(error) = rustix::io::fcntl_setfd(&listener, rustix::io::FdFlags::CLOEXEC) {
-        eprintln!("greenroom-guest: no socket: {error}");
-        return ExitCode::FAILURE;
-    }
+    let listener = match listener() {
+        Ok(listener) => listener,
+        Err(reason) => {
+            eprintln!("greenroom-guest: {reason}");
+            return ExitCode::FAILURE;
+        }
+    };
+    harden();
     // Before any thread exists: all of them inherit the blocked signal, so that only the reaper gets it.
     reaper::block_signal();
     let guest = Arc::new(link::Guest::new(call::serve));
@@ -49,6 +49,20 @@ pub fn run() -> ExitCode {
     }
     link::serve(&guest, &listener);
     ExitCode::SUCCESS
+}
+
+/// The socket on which the host is expected: passed by the launcher, or made here in a machine of our own.
+fn listener() -> Result<OwnedFd, String> {
+    if let Ok(disks) = std::env::var(machine::DISKS_VARIABLE) {
+        return machine::enter(&disks).map_err(|error| error.to_string());
+    }
+    // SAFETY: the launcher passes the socket at this number and nothing in this process opened it.
+    let listener = unsafe { OwnedFd::from_raw_fd(SOCKET_FD) };
+    // Programs that the guest starts must not inherit it.
+    match rustix::io::fcntl_setfd(&listener, rustix::io::FdFlags::CLOEXEC) {
+        Ok(()) => Ok(listener),
+        Err(error) => Err(format!("no socket: {error}")),
+    }
 }
 
 /// Keeps the sandbox's other processes, which have the same uid, out of this one's memory and descriptors.

@@ -9,11 +9,13 @@ use greenroom_protocol::guest::frame::{
     FrameKind, HEADER_BYTES, Header, MAX_PAYLOAD_BYTES, decode_header, encode_header,
 };
 use greenroom_protocol::guest::{Hello, OpenRoute, Route};
+use rustix::fd::OwnedFd;
+use rustix::net::SocketFlags;
 use serde::Serialize;
 use std::collections::HashMap;
 use std::io::{self, BufReader, IoSlice, Read, Write};
 use std::net::Shutdown;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -87,10 +89,11 @@ impl Guest {
 /// Between two tries to accept when the sandbox has no descriptors or memory for a moment.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts links for ever.
-pub fn serve(guest: &Arc<Guest>, listener: &UnixListener) {
+/// Accepts links for ever, on a stream socket of any family.
+pub fn serve(guest: &Arc<Guest>, listener: &OwnedFd) {
     for number in 0.. {
-        let Ok((socket, _)) = listener.accept() else {
+        let Ok(socket) = rustix::net::accept_with(listener, SocketFlags::CLOEXEC).map(UnixStream::from)
+        else {
             // Ending would end the sandbox.
             std::thread::sleep(ACCEPT_PAUSE);
             continue;

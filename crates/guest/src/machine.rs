@@ -125,14 +125,7 @@ pub fn enter(disks: &str) -> Result<OwnedFd, MachineError> {
         mount(device, &place, "ext4", plain | MountFlags::RDONLY, none).step("mount a read-only disk")?;
     }
     mount_move("/dev", "/mnt/root/dev").step("move /dev")?;
-    mount(
-        "proc",
-        "/mnt/root/proc",
-        "proc",
-        plain | MountFlags::NOEXEC,
-        none,
-    )
-    .step("mount /proc")?;
+    mount("proc", "/mnt/root/proc", "proc", plain | MountFlags::NOEXEC, none).step("mount /proc")?;
     for (directory, kind, options) in [
         ("/mnt/root/dev/pts", "devpts", c"mode=0620,ptmxmode=0666"),
         ("/mnt/root/dev/shm", "tmpfs", c"mode=1777,size=25%"),
@@ -141,8 +134,14 @@ pub fn enter(disks: &str) -> Result<OwnedFd, MachineError> {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
             Err(error) => return Err(error).step("make a directory in /dev"),
         }
-        mount(kind, directory, kind, MountFlags::NOSUID | MountFlags::NOEXEC, Some(options))
-            .step("mount in /dev")?;
+        mount(
+            kind,
+            directory,
+            kind,
+            MountFlags::NOSUID | MountFlags::NOEXEC,
+            Some(options),
+        )
+        .step("mount in /dev")?;
     }
     change_root()?;
     rustix::system::sethostname(b"sandbox").step("set the host name")?;
@@ -160,7 +159,9 @@ fn read_orders(device: &str) -> Result<Orders, MachineError> {
         .and_then(|disk| disk.take(MAX_ORDERS_BYTES).read_to_end(&mut text))
         .step("read orders")?;
     let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
-    serde_json::from_slice(&text[..end]).map_err(io::Error::from).step("read orders")
+    serde_json::from_slice(&text[..end])
+        .map_err(io::Error::from)
+        .step("read orders")
 }
 
 fn put_files(upper: &Path, files: &[OrderedFile]) -> Result<(), MachineError> {
