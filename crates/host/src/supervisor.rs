@@ -3,7 +3,7 @@
 use crate::failure::HostError;
 use greenroom_protocol::id::SandboxId;
 use greenroom_sandbox::lock;
-use greenroom_sandbox::spec::{LOCK_NAME, LaunchReport, LaunchSpec, SOCKET_NAME};
+use greenroom_sandbox::spec::{LOCK_NAME, LaunchOrders, LaunchReport, SOCKET_NAME};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::fs;
@@ -21,8 +21,8 @@ const STOP_PATIENCE: Duration = Duration::from_secs(8);
 const MAX_REPORT_BYTES: u64 = 64 * 1024;
 
 /// Runs a launcher until it reports. Returns its warnings.
-pub fn launch(launcher: &Path, spec: &LaunchSpec) -> Result<Vec<String>, HostError> {
-    let log_path = spec.directory.join("launcher.log");
+pub fn launch(launcher: &Path, orders: &LaunchOrders) -> Result<Vec<String>, HostError> {
+    let log_path = orders.directory().join("launcher.log");
     let log = fs::File::create(&log_path).map_err(HostError::file("write", &log_path))?;
     let mut child = Command::new(launcher)
         .env_clear()
@@ -32,7 +32,7 @@ pub fn launch(launcher: &Path, spec: &LaunchSpec) -> Result<Vec<String>, HostErr
         .spawn()
         .map_err(HostError::file("execute", launcher))?;
     let silent = |error: io::Error| HostError::LauncherSilent(error.to_string());
-    let orders = serde_json::to_vec(spec).map_err(|error| HostError::LauncherSilent(error.to_string()))?;
+    let orders = serde_json::to_vec(orders).map_err(|error| HostError::LauncherSilent(error.to_string()))?;
     let mut answer = Vec::new();
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
     let talked = (|| {

@@ -2,24 +2,21 @@
 //! Single-threaded throughout; the only user is the `greenroom-launcher` binary.
 
 use crate::failure::Step;
-use crate::spec::{
-    EXIT_NAME, ExitRecord, LOCK_NAME, LaunchFailure, LaunchReport, LaunchSpec, Privilege, SOCKET_NAME,
+use crate::spec::{ExitRecord, LaunchFailure, LaunchReport, LaunchSpec, Privilege};
+use crate::supervise::{
+    begin, end, exit_record, finish, kill, listen, release_host, remove_cgroups, report, signal_set,
+    unblock_signals, wait,
 };
-use crate::{cgroup, enter, identity, lock, syscall};
+use crate::{cgroup, enter, identity, syscall};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
-use std::io::Write as _;
-use std::time::Duration;
-
-/// How long the supervisor waits for the kernel to empty a resource group.
-const CGROUP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Builds the sandbox and stays until its end. Returns the exit code of the launcher.
 pub fn run(spec: &LaunchSpec) -> i32 {
     let started = match start(spec) {
         Ok(started) => started,
         Err(failure) => {
-            remove_cgroups(spec);
+            remove_cgroups(&spec.cgroups);
             report(&LaunchReport::Failed(failure));
             return 1;
         }
@@ -29,12 +26,7 @@ pub fn run(spec: &LaunchSpec) -> i32 {
     });
     release_host();
     let record = supervise(started.child);
-    remove_cgroups(spec);
-    let _ = std::fs::remove_file(spec.directory.join(SOCKET_NAME));
-    if let Ok(text) = serde_json::to_vec(&record) {
-        // Best effort: without it the host still sees that nobody holds the lock.
-        let _ = std::fs::write(spec.directory.join(EXIT_NAME), text);
-    }
+    finish(&spec.directory, &spec.cgroups, &record);
     drop(started.lock);
     0
 }
@@ -47,15 +39,8 @@ struct Started {
 }
 
 fn start(spec: &LaunchSpec) -> Result<Started, LaunchFailure> {
-    rustix::process::setsid().step("start own session")?;
-    let lock = lock::take(&spec.directory.join(LOCK_NAME))
-        .step("take lock")?
-        .ok_or_else(|| LaunchFailure {
-            step: "sandbox is already running".to_owned(),
-            errno: libc::EBUSY,
-        })?;
-    block_signals();
-    let listener = listen(spec)?;
+    let lock = begin(&spec.directory)?;
+    let listener = listen(&spec.directory)?;
     let guest =
         rustix::fs::open(&spec.guest, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).step("open guest")?;
     let mut warnings = Vec::new();
@@ -76,29 +61,6 @@ fn start(spec: &LaunchSpec) -> Result<Started, LaunchFailure> {
             Err(failure)
         }
     }
-}
-
-/// The socket is bound outside: no path inside the sandbox leads to it.
-fn listen(spec: &LaunchSpec) -> Result<OwnedFd, LaunchFailure> {
-    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
-    // Relative, because an address holds at most 108 bytes (unix(7)).
-    rustix::process::chdir(&spec.directory).step("enter sandbox directory")?;
-    match rustix::fs::unlink(SOCKET_NAME) {
-        Ok(()) | Err(rustix::io::Errno::NOENT) => {}
-        Err(error) => return Err(error).step("remove old socket"),
-    }
-    let socket = socket_with(
-        AddressFamily::UNIX,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .step("make guest socket")?;
-    let address = SocketAddrUnix::new(SOCKET_NAME).step("make guest socket")?;
-    bind(&socket, &address).step("bind guest socket")?;
-    listen(&socket, 8).step("listen on guest socket")?;
-    rustix::process::chdir("/").step("leave sandbox directory")?;
-    Ok(socket)
 }
 
 fn clone_child(
@@ -195,11 +157,7 @@ fn supervise(child: i32) -> ExitRecord {
     let mut was_stopped = false;
     loop {
         if let Some(status) = wait(child, libc::WNOHANG) {
-            return ExitRecord {
-                code: libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)),
-                signal: libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status)),
-                was_stopped,
-            };
+            return exit_record(status, was_stopped);
         }
         let mut signal = 0;
         // SAFETY: `set` is an initialised signal set whose signals are blocked.
@@ -208,77 +166,5 @@ fn supervise(child: i32) -> ExitRecord {
             was_stopped = true;
             kill(child);
         }
-    }
-}
-
-/// Kills the first process of the sandbox, and the kernel with it all others; waits for that.
-fn end(child: i32) {
-    kill(child);
-    wait(child, 0);
-}
-
-fn kill(child: i32) {
-    // SAFETY: signals a child that was not waited for yet, so the pid is still its own.
-    unsafe { libc::kill(child, libc::SIGKILL) };
-}
-
-fn wait(child: i32, flags: i32) -> Option<i32> {
-    let mut status = 0;
-    loop {
-        // SAFETY: `status` is a valid int.
-        let result = unsafe { libc::waitpid(child, &raw mut status, flags) };
-        if result == child {
-            return Some(status);
-        }
-        if result == 0 || std::io::Error::last_os_error().kind() != std::io::ErrorKind::Interrupted {
-            return None;
-        }
-    }
-}
-
-fn signal_set() -> libc::sigset_t {
-    // SAFETY: sigemptyset initialises the set before anything reads it.
-    unsafe {
-        let mut set = std::mem::zeroed();
-        libc::sigemptyset(&raw mut set);
-        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGCHLD] {
-            libc::sigaddset(&raw mut set, signal);
-        }
-        set
-    }
-}
-
-fn block_signals() {
-    let set = signal_set();
-    // SAFETY: a valid set; the old mask is not wanted.
-    unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
-}
-
-fn unblock_signals() {
-    let set = signal_set();
-    // SAFETY: as above.
-    unsafe { libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut()) };
-}
-
-fn remove_cgroups(spec: &LaunchSpec) {
-    for placement in &spec.cgroups {
-        // The host removes leftovers when it reaps.
-        let _ = cgroup::remove(&placement.directory, CGROUP_PATIENCE);
-    }
-}
-
-fn report(report: &LaunchReport) {
-    let mut line = serde_json::to_vec(report).unwrap_or_default();
-    line.push(b'\n');
-    let mut out = std::io::stdout();
-    // A host that went away finds the sandbox by its lock.
-    let _ = out.write_all(&line).and_then(|()| out.flush());
-}
-
-/// Lets go of the host's pipes, so that neither waits for the other.
-fn release_host() {
-    if let Ok(null) = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
-        let _ = rustix::stdio::dup2_stdin(&null);
-        let _ = rustix::stdio::dup2_stdout(&null);
     }
 }

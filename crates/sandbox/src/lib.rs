@@ -31,7 +31,10 @@ mod enter;
 mod failure;
 #[doc(hidden)]
 pub mod launch;
+#[doc(hidden)]
+pub mod machine;
 mod mounts;
+mod supervise;
 mod syscall;
 mod vsock;
 

@@ -1,7 +1,7 @@
 //! What the host tells the launcher, and what the launcher answers. Data only.
 
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Uid and gid of every process inside a sandbox.
@@ -10,7 +10,50 @@ pub const AGENT_ID: u32 = 1000;
 /// File descriptor on which the guest finds its listening socket.
 pub const GUEST_SOCKET_FD: i32 = 3;
 
-/// Everything a launcher needs to build one sandbox.
+/// What the host writes to a launcher: which kind of sandbox to build and supervise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum LaunchOrders {
+    /// Namespaces on the host's kernel.
+    Namespace(LaunchSpec),
+    /// A virtual machine.
+    Machine(MachineSpec),
+}
+
+impl LaunchOrders {
+    /// The sandbox's directory.
+    pub fn directory(&self) -> &Path {
+        match self {
+            Self::Namespace(spec) => &spec.directory,
+            Self::Machine(spec) => &spec.directory,
+        }
+    }
+}
+
+/// Everything a launcher needs to hold one Firecracker process. Who configures and starts the machine is the host, over
+/// [`MACHINE_API_NAME`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineSpec {
+    /// The sandbox's directory, absolute. Holds [`SOCKET_NAME`], [`LOCK_NAME`], [`EXIT_NAME`] and [`MACHINE_NAME`].
+    pub directory: PathBuf,
+    /// Firecracker's program, absolute.
+    pub program: PathBuf,
+    pub privilege: Privilege,
+    /// Port of the machine's virtual socket on which its guest listens.
+    pub guest_port: u32,
+    pub limits: Limits,
+    /// Directories of this sandbox in each cgroup hierarchy, not yet made; may be empty.
+    pub cgroups: Vec<crate::cgroup::Placement>,
+}
+
+/// Name of the directory in which the machine's process works: its disks and sockets. It belongs to the process.
+pub const MACHINE_NAME: &str = "machine";
+/// Name of the API's socket there.
+pub const MACHINE_API_NAME: &str = "api.sock";
+/// Name of the socket that leads to the machine's virtual socket there.
+pub const MACHINE_VSOCK_NAME: &str = "vsock.sock";
+
+/// Everything a launcher needs to build one sandbox of namespaces.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaunchSpec {
     /// The sandbox's directory, absolute. Holds [`SOCKET_NAME`], [`LOCK_NAME`], [`EXIT_NAME`] and an empty directory

@@ -3,6 +3,7 @@
 use crate::backend::{Backend, Launch, root};
 use crate::failure::HostError;
 use crate::supervisor;
+use greenroom_sandbox::spec::LaunchOrders;
 use std::path::Path;
 
 #[derive(Debug)]
@@ -16,7 +17,7 @@ impl Backend for Namespace {
             base,
         } = launch;
         let warnings = root::overlay_or_copy(&mut spec, base, |spec| {
-            supervisor::launch(&programs.launcher, spec)
+            supervisor::launch(&programs.launcher, &LaunchOrders::Namespace(spec.clone()))
         })?;
         for warning in warnings {
             tracing::warn!(directory = %spec.directory.display(), "{warning}");

@@ -1,6 +1,6 @@
 //! The launcher's entry: reads its orders, forks away from the host, and hands over to the library. Not for people.
 
-use greenroom_sandbox::spec::{LaunchFailure, LaunchReport, LaunchSpec};
+use greenroom_sandbox::spec::{LaunchFailure, LaunchOrders, LaunchReport};
 use std::io::Read as _;
 use std::process::ExitCode;
 
@@ -12,19 +12,25 @@ fn main() -> ExitCode {
     // SAFETY: dup of standard input, which is open by contract; the copy is replaced by dup2 or closed on exec.
     let reserved = unsafe { libc::fcntl(0, libc::F_DUPFD_CLOEXEC, greenroom_sandbox::spec::GUEST_SOCKET_FD) };
     let mut text = Vec::new();
-    let spec = match std::io::stdin().read_to_end(&mut text) {
-        Ok(_) => serde_json::from_slice::<LaunchSpec>(&text).map_err(|error| error.to_string()),
+    let orders = match std::io::stdin().read_to_end(&mut text) {
+        Ok(_) => serde_json::from_slice::<LaunchOrders>(&text).map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     };
-    let spec = match spec {
-        Ok(spec) if reserved == greenroom_sandbox::spec::GUEST_SOCKET_FD => spec,
+    let orders = match orders {
+        Ok(orders) if reserved == greenroom_sandbox::spec::GUEST_SOCKET_FD => orders,
         Ok(_) => return refuse("reserve the guest's descriptor".to_owned()),
         Err(error) => return refuse(format!("read launch orders: {error}")),
     };
     // SAFETY: one thread; the child goes on with a copy, the parent ends at once without running destructors.
     match unsafe { libc::fork() } {
         -1 => refuse(format!("fork: {}", std::io::Error::last_os_error())),
-        0 => ExitCode::from(u8::try_from(greenroom_sandbox::launch::run(&spec)).unwrap_or(1)),
+        0 => {
+            let code = match &orders {
+                LaunchOrders::Namespace(spec) => greenroom_sandbox::launch::run(spec),
+                LaunchOrders::Machine(spec) => greenroom_sandbox::machine::run(spec),
+            };
+            ExitCode::from(u8::try_from(code).unwrap_or(1))
+        }
         // SAFETY: ends the process without flushing what the child also holds.
         _ => unsafe { libc::_exit(0) },
     }

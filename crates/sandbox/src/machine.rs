@@ -1,0 +1,197 @@
+//! The supervisor of a virtual machine: holds one Firecracker process, which the host configures over its API, and carries
+//! the host's connections to the guest in it. Firecracker runs as the sandbox's own user, in its resource groups, in a
+//! directory of its own; it brings its own system call filter.
+
+use crate::cgroup::{self, Version};
+use crate::failure::Step;
+use crate::spec::{
+    ExitRecord, LaunchFailure, LaunchReport, MACHINE_API_NAME, MACHINE_NAME, MACHINE_VSOCK_NAME, MachineSpec,
+    Privilege,
+};
+use crate::supervise::{
+    begin, end, exit_record, finish, kill, listen, release_host, remove_cgroups, report, signal_set,
+    unblock_signals, wait,
+};
+use crate::vsock::Vsock;
+use crate::{identity, syscall};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use rustix::process::{Gid, Uid};
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::time::{Duration, Instant};
+
+/// How long Firecracker may take until its API's socket is there.
+const API_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Starts Firecracker and stays until its end. Returns the exit code of the launcher.
+pub fn run(spec: &MachineSpec) -> i32 {
+    let started = start(spec);
+    let (child, lock, vsock, signals) = match started {
+        Ok(started) => started,
+        Err(failure) => {
+            remove_cgroups(&spec.cgroups);
+            report(&LaunchReport::Failed(failure));
+            return 1;
+        }
+    };
+    report(&LaunchReport::Started { warnings: Vec::new() });
+    release_host();
+    let record = supervise(spec, child, vsock, &signals);
+    finish(&spec.directory, &spec.cgroups, &record);
+    drop(lock);
+    0
+}
+
+fn start(spec: &MachineSpec) -> Result<(i32, OwnedFd, Vsock, OwnedFd), LaunchFailure> {
+    let lock = begin(&spec.directory)?;
+    let listener = listen(&spec.directory)?;
+    rustix::io::ioctl_fionbio(&listener, true).step("listen on guest socket")?;
+    for placement in &spec.cgroups {
+        cgroup::create(placement, &spec.limits).step("make resource group")?;
+    }
+    // Everything of the machine is found from here, by names without a directory: its process could not walk the way.
+    rustix::process::chdir(spec.directory.join(MACHINE_NAME)).step("enter machine directory")?;
+    for name in [MACHINE_API_NAME, MACHINE_VSOCK_NAME] {
+        match rustix::fs::unlink(name) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+            Err(error) => return Err(error).step("remove old sockets"),
+        }
+    }
+    let signals = signal_file().step("wait for signals")?;
+    let child = spawn(spec)?;
+    let deadline = Instant::now() + API_PATIENCE;
+    while !std::path::Path::new(MACHINE_API_NAME).exists() {
+        let failure = |step: &str| LaunchFailure {
+            step: step.to_owned(),
+            errno: 0,
+        };
+        if wait(child, libc::WNOHANG).is_some() {
+            return Err(failure("Firecracker ended at its start; see launcher.log"));
+        }
+        if Instant::now() > deadline {
+            end(child);
+            return Err(failure("Firecracker offers no API"));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let vsock = Vsock::new(listener, MACHINE_VSOCK_NAME, spec.guest_port);
+    Ok((child, lock, vsock, signals))
+}
+
+/// Reads as ready when a signal came; the signals are blocked.
+fn signal_file() -> rustix::io::Result<OwnedFd> {
+    let set = signal_set();
+    // SAFETY: signalfd(2) with a valid set; the result is checked before it is owned.
+    let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+    if fd < 0 {
+        return Err(syscall::last_errno());
+    }
+    // SAFETY: just made, and owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn spawn(spec: &MachineSpec) -> Result<i32, LaunchFailure> {
+    let invalid = |_| LaunchFailure {
+        step: "NUL in path".to_owned(),
+        errno: libc::EINVAL,
+    };
+    let program = CString::new(spec.program.as_os_str().as_bytes()).map_err(invalid)?;
+    let arguments = [
+        "firecracker",
+        "--api-sock",
+        MACHINE_API_NAME,
+        "--level",
+        "Warning",
+    ]
+    .map(|argument| CString::new(argument).unwrap_or_default());
+    // SAFETY: one thread; the child only makes system calls before it executes.
+    match unsafe { libc::fork() } {
+        -1 => Err(syscall::last_errno()).step("fork"),
+        0 => {
+            unblock_signals();
+            release_host();
+            let Err(failure) = become_firecracker(spec, &program, &arguments);
+            // Standard error is the launcher's log.
+            let _ = rustix::io::write(rustix::stdio::stderr(), format!("{failure}\n").as_bytes());
+            // SAFETY: ends the process without running what belongs to the parent.
+            unsafe { libc::_exit(1) }
+        }
+        child => Ok(child),
+    }
+}
+
+fn become_firecracker(
+    spec: &MachineSpec,
+    program: &CString,
+    arguments: &[CString],
+) -> Result<std::convert::Infallible, LaunchFailure> {
+    identity::die_with_parent()?;
+    for placement in &spec.cgroups {
+        match placement.version {
+            Version::V1 => cgroup::join(placement).step("enter resource group")?,
+            Version::V2 => {
+                std::fs::write(placement.directory.join("cgroup.procs"), "0").step("enter resource group")?;
+            }
+        }
+    }
+    if let Privilege::Root { host_id } = spec.privilege {
+        // Its own user, and the group that may use the kernel's virtual machines.
+        let kvm = std::fs::metadata("/dev/kvm").step("look at /dev/kvm")?;
+        let (uid, gid) = (Uid::from_raw(host_id), Gid::from_raw(host_id));
+        rustix::thread::set_thread_groups(&[Gid::from_raw(kvm.gid())]).step("leave groups")?;
+        rustix::thread::set_thread_res_gid(gid, gid, gid).step("become the sandbox's user")?;
+        rustix::thread::set_thread_res_uid(uid, uid, uid).step("become the sandbox's user")?;
+        // Changing user clears it (prctl(2)).
+        identity::die_with_parent()?;
+    }
+    // The new user has no capability, and can get none any more.
+    rustix::thread::set_no_new_privs(true).step("give up new privileges")?;
+    let mut pointers: Vec<*const libc::c_char> = arguments.iter().map(|argument| argument.as_ptr()).collect();
+    pointers.push(std::ptr::null());
+    let environment = [std::ptr::null()];
+    // SAFETY: NUL-terminated texts in NULL-terminated lists that live until the call.
+    unsafe { libc::execve(program.as_ptr(), pointers.as_ptr(), environment.as_ptr()) };
+    Err(syscall::last_errno()).step("execute Firecracker")
+}
+
+/// Carries connections until Firecracker ends, its time is over, or somebody asks this supervisor to end it.
+fn supervise(spec: &MachineSpec, child: i32, mut vsock: Vsock, signals: &OwnedFd) -> ExitRecord {
+    let ends_at = spec.limits.wall_time.map(|life| Instant::now() + life);
+    let mut was_stopped = false;
+    loop {
+        if let Some(status) = wait(child, libc::WNOHANG) {
+            return exit_record(status, was_stopped);
+        }
+        let left = ends_at.map(|at| at.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            kill(child);
+        }
+        let mut fds = vec![PollFd::new(signals, PollFlags::IN)];
+        vsock.wait_for(&mut fds);
+        let pause = left.map(|left| Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(left.subsec_nanos()),
+        });
+        // Interruptions are looked at like everything else.
+        let _ = rustix::event::poll(&mut fds, pause.as_ref());
+        drop(fds);
+        while let Some(signal) = next_signal(signals) {
+            if signal == libc::SIGTERM || signal == libc::SIGINT {
+                was_stopped = true;
+                kill(child);
+            }
+        }
+        vsock.serve();
+    }
+}
+
+fn next_signal(signals: &OwnedFd) -> Option<i32> {
+    // SAFETY: an all-zero signalfd_siginfo is valid and overwritten by a whole read.
+    let mut info: libc::signalfd_siginfo = unsafe { std::mem::zeroed() };
+    let len = size_of::<libc::signalfd_siginfo>();
+    // SAFETY: the buffer is as long as said.
+    let read = unsafe { libc::read(signals.as_raw_fd(), (&raw mut info).cast(), len) };
+    (usize::try_from(read) == Ok(len)).then(|| i32::try_from(info.ssi_signo).unwrap_or(0))
+}
