@@ -1,6 +1,9 @@
 //! Sandboxes in virtual machines: Firecracker with one machine per sandbox. The host's kernel is not shared.
 
-#![cfg_attr(not(test), allow(dead_code, reason = "the backend that uses it is the next change"))]
+#![cfg_attr(
+    not(test),
+    allow(dead_code, reason = "the backend that uses it is the next change")
+)]
 
 pub mod client;
 pub mod image;
