@@ -41,6 +41,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "greenroom-testkit",
         &["greenroom-llm", "greenroom-protocol", "greenroom-stdx"],
     ),
+    ("greenroom-probe", &[]),
     ("xtask", &[]),
 ];
 
