@@ -1,5 +1,6 @@
 //! The program that runs inside a sandbox and tries to get out, or to use everything up. `probe attempt TARGET [NAME...]`
 //! makes the attempts, each in a process of its own, and prints a [`greenroom_probe::Report`] per line;
+//! `probe list` prints one per attempt without making it;
 //! `probe hog KIND [NUMBER]` uses a resource up; `probe swap ONE OTHER` exchanges two names for ever;
 //! `probe wait WORD` is a process to be attacked.
 
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
                 return ExitCode::FAILURE;
             }
         },
+        ["list"] => attempt::list_all(),
         ["hog", kind, rest @ ..] => {
             let amount = rest
                 .first()
@@ -34,7 +36,9 @@ fn main() -> ExitCode {
             unsafe { libc::pause() };
         },
         _ => {
-            eprintln!("usage: attempt TARGET [NAME...] | hog KIND [NUMBER] | swap ONE OTHER | wait WORD");
+            eprintln!(
+                "usage: attempt TARGET [NAME...] | list | hog KIND [NUMBER] | swap ONE OTHER | wait WORD"
+            );
             return ExitCode::FAILURE;
         }
     }

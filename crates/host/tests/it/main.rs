@@ -8,12 +8,15 @@
     reason = "a test fails by panicking and tells why on standard error"
 )]
 
+mod bait;
 mod files;
 mod generations;
 mod hostile;
 mod impostor;
 mod isolation;
+mod leftovers;
 mod lifecycle;
+mod probe;
 mod programs;
 mod routes;
 mod world;

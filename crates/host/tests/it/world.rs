@@ -127,21 +127,7 @@ impl World {
         let state = self.state.clone();
         self.host.reap(&[]).await.unwrap();
         self.host.close().await;
-        let left: Vec<_> = std::fs::read_dir(state.join("sb")).unwrap().collect();
-        assert!(left.is_empty(), "directories are left: {left:?}");
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let shown = state.display().to_string();
-        assert!(!mounts.contains(&shown), "mounts are left");
-        assert_eq!(
-            groups_of(&state),
-            Vec::<PathBuf>::new(),
-            "resource groups are left"
-        );
-        assert_eq!(
-            processes_naming(&shown),
-            Vec::<String>::new(),
-            "processes are left"
-        );
+        assert_eq!(crate::leftovers::of(&state), Vec::<String>::new(), "left behind");
         self.temp.close().unwrap();
     }
 }
@@ -164,45 +150,6 @@ pub fn plain(id: &SandboxId) -> StartSandbox {
 
 pub fn with_routes(id: &SandboxId, routes: RouteHandler) -> StartSandbox {
     StartSandbox::new(id.clone(), routes)
-}
-
-/// Resource groups of a state directory, by the name the host gives them.
-fn groups_of(state: &std::path::Path) -> Vec<PathBuf> {
-    use sha2::Digest as _;
-    use std::os::unix::ffi::OsStrExt as _;
-    let digest = sha2::Sha256::digest(state.as_os_str().as_bytes());
-    let name: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    find_named(
-        std::path::Path::new("/sys/fs/cgroup"),
-        &format!("greenroom-{name}"),
-        0,
-    )
-}
-
-fn find_named(directory: &std::path::Path, name: &str, depth: u32) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            continue;
-        }
-        if entry.file_name().to_string_lossy() == name {
-            found.push(entry.path());
-        } else if depth < 5 {
-            found.extend(find_named(&entry.path(), name, depth + 1));
-        }
-    }
-    found
-}
-
-/// Processes whose program lies below a path.
-fn processes_naming(path: &str) -> Vec<String> {
-    std::fs::read_dir("/proc")
-        .unwrap()
-        .flatten()
-        .filter_map(|entry| std::fs::read_link(entry.path().join("exe")).ok())
-        .map(|exe| exe.display().to_string())
-        .filter(|exe| exe.contains(path))
-        .collect()
 }
 
 /// What a program printed, merged, and how it ended.

@@ -407,7 +407,10 @@ fn read_some(path: &Path) -> Finding {
         .open(path);
     let mut file = match file {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound
+                || matches!(error.raw_os_error(), Some(libc::ENXIO | libc::ENODEV)) =>
+        {
             return Finding::Unavailable(error.to_string());
         }
         Err(error) => return Finding::Refused(error.to_string()),
@@ -432,7 +435,10 @@ fn read_by_node(kind: &str, mode: libc::mode_t, numbers: &[(u32, u32)]) -> Findi
         "/dev",
         "/home/agent",
         "/var/tmp",
-    ] {
+    ]
+    .into_iter()
+    .filter(|directory| Path::new(directory).is_dir())
+    {
         for (major, minor) in numbers {
             let path = format!("{directory}/greenroom-probe-node-{}", std::process::id());
             let name = CString::new(path.as_str()).unwrap_or_default();
