@@ -2,7 +2,7 @@
 
 use crate::failure::{CallResult, failed};
 use crate::stream::Stream;
-use crate::{background, exec, file, search};
+use crate::{background, exec, file, forward, search, walk, watch};
 use greenroom_protocol::guest::call::{Call, CallErrorCode, Reply};
 use greenroom_protocol::guest::frame::MAX_PAYLOAD_BYTES;
 use serde::Serialize;
@@ -53,14 +53,22 @@ pub fn serve(stream: &Arc<Stream>, call: Call) {
             max_entries,
         } => search::glob(stream, &path, scope, &pattern, max_entries),
         Call::Grep(grep) => search::grep(stream, &grep),
+        Call::Walk(asked) => walk::walk(stream, &asked),
+        Call::Watch { path, scope } => match watch::watch(stream, &path, scope) {
+            // Its reply went out before the changes.
+            Ok(()) => return,
+            Err(error) => Err(error),
+        },
+        Call::Forward { port } => match forward::forward(stream, port) {
+            // Its reply went out before the bytes.
+            Ok(()) => return,
+            Err(error) => Err(error),
+        },
         Call::Rename { from, to, scope } => file::rename(&from, &to, scope),
         Call::Remove { path, scope } => file::remove(&path, scope),
         Call::Ping => Ok(Reply::Done),
         Call::Attach { .. }
         | Call::ResizeTerminal { .. }
-        | Call::Walk(_)
-        | Call::Watch { .. }
-        | Call::Forward { .. }
         | Call::StartService(_)
         | Call::ListServices
         | Call::StopService { .. }

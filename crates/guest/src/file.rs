@@ -16,6 +16,9 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// How the names of files begin that are being written and then take another's place.
+pub const DRAFT_PREFIX: &str = ".greenroom-draft-";
+
 /// Names looked at in one directory; more are left out of a listing, which then says so.
 const MAX_NAMES: usize = 100_000;
 
@@ -102,7 +105,7 @@ pub fn write(stream: &Arc<Stream>, path: &str, scope: Scope, executable: bool) -
     };
     let mut draft = Draft {
         parent: &parent,
-        name: format!(".greenroom-draft-{}", COUNT.fetch_add(1, Ordering::Relaxed)),
+        name: format!("{DRAFT_PREFIX}{}", COUNT.fetch_add(1, Ordering::Relaxed)),
         is_kept: false,
     };
     // Left by a guest that was killed in the middle.
@@ -238,7 +241,8 @@ fn is_executable(stat: &Stat) -> bool {
     stat.st_mode & 0o111 != 0
 }
 
-fn entry(name: String, stat: &Stat, link_target: Option<std::ffi::CString>) -> Entry {
+/// Describes one name.
+pub fn entry(name: String, stat: &Stat, link_target: Option<std::ffi::CString>) -> Entry {
     let kind = match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => EntryKind::File,
         FileType::Directory => EntryKind::Directory,

@@ -6,6 +6,7 @@ mod call;
 mod exec;
 mod failure;
 mod file;
+mod forward;
 pub mod link;
 mod machine;
 mod path;
@@ -14,6 +15,8 @@ mod route;
 mod search;
 pub mod stream;
 mod wake;
+mod walk;
+mod watch;
 
 use rustix::fd::{FromRawFd as _, OwnedFd};
 use std::process::ExitCode;

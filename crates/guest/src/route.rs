@@ -63,7 +63,7 @@ fn refuse(socket: &TcpStream) {
 }
 
 /// Copies both ways until both have ended or one side is gone.
-fn carry(stream: &Stream, socket: &TcpStream) {
+pub fn carry(stream: &Stream, socket: &TcpStream) {
     if socket.set_nonblocking(true).is_err() {
         stream.send_reset();
         return;
@@ -71,15 +71,24 @@ fn carry(stream: &Stream, socket: &TcpStream) {
     let mut buffer = vec![0; 64 << 10];
     let mut pending = Vec::new();
     let (mut is_read_open, mut is_write_open) = (true, true);
-    while is_read_open || is_write_open {
+    let mut is_write_broken = false;
+    while is_read_open || (is_write_open && !is_write_broken) {
         stream.wake.clear();
         if stream.is_gone() {
             refuse(socket);
             return;
         }
+        if is_write_broken && !pending.is_empty() {
+            stream.grant(std::mem::take(&mut pending).len());
+        }
         if pending.is_empty() && is_write_open {
             match stream.next_input() {
-                Input::Bytes(bytes) => pending = bytes,
+                Input::Bytes(bytes) => {
+                    pending = bytes;
+                    if is_write_broken {
+                        continue;
+                    }
+                }
                 Input::Ended => {
                     is_write_open = false;
                     let _ = socket.shutdown(Shutdown::Write);
@@ -119,10 +128,13 @@ fn carry(stream: &Stream, socket: &TcpStream) {
                 }
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(_) => {
-                    stream.send_reset();
-                    return;
+                    // It reads no more, but may have answered before it stopped; that comes through, then the reset.
+                    is_write_broken = true;
                 }
             }
         }
+    }
+    if is_write_open {
+        stream.send_reset();
     }
 }

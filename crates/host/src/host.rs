@@ -4,6 +4,7 @@
 use crate::backend::{self, Launch, make_private};
 use crate::base::{Base, host_base};
 use crate::embedded::{Programs, hex, install};
+use crate::expose::Registry;
 use crate::failure::HostError;
 use crate::link::Link;
 use crate::route::RouteHandler;
@@ -101,6 +102,8 @@ struct Inner {
     /// Where resource groups of sandboxes are made, one per hierarchy.
     groups: Vec<Placement>,
     is_privileged: bool,
+    /// Closes its listeners with the last clone.
+    exposed: Registry,
 }
 
 impl Host {
@@ -124,6 +127,7 @@ impl Host {
             base,
             groups,
             is_privileged: identity::is_privileged(),
+            exposed: Registry::default(),
         })))
     }
 
@@ -201,7 +205,12 @@ impl Host {
         };
         let socket = tokio::net::UnixStream::from_std(socket).map_err(silent)?;
         let link = Link::open(socket, routes).await.map_err(silent)?;
-        Ok(Sandbox::new(id, link))
+        let host = self.clone();
+        blocking(move || {
+            let ports = host.0.exposed.ports(&id, &host.directory(&id));
+            Ok(Sandbox::new(id, link, ports))
+        })
+        .await
     }
 
     fn directory(&self, id: &SandboxId) -> PathBuf {
@@ -252,6 +261,7 @@ impl Host {
 
     fn stop_blocking(&self, id: &SandboxId) -> Result<(), HostError> {
         let directory = self.directory(id);
+        self.0.exposed.forget(id);
         supervisor::stop(id, &directory)?;
         // A supervisor that was killed could not do it.
         backend::recorded(&directory)?.clear(&directory)?;

@@ -4,6 +4,7 @@
 mod backend;
 mod base;
 mod embedded;
+mod expose;
 mod failure;
 mod host;
 mod link;
@@ -11,12 +12,14 @@ mod microvm;
 mod probe;
 mod route;
 mod sandbox;
+mod splice;
 mod supervisor;
 mod tree;
 
+pub use expose::{ExposeError, Exposed};
 pub use failure::{HostError, SandboxError};
 pub use greenroom_sandbox::spec::Limits;
 pub use host::{Host, HostConfig, SandboxFile, StartSandbox};
 pub use probe::{Finding, Verdict, probe};
 pub use route::{RouteHandler, RouteStream, refuse_routes};
-pub use sandbox::{Program, Sandbox};
+pub use sandbox::{Changes, ForwardStream, Program, Sandbox};

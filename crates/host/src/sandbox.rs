@@ -2,10 +2,15 @@
 //! time, whatever the guest does.
 
 mod file;
+mod forward;
 mod program;
+mod watch;
 
+pub use forward::ForwardStream;
 pub use program::Program;
+pub use watch::Changes;
 
+use crate::expose::Ports;
 use crate::failure::SandboxError;
 use crate::link::{Event, Link, Stream};
 use greenroom_protocol::guest::call::{Call, CallError, CallErrorCode, Reply};
@@ -22,11 +27,12 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Sandbox {
     id: SandboxId,
     link: Link,
-    _end: Arc<EndLink>,
+    end: Arc<EndLink>,
+    ports: Arc<Ports>,
 }
 
 /// Ends the link with the last clone, so that the tasks that serve it end too.
-struct EndLink(Link);
+pub(crate) struct EndLink(Link);
 
 impl Drop for EndLink {
     fn drop(&mut self) {
@@ -52,12 +58,16 @@ impl Drop for Lease {
 }
 
 impl Sandbox {
-    pub(crate) fn new(id: SandboxId, link: Link) -> Self {
-        Self {
-            id,
-            _end: Arc::new(EndLink(link.clone())),
-            link,
-        }
+    /// A fresh link. Opens the ports that the sandbox exposes. Blocking.
+    pub(crate) fn new(id: SandboxId, link: Link, ports: Arc<Ports>) -> Self {
+        let end = Arc::new(EndLink(link.clone()));
+        ports.attach(link.clone(), &end);
+        Self { id, link, end, ports }
+    }
+
+    /// Another handle over a link that is open.
+    pub(crate) fn assemble(id: SandboxId, link: Link, end: Arc<EndLink>, ports: Arc<Ports>) -> Self {
+        Self { id, link, end, ports }
     }
 
     pub fn id(&self) -> &SandboxId {
@@ -75,12 +85,33 @@ impl Sandbox {
         self.link.closed().await;
     }
 
-    /// Any call without data streams (everything but `Exec` in the foreground, `Attach`, `ReadFile`, `WriteFile`).
+    /// Any call without data streams (everything but `Exec` in the foreground, `Attach`, `ReadFile`, `WriteFile`, `Watch`,
+    /// `Forward`).
     pub async fn call(&self, call: Call) -> Result<Reply, SandboxError> {
         let streams_data = match &call {
             Call::Exec(exec) => !exec.is_background,
-            Call::Attach { .. } | Call::ReadFile { .. } | Call::WriteFile { .. } => true,
-            _ => false,
+            Call::Attach { .. }
+            | Call::ReadFile { .. }
+            | Call::WriteFile { .. }
+            | Call::Watch { .. }
+            | Call::Forward { .. } => true,
+            Call::ResizeTerminal { .. }
+            | Call::ListProcesses
+            | Call::ReadProcess { .. }
+            | Call::SignalProcess { .. }
+            | Call::Stat { .. }
+            | Call::ListDirectory { .. }
+            | Call::Glob { .. }
+            | Call::Grep(_)
+            | Call::Walk(_)
+            | Call::Rename { .. }
+            | Call::Remove { .. }
+            | Call::StartService(_)
+            | Call::ListServices
+            | Call::StopService { .. }
+            | Call::ReadServiceLog { .. }
+            | Call::MeasureProcesses
+            | Call::Ping => false,
         };
         if streams_data {
             return Err(invalid("this call has its own method because it moves data"));

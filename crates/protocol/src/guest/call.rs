@@ -69,11 +69,13 @@ pub enum Call {
     Rename { from: String, to: String, scope: Scope },
     /// Removes a file, link or empty directory. Reply: [`Reply::Done`].
     Remove { path: String, scope: Scope },
-    /// Reports changes of files below `path` until `Cancel` or `Reset`. Reply: [`Reply::Done`] once watching; then `Output`
-    /// frames, each one JSON [`ChangeBatch`]. Since generation 2.
+    /// Reports changes of files below the directory `path` until `Cancel` or `Reset`. `.git`, and directories that .gitignore
+    /// names when they appear, are left out. Reply: [`Reply::Done`] once watching; then `Output`, one JSON [`ChangeBatch`]
+    /// on each line; `End` when the directory itself is gone. Since generation 2.
     Watch { path: String, scope: Scope },
-    /// Connects to a port that a process of the sandbox listens on (127.0.0.1, then ::1). Reply: [`Reply::Done`] once
-    /// connected, then bytes both ways; `End` closes one direction. Since generation 2.
+    /// Connects to a port that a process of the sandbox listens on (127.0.0.1, then ::1), but to none of
+    /// [`super::Route::PORTS`]. Reply: [`Reply::Done`] once connected, then bytes both ways; `End` closes one direction.
+    /// Since generation 2.
     Forward { port: u16 },
     /// Starts a service, or does nothing if one of that name runs with the same definition; another definition replaces
     /// it. Reply: [`Reply::Done`] at once; see [`Call::ListServices`] for its way to ready. Since generation 2.
@@ -181,7 +183,7 @@ pub struct TerminalSize {
 pub struct Walk {
     pub path: String,
     pub scope: Scope,
-    /// Whether .gitignore and hidden files are treated as `git` and `rg` would; otherwise everything is listed.
+    /// Whether `.git` and what .gitignore names are left out; otherwise everything is listed.
     pub respects_ignore_files: bool,
     /// Only what sorts behind this path, for the next page.
     pub after: Option<String>,
@@ -419,7 +421,8 @@ pub struct ChangeBatch {
     pub is_incomplete: bool,
 }
 
-/// What became of one path. A rename is a removal and a creation.
+/// What became of one path. A rename is a removal and a creation. A directory that is removed or renamed away stands for all
+/// that was in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     pub path: String,
