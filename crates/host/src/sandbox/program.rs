@@ -41,6 +41,10 @@ impl Sandbox {
             return Err(invalid("a background program is started with spawn"));
         }
         exec.has_input = input.is_some();
+        // A guest of the first generation knows neither; the program runs, and ends with its link.
+        if self.generation() < 2 {
+            exec.key = None;
+        }
         if exec.key.is_some() || exec.terminal.is_some() {
             return self.begin(exec).await?.follow(input, output, cancel).await;
         }
