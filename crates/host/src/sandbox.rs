@@ -88,6 +88,7 @@ impl Sandbox {
     /// Any call without data streams (everything but `Exec` in the foreground, `Attach`, `ReadFile`, `WriteFile`, `Watch`,
     /// `Forward`).
     pub async fn call(&self, call: Call) -> Result<Reply, SandboxError> {
+        self.require(&call)?;
         let streams_data = match &call {
             Call::Exec(exec) => !exec.is_background,
             Call::Attach { .. }
@@ -127,14 +128,21 @@ impl Sandbox {
         }
     }
 
-    async fn open(&self, call: &Call) -> Result<Lease, SandboxError> {
-        if call.since_generation() > self.link.generation() {
-            return Err(SandboxError::Call(CallError {
-                code: CallErrorCode::Unsupported,
-                message: "This sandbox was started by an older version that cannot do this; once started anew, it can."
-                    .to_owned(),
-            }));
+    /// Refuses what the guest is too old for.
+    fn require(&self, call: &Call) -> Result<(), SandboxError> {
+        if call.since_generation() <= self.link.generation() {
+            return Ok(());
         }
+        Err(SandboxError::Call(CallError {
+            code: CallErrorCode::Unsupported,
+            message:
+                "This sandbox was started by an older version that cannot do this; once started anew, it can."
+                    .to_owned(),
+        }))
+    }
+
+    async fn open(&self, call: &Call) -> Result<Lease, SandboxError> {
+        self.require(call)?;
         let json = serde_json::to_vec(call).map_err(|_| invalid("the call cannot be written"))?;
         if json.len() > MAX_PAYLOAD_BYTES {
             return Err(SandboxError::Call(CallError {
