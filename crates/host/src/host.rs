@@ -39,7 +39,25 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("LANG", "C.UTF-8"),
     // /usr is read-only; installing for the agent alone works.
     ("NPM_CONFIG_PREFIX", "/home/agent/.local"),
+    // There is no other way out. Both cases, because programs differ; curl, for one, ignores HTTP_PROXY.
+    ("http_proxy", HTTP_PROXY),
+    ("HTTP_PROXY", HTTP_PROXY),
+    ("https_proxy", HTTP_PROXY),
+    ("HTTPS_PROXY", HTTP_PROXY),
+    // Not the SOCKS port: common Python clients fail at start when they find a SOCKS address here.
+    ("all_proxy", HTTP_PROXY),
+    ("ALL_PROXY", HTTP_PROXY),
+    ("no_proxy", NO_PROXY),
+    ("NO_PROXY", NO_PROXY),
+    // Node.js 22.21 and 24 follow the variables above only when told to.
+    ("NODE_USE_ENV_PROXY", "1"),
 ];
+
+/// Port of [`greenroom_protocol::guest::HTTP_PROXY_PORT`].
+const HTTP_PROXY: &str = "http://127.0.0.1:7419";
+
+/// What stays in the sandbox, git's port among it.
+const NO_PROXY: &str = "localhost,127.0.0.1,::1";
 
 /// Where a host keeps its sandboxes.
 #[derive(Debug, Clone)]
@@ -382,6 +400,12 @@ async fn blocking<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_proxy_variables_name_the_guests_port() {
+        let port = greenroom_protocol::guest::HTTP_PROXY_PORT;
+        assert_eq!(HTTP_PROXY, format!("http://127.0.0.1:{port}"));
+    }
 
     #[test]
     fn later_variables_win() {

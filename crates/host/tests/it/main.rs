@@ -9,6 +9,7 @@
 )]
 
 mod bait;
+mod egress;
 mod files;
 mod generations;
 mod hostile;
