@@ -56,8 +56,8 @@ pub const MACHINE_VSOCK_NAME: &str = "vsock.sock";
 /// Everything a launcher needs to build one sandbox of namespaces.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaunchSpec {
-    /// The sandbox's directory, absolute. Holds [`SOCKET_NAME`], [`LOCK_NAME`], [`EXIT_NAME`] and an empty directory
-    /// [`ROOT_NAME`] to mount on.
+    /// The sandbox's directory, absolute. Holds [`SOCKET_NAME`], [`LOCK_NAME`] and [`EXIT_NAME`]; in the sandbox's own mount
+    /// namespace its root is mounted over it.
     pub directory: PathBuf,
     pub root: Root,
     pub privilege: Privilege,
@@ -79,8 +79,6 @@ pub const SOCKET_NAME: &str = "guest.sock";
 pub const LOCK_NAME: &str = "lock";
 /// Name of the file with the [`ExitRecord`].
 pub const EXIT_NAME: &str = "exit.json";
-/// Name of the directory on which the root is mounted, in the sandbox's own mount namespace only.
-pub const ROOT_NAME: &str = "root";
 
 /// What `/` is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
