@@ -49,11 +49,7 @@ fn main() {
     ] {
         cargo.env_remove(name);
     }
-    // At a fixed address: relocating themselves would cost each of them a page fault per page of pointers, at every start.
-    cargo.env(
-        "RUSTFLAGS",
-        "-C target-feature=+crt-static -C relocation-model=static",
-    );
+    cargo.env("RUSTFLAGS", "-C target-feature=+crt-static");
     let status = cargo
         .status()
         .unwrap_or_else(|error| panic!("start cargo for the static programs: {error}"));

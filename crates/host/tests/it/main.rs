@@ -9,7 +9,6 @@
 )]
 
 mod bait;
-mod egress;
 mod files;
 mod generations;
 mod hostile;
@@ -17,11 +16,10 @@ mod impostor;
 mod isolation;
 mod leftovers;
 mod lifecycle;
+mod limits;
 mod ports;
 mod probe;
-mod processes;
 mod programs;
 mod routes;
-mod terminals;
 mod tree;
 mod world;
