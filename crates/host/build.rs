@@ -49,7 +49,11 @@ fn main() {
     ] {
         cargo.env_remove(name);
     }
-    cargo.env("RUSTFLAGS", "-C target-feature=+crt-static");
+    // At a fixed address: relocating themselves would cost each of them a page fault per page of pointers, at every start.
+    cargo.env(
+        "RUSTFLAGS",
+        "-C target-feature=+crt-static -C relocation-model=static",
+    );
     let status = cargo
         .status()
         .unwrap_or_else(|error| panic!("start cargo for the static programs: {error}"));

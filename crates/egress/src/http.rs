@@ -126,7 +126,8 @@ async fn connect(
     if headers.contains_key(TRANSFER_ENCODING) || headers.contains_key(CONTENT_LENGTH) {
         return answer::bad_request("CONNECT has no body");
     }
-    let Some(authority) = request.uri().authority() else {
+    let uri = request.uri();
+    let (Some(authority), None, None) = (uri.authority(), uri.scheme(), uri.path_and_query()) else {
         return answer::bad_request("CONNECT names a host and a port");
     };
     let target = match target(lane, authority, None, Protocol::Connect) {

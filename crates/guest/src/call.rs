@@ -1,8 +1,9 @@
 //! Answers one call: picks who does it and keeps every reply within one frame.
 
 use crate::failure::{CallResult, failed};
+use crate::process::table;
 use crate::stream::Stream;
-use crate::{background, exec, file, forward, search, walk, watch};
+use crate::{exec, file, forward, search, usage, walk, watch};
 use greenroom_protocol::guest::call::{Call, CallErrorCode, Reply};
 use greenroom_protocol::guest::frame::MAX_PAYLOAD_BYTES;
 use serde::Serialize;
@@ -11,18 +12,47 @@ use std::sync::Arc;
 /// Bytes of JSON that a list in a reply may take, leaving room for what is around it.
 const LIST_BUDGET_BYTES: usize = MAX_PAYLOAD_BYTES - 16 * 1024;
 
-/// Runs on the call's own thread, to its end.
+/// Whether a call is answered at once from memory and /proc, so that it needs no thread of its own.
+pub fn is_quick(call: &Call) -> bool {
+    matches!(
+        call,
+        Call::ListProcesses
+            | Call::ReadProcess { .. }
+            | Call::SignalProcess { .. }
+            | Call::ResizeTerminal { .. }
+            | Call::ListServices
+            | Call::StopService { .. }
+            | Call::ReadServiceLog { .. }
+            | Call::MeasureProcesses
+            | Call::Ping
+    )
+}
+
+/// Runs on the call's own thread, to its end; a quick one on the link's.
 pub fn serve(stream: &Arc<Stream>, call: Call) {
     let result = match call {
-        Call::Exec(exec) if exec.is_background => background::spawn(&exec),
+        Call::Exec(exec) if exec.is_background => table::spawn(&exec),
+        Call::Exec(exec) if table::is_kept(&exec) => match table::run(stream, &exec) {
+            Some(result) => result,
+            None => return,
+        },
         Call::Exec(exec) => exec::run(stream, &exec),
-        Call::ListProcesses => Ok(background::list()),
+        Call::Attach {
+            process_id,
+            after_offset,
+        } => match table::attach(stream, process_id, after_offset) {
+            Some(result) => result,
+            None => return,
+        },
+        Call::ResizeTerminal { process_id, size } => table::resize(process_id, size),
+        Call::MeasureProcesses => usage::measure(),
+        Call::ListProcesses => Ok(table::list()),
         Call::ReadProcess {
             process_id,
             after_offset,
             max_bytes,
-        } => background::read(process_id, after_offset, max_bytes),
-        Call::SignalProcess { process_id, signal } => background::signal(process_id, signal),
+        } => table::read(process_id, after_offset, max_bytes),
+        Call::SignalProcess { process_id, signal } => table::signal(process_id, signal),
         Call::ReadFile {
             path,
             scope,
@@ -67,13 +97,10 @@ pub fn serve(stream: &Arc<Stream>, call: Call) {
         Call::Rename { from, to, scope } => file::rename(&from, &to, scope),
         Call::Remove { path, scope } => file::remove(&path, scope),
         Call::Ping => Ok(Reply::Done),
-        Call::Attach { .. }
-        | Call::ResizeTerminal { .. }
-        | Call::StartService(_)
+        Call::StartService(_)
         | Call::ListServices
         | Call::StopService { .. }
-        | Call::ReadServiceLog { .. }
-        | Call::MeasureProcesses => Err(failed(
+        | Call::ReadServiceLog { .. } => Err(failed(
             CallErrorCode::Unsupported,
             "this guest does not know the call",
         )),

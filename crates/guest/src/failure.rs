@@ -40,7 +40,7 @@ pub fn of(error: &io::Error, subject: &str) -> CallError {
             "is outside the workspace".to_owned(),
         ),
         Some(libc::EAGAIN) => (
-            CallErrorCode::Os,
+            CallErrorCode::TooManyProcesses,
             "needs more processes than this sandbox may have".to_owned(),
         ),
         Some(libc::ENOMEM) => (

@@ -1,7 +1,6 @@
 //! First process of every sandbox: serves the host's calls over one link at a time, runs and reaps processes, and carries
 //! loopback connections to the host. Trusts nobody with more than this sandbox; must not depend on anything but the protocol.
 
-mod background;
 mod call;
 mod exec;
 mod failure;
@@ -10,10 +9,15 @@ mod forward;
 pub mod link;
 mod machine;
 mod path;
+mod process;
+mod pump;
 mod reaper;
+mod ring;
 mod route;
 mod search;
 pub mod stream;
+mod terminal;
+mod usage;
 mod wake;
 mod walk;
 mod watch;

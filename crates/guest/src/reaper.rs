@@ -1,5 +1,6 @@
 //! Collects ended processes: those the guest started, whose owners are told, and orphans, which only need to go.
 
+use crate::usage;
 use std::collections::HashMap;
 use std::io;
 use std::process::{Child, Command};
@@ -78,8 +79,11 @@ fn reap_one() -> bool {
         unsafe { libc::kill(-pid, libc::SIGKILL) };
     }
     let mut status = 0;
-    // SAFETY: `status` is a valid int.
-    if unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) } == pid {
+    // SAFETY: an all-zero rusage is valid.
+    let mut used: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: `status` and `used` are valid for writing.
+    if unsafe { libc::wait4(pid, &raw mut status, libc::WNOHANG, &raw mut used) } == pid {
+        usage::saw_end(&used);
         let owner = owners.remove(&pid);
         drop(owners);
         if let Some(owner) = owner {
@@ -108,6 +112,21 @@ pub fn signal_group(leader: i32, signal: i32) -> bool {
     let owners = owners();
     // SAFETY: kill with integers; the leader is unreaped while we hold the lock, so the group is its own.
     owners.contains_key(&leader) && unsafe { libc::kill(-leader, signal) } == 0
+}
+
+/// Signals every process of a session whose leader was not collected yet: also the jobs of a shell, which have groups of
+/// their own.
+pub fn signal_session(leader: i32, signal: i32) {
+    let owners = owners();
+    if !owners.contains_key(&leader) {
+        return;
+    }
+    // The leader lives or waits to be collected while we hold the lock, so the session is its own. A member that ends
+    // between the look and the signal could only be confused with a process that started within that moment.
+    for process in usage::processes().filter(|process| process.session == leader) {
+        // SAFETY: kill with integers.
+        unsafe { libc::kill(process.pid, signal) };
+    }
 }
 
 /// Asks a whole process group to end; what is left of it when its leader ends is killed.

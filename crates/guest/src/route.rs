@@ -4,8 +4,8 @@
 use crate::link::Guest;
 use crate::stream::{Input, Stream};
 use crate::wake;
+use greenroom_protocol::guest::Route;
 use greenroom_protocol::guest::frame::FrameKind;
-use greenroom_protocol::guest::{GIT_PORT, Route};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use std::io;
@@ -13,48 +13,86 @@ use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Connections served at once.
+/// Connections served at once on each port: none takes the place of another's.
 const MAX_CONNECTIONS: usize = 64;
+
+/// Between two tries to accept when the sandbox has no descriptors or memory for a moment.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// One port and what it leads to.
+struct Door {
+    route: Route,
+    listener: TcpListener,
+    /// Held once more by each connection that is open.
+    open: Arc<()>,
+}
 
 /// Starts listening.
 pub fn start(guest: &Arc<Guest>) -> io::Result<()> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, GIT_PORT))?;
+    let doors = Route::PORTS
+        .into_iter()
+        .map(|(route, port)| {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+            listener.set_nonblocking(true)?;
+            Ok(Door {
+                route,
+                listener,
+                open: Arc::new(()),
+            })
+        })
+        .collect::<io::Result<Vec<_>>>()?;
     let guest = Arc::clone(guest);
     std::thread::Builder::new()
-        .name("git port".into())
+        .name("routes".into())
         .stack_size(256 << 10)
         .spawn(move || {
-            let open = Arc::new(());
             loop {
-                let Ok((socket, _)) = listener.accept() else {
-                    // Out of descriptors or memory for a moment.
-                    std::thread::sleep(Duration::from_millis(50));
-                    continue;
-                };
-                let stream = match Arc::strong_count(&open) <= MAX_CONNECTIONS {
-                    true => guest.open_route(Route::Git),
-                    false => None,
-                };
-                let Some(stream) = stream else {
-                    refuse(&socket);
-                    continue;
-                };
-                let (ticket, carried) = (Arc::clone(&open), Arc::clone(&stream));
-                let started = std::thread::Builder::new()
-                    .name("route".into())
-                    .stack_size(256 << 10)
-                    .spawn(move || {
-                        carry(&carried, &socket);
-                        carried.close();
-                        drop(ticket);
-                    });
-                if started.is_err() {
-                    stream.send_reset();
-                    stream.close();
+                let mut fds: Vec<_> = doors
+                    .iter()
+                    .map(|door| wake::on(&door.listener, PollFlags::IN))
+                    .collect();
+                wake::wait(&mut fds, None);
+                for door in &doors {
+                    door.accept(&guest);
                 }
             }
         })?;
     Ok(())
+}
+
+impl Door {
+    /// Serves or refuses one connection, if one waits.
+    fn accept(&self, guest: &Guest) {
+        let socket = match self.listener.accept() {
+            Ok((socket, _)) => socket,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(_) => {
+                std::thread::sleep(ACCEPT_PAUSE);
+                return;
+            }
+        };
+        let stream = match Arc::strong_count(&self.open) <= MAX_CONNECTIONS {
+            true => guest.open_route(self.route),
+            false => None,
+        };
+        let Some(stream) = stream else {
+            refuse(&socket);
+            return;
+        };
+        let (ticket, carried) = (Arc::clone(&self.open), Arc::clone(&stream));
+        let started = std::thread::Builder::new()
+            .name("route".into())
+            .stack_size(256 << 10)
+            .spawn(move || {
+                carry(&carried, &socket);
+                carried.close();
+                drop(ticket);
+            });
+        if started.is_err() {
+            stream.send_reset();
+            stream.close();
+        }
+    }
 }
 
 /// Resets the connection instead of closing it.

@@ -108,6 +108,11 @@ impl Stream {
         state.is_cancelled || state.is_gone
     }
 
+    /// Whether the host wants the call to end, as opposed to having gone.
+    pub fn has_cancel(&self) -> bool {
+        self.state().is_cancelled
+    }
+
     pub fn is_gone(&self) -> bool {
         self.state().is_gone
     }

@@ -9,7 +9,6 @@ use crate::failure::HostError;
 use crate::link::Link;
 use crate::route::RouteHandler;
 use crate::sandbox::Sandbox;
-use crate::usage::{self, Meter};
 use crate::{supervisor, tree};
 use greenroom_protocol::environment::Backend;
 use greenroom_protocol::id::SandboxId;
@@ -40,7 +39,25 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("LANG", "C.UTF-8"),
     // /usr is read-only; installing for the agent alone works.
     ("NPM_CONFIG_PREFIX", "/home/agent/.local"),
+    // There is no other way out. Both cases, because programs differ; curl, for one, ignores HTTP_PROXY.
+    ("http_proxy", HTTP_PROXY),
+    ("HTTP_PROXY", HTTP_PROXY),
+    ("https_proxy", HTTP_PROXY),
+    ("HTTPS_PROXY", HTTP_PROXY),
+    // Not the SOCKS port: common Python clients fail at start when they find a SOCKS address here.
+    ("all_proxy", HTTP_PROXY),
+    ("ALL_PROXY", HTTP_PROXY),
+    ("no_proxy", NO_PROXY),
+    ("NO_PROXY", NO_PROXY),
+    // Node.js 22.21 and 24 follow the variables above only when told to.
+    ("NODE_USE_ENV_PROXY", "1"),
 ];
+
+/// Port of [`greenroom_protocol::guest::HTTP_PROXY_PORT`].
+const HTTP_PROXY: &str = "http://127.0.0.1:7419";
+
+/// What stays in the sandbox, git's port among it.
+const NO_PROXY: &str = "localhost,127.0.0.1,::1";
 
 /// Where a host keeps its sandboxes.
 #[derive(Debug, Clone)]
@@ -151,8 +168,8 @@ impl Host {
             }
             match supervisor::connect(&directory) {
                 Ok(socket) => Ok(Some(socket)),
-                // It ended between the two looks, or its supervisor is about to follow its guest.
-                Err(_) if supervisor::ends(&directory)? => Ok(None),
+                // It ended between the two looks.
+                Err(_) if !supervisor::is_alive(&directory)? => Ok(None),
                 Err(source) => Err(HostError::GuestSilent { id: wanted, source }),
             }
         })
@@ -209,21 +226,9 @@ impl Host {
         let host = self.clone();
         blocking(move || {
             let ports = host.0.exposed.ports(&id, &host.directory(&id));
-            let meter = Arc::new(host.meter(&id));
-            Ok(Sandbox::new(id, link, meter, ports))
+            Ok(Sandbox::new(id, link, ports))
         })
         .await
-    }
-
-    /// Looks at a sandbox from outside, whether it runs or not.
-    pub(crate) fn meter(&self, id: &SandboxId) -> Meter {
-        Meter::open(self.directory(id), &self.placements(id))
-    }
-
-    /// The resource groups of a sandbox; made while it runs.
-    fn placements(&self, id: &SandboxId) -> Vec<Placement> {
-        let below = |group| cgroup::below(group, id.as_str());
-        self.0.groups.iter().map(below).collect()
     }
 
     fn directory(&self, id: &SandboxId) -> PathBuf {
@@ -246,7 +251,6 @@ impl Host {
         };
         let root = backend::prepare_root(&directory, &self.0.base, privilege, &start.files)?;
         let _ = fs::remove_file(directory.join(EXIT_NAME));
-        usage::keep_limits(&directory, &start.limits)?;
         backend.launch(Launch {
             spec: LaunchSpec {
                 directory: directory.clone(),
@@ -257,7 +261,12 @@ impl Host {
                 hostname: "sandbox".to_owned(),
                 env: environment(start.env),
                 limits: start.limits,
-                cgroups: self.placements(id),
+                cgroups: self
+                    .0
+                    .groups
+                    .iter()
+                    .map(|group| cgroup::below(group, id.as_str()))
+                    .collect(),
             },
             programs: &self.0.programs,
             base: &self.0.base,
@@ -380,7 +389,7 @@ fn names(directory: &Path) -> io::Result<Vec<String>> {
 }
 
 /// Runs `work` on a worker thread.
-pub(crate) async fn blocking<T: Send + 'static>(
+async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, HostError> + Send + 'static,
 ) -> Result<T, HostError> {
     tokio::task::spawn_blocking(work)
@@ -391,6 +400,12 @@ pub(crate) async fn blocking<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_proxy_variables_name_the_guests_port() {
+        let port = greenroom_protocol::guest::HTTP_PROXY_PORT;
+        assert_eq!(HTTP_PROXY, format!("http://127.0.0.1:{port}"));
+    }
 
     #[test]
     fn later_variables_win() {

@@ -15,7 +15,6 @@ mod sandbox;
 mod splice;
 mod supervisor;
 mod tree;
-mod usage;
 
 pub use expose::{ExposeError, Exposed};
 pub use failure::{HostError, SandboxError};
@@ -24,4 +23,3 @@ pub use host::{Host, HostConfig, SandboxFile, StartSandbox};
 pub use probe::{Finding, Verdict, probe};
 pub use route::{RouteHandler, RouteStream, refuse_routes};
 pub use sandbox::{Changes, ForwardStream, Program, Sandbox};
-pub use usage::{Measure, SandboxUsage};

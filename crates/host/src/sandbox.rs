@@ -13,7 +13,6 @@ pub use watch::Changes;
 use crate::expose::Ports;
 use crate::failure::SandboxError;
 use crate::link::{Event, Link, Stream};
-use crate::usage::Meter;
 use greenroom_protocol::guest::call::{Call, CallError, CallErrorCode, Reply};
 use greenroom_protocol::guest::frame::{FrameKind, MAX_PAYLOAD_BYTES};
 use greenroom_protocol::id::SandboxId;
@@ -28,7 +27,6 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Sandbox {
     id: SandboxId,
     link: Link,
-    meter: Arc<Meter>,
     end: Arc<EndLink>,
     ports: Arc<Ports>,
 }
@@ -61,33 +59,15 @@ impl Drop for Lease {
 
 impl Sandbox {
     /// A fresh link. Opens the ports that the sandbox exposes. Blocking.
-    pub(crate) fn new(id: SandboxId, link: Link, meter: Arc<Meter>, ports: Arc<Ports>) -> Self {
+    pub(crate) fn new(id: SandboxId, link: Link, ports: Arc<Ports>) -> Self {
         let end = Arc::new(EndLink(link.clone()));
-        ports.attach(link.clone(), Arc::clone(&meter), &end);
-        Self {
-            id,
-            link,
-            meter,
-            end,
-            ports,
-        }
+        ports.attach(link.clone(), &end);
+        Self { id, link, end, ports }
     }
 
     /// Another handle over a link that is open.
-    pub(crate) fn assemble(
-        id: SandboxId,
-        link: Link,
-        meter: Arc<Meter>,
-        end: Arc<EndLink>,
-        ports: Arc<Ports>,
-    ) -> Self {
-        Self {
-            id,
-            link,
-            meter,
-            end,
-            ports,
-        }
+    pub(crate) fn assemble(id: SandboxId, link: Link, end: Arc<EndLink>, ports: Arc<Ports>) -> Self {
+        Self { id, link, end, ports }
     }
 
     pub fn id(&self) -> &SandboxId {
@@ -108,6 +88,7 @@ impl Sandbox {
     /// Any call without data streams (everything but `Exec` in the foreground, `Attach`, `ReadFile`, `WriteFile`, `Watch`,
     /// `Forward`).
     pub async fn call(&self, call: Call) -> Result<Reply, SandboxError> {
+        self.require(&call)?;
         let streams_data = match &call {
             Call::Exec(exec) => !exec.is_background,
             Call::Attach { .. }
@@ -142,19 +123,26 @@ impl Sandbox {
         match event {
             Event::Reply(Reply::Failed(error)) => Err(SandboxError::Call(error)),
             Event::Reply(reply) => Ok(reply),
-            Event::Gone => Err(self.lost()),
+            Event::Gone => Err(SandboxError::lost()),
             Event::Data { .. } | Event::End => Err(self.distrust()),
         }
     }
 
-    async fn open(&self, call: &Call) -> Result<Lease, SandboxError> {
-        if call.since_generation() > self.link.generation() {
-            return Err(SandboxError::Call(CallError {
-                code: CallErrorCode::Unsupported,
-                message: "This sandbox was started by an older version that cannot do this; once started anew, it can."
-                    .to_owned(),
-            }));
+    /// Refuses what the guest is too old for.
+    fn require(&self, call: &Call) -> Result<(), SandboxError> {
+        if call.since_generation() <= self.link.generation() {
+            return Ok(());
         }
+        Err(SandboxError::Call(CallError {
+            code: CallErrorCode::Unsupported,
+            message:
+                "This sandbox was started by an older version that cannot do this; once started anew, it can."
+                    .to_owned(),
+        }))
+    }
+
+    async fn open(&self, call: &Call) -> Result<Lease, SandboxError> {
+        self.require(call)?;
         let json = serde_json::to_vec(call).map_err(|_| invalid("the call cannot be written"))?;
         if json.len() > MAX_PAYLOAD_BYTES {
             return Err(SandboxError::Call(CallError {
@@ -178,16 +166,8 @@ impl Sandbox {
     fn unexpected(&self, event: Event) -> SandboxError {
         match event {
             Event::Reply(Reply::Failed(error)) => SandboxError::Call(error),
-            Event::Gone => self.lost(),
+            Event::Gone => SandboxError::lost(),
             Event::Reply(_) | Event::Data { .. } | Event::End => self.distrust(),
-        }
-    }
-
-    /// Why the link is gone, as far as the supervisor said.
-    fn lost(&self) -> SandboxError {
-        match self.meter.is_out_of_time() {
-            true => SandboxError::out_of_time(),
-            false => SandboxError::lost(),
         }
     }
 

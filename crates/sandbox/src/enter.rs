@@ -1,37 +1,41 @@
 //! The child's way from the launcher's copy to the guest: every step that makes it less able, in order. Runs in the new
 //! namespaces; ends by executing the guest or by telling the supervisor which step failed.
 
-use crate::cgroup::{self, Controller, Version};
+use crate::cgroup::{self, Version};
 use crate::failure::Step;
 use crate::spec::{GUEST_SOCKET_FD, LaunchFailure, LaunchSpec, Privilege};
-use crate::{identity, mounts, seccomp, syscall};
+use crate::{identity, landlock, mounts, seccomp, syscall};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::UnshareFlags;
 use std::ffi::CString;
 
-/// Asks the supervisor to write this process's id maps.
-pub(crate) const ASK_FOR_MAPS: u8 = b'm';
-/// A failure follows as JSON.
-pub(crate) const TELL_FAILURE: u8 = b'f';
-/// The supervisor's "go on".
-pub(crate) const GO: u8 = b'g';
+/// What the child gets from the supervisor besides its orders.
+pub(crate) struct Handover<'a> {
+    /// Closed at the other end when the supervisor dies; a failure is told there.
+    pub supervisor: &'a OwnedFd,
+    /// The guest's socket.
+    pub listener: &'a OwnedFd,
+    /// The guest's program.
+    pub guest: &'a OwnedFd,
+    /// The supervisor's ids; in a new user namespace the child cannot tell its own.
+    pub uid: u32,
+    pub gid: u32,
+}
 
-/// Never returns: becomes the guest, or reports over `supervisor` and exits.
-pub(crate) fn run(spec: &LaunchSpec, supervisor: &OwnedFd, listener: &OwnedFd, guest: &OwnedFd) -> ! {
-    let Err(failure) = become_guest(spec, supervisor, listener, guest);
-    let mut message = vec![TELL_FAILURE];
+/// Never returns: becomes the guest, or reports to the supervisor and exits.
+pub(crate) fn run(spec: &LaunchSpec, handover: &Handover<'_>) -> ! {
+    let Err(failure) = become_guest(spec, handover);
     // A failure is a plain struct of text and number, which always encodes.
-    message.extend(serde_json::to_vec(&failure).unwrap_or_default());
-    let _ = rustix::io::write(supervisor, &message);
+    let message = serde_json::to_vec(&failure).unwrap_or_default();
+    let _ = rustix::io::write(handover.supervisor, &message);
     std::process::exit(1)
 }
 
 fn become_guest(
     spec: &LaunchSpec,
-    supervisor: &OwnedFd,
-    listener: &OwnedFd,
-    guest: &OwnedFd,
+    handover: &Handover<'_>,
 ) -> Result<std::convert::Infallible, LaunchFailure> {
     // While the host's hierarchies are in sight. The one of v2 was entered by being born in it.
     for placement in spec
@@ -41,7 +45,9 @@ fn become_guest(
     {
         cgroup::join(placement).step("enter resource group")?;
     }
-    await_go(supervisor)?;
+    if spec.privilege == Privilege::User {
+        identity::map_to_agent(handover.uid, handover.gid)?;
+    }
     let filters = seccomp::programs().map_err(|error| LaunchFailure {
         step: format!("compile system call filter: {error}"),
         errno: 0,
@@ -49,40 +55,34 @@ fn become_guest(
     let (argv, env) = arguments(spec)?;
 
     // Only now, so that the new namespace's root is the sandbox's own group.
-    unshare(UnshareFlags::NEWCGROUP).step("make cgroup namespace")?;
+    // SAFETY: shares no file descriptors; there is one thread.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP) }.step("make cgroup namespace")?;
     rustix::system::sethostname(spec.hostname.as_bytes()).step("set host name")?;
     bring_loopback_up().step("bring loopback up")?;
     mounts::enter_root(spec)?;
 
-    if let Privilege::Root { .. } = spec.privilege {
-        rustix::thread::set_thread_groups(&[]).step("leave groups")?;
-        unshare(UnshareFlags::NEWUSER).step("make user namespace")?;
-        rustix::io::write(supervisor, &[ASK_FOR_MAPS]).step("ask for id maps")?;
-        await_go(supervisor)?;
-        identity::become_agent()?;
+    if let Privilege::Root { host_id } = spec.privilege {
+        identity::become_agent(host_id)?;
     }
     identity::drop_capabilities()?;
     identity::die_with_parent()?;
+    end_if_alone(handover.supervisor);
     set_rlimits(spec)?;
-    give_descriptors(supervisor, listener, guest)?;
+    landlock::restrict(handover.guest.as_fd())?;
+    give_descriptors(handover)?;
     seccomp::install(&filters).map_err(|error| LaunchFailure {
         step: format!("install system call filter: {error}"),
         errno: 0,
     })?;
-    Err(syscall::execute(guest.as_fd(), &argv, &env)).step("execute guest")
+    Err(syscall::execute(handover.guest.as_fd(), &argv, &env)).step("execute guest")
 }
 
-fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
-    // SAFETY: none of the flags used here shares or unshares file descriptors; there is one thread.
-    unsafe { rustix::thread::unshare_unsafe(flags) }
-}
-
-fn await_go(supervisor: &OwnedFd) -> Result<(), LaunchFailure> {
-    let mut answer = [0];
-    match rustix::io::read(supervisor, &mut answer).step("wait for supervisor")? {
-        1 if answer[0] == GO => Ok(()),
-        // The supervisor died or gave up; it will not read a report either.
-        _ => std::process::exit(1),
+/// The supervisor may have died before the kernel was asked to tell. Nobody would read a report.
+fn end_if_alone(supervisor: &OwnedFd) {
+    let mut channel = [PollFd::new(supervisor, PollFlags::empty())];
+    let now = Timespec::default();
+    if rustix::event::poll(&mut channel, Some(&now)).is_ok_and(|changed| changed > 0) {
+        std::process::exit(1);
     }
 }
 
@@ -103,12 +103,9 @@ fn arguments(spec: &LaunchSpec) -> Result<(Vec<CString>, Vec<CString>), LaunchFa
 
 fn set_rlimits(spec: &LaunchSpec) -> Result<(), LaunchFailure> {
     let limits = [
-        (Resource::Nproc, most_processes(spec)),
+        (Resource::Nproc, u64::from(spec.limits.max_processes)),
         (Resource::Nofile, spec.limits.max_open_files),
-        (
-            Resource::Fsize,
-            spec.limits.max_file_bytes.min(spec.limits.disk_bytes),
-        ),
+        (Resource::Fsize, spec.limits.max_file_bytes),
         (Resource::Core, 0),
     ];
     for (resource, wanted) in limits {
@@ -127,29 +124,16 @@ fn set_rlimits(spec: &LaunchSpec) -> Result<(), LaunchFailure> {
     Ok(())
 }
 
-/// `RLIMIT_NPROC`. Where a resource group holds the number, a little more, because only the group counts what it refuses.
-fn most_processes(spec: &LaunchSpec) -> u64 {
-    let is_held_by_group = spec
-        .cgroups
-        .iter()
-        .any(|placement| placement.controllers.contains(&Controller::Pids));
-    let more = match is_held_by_group {
-        true => 2 * cgroup::GUEST_THREADS,
-        false => cgroup::GUEST_THREADS,
-    };
-    u64::from(spec.limits.max_processes) + more
-}
-
 /// Puts the listening socket where the guest expects it and marks everything else to be closed on exec.
-fn give_descriptors(supervisor: &OwnedFd, listener: &OwnedFd, guest: &OwnedFd) -> Result<(), LaunchFailure> {
+fn give_descriptors(handover: &Handover<'_>) -> Result<(), LaunchFailure> {
     debug_assert!(
-        [supervisor, guest]
+        [handover.supervisor, handover.guest]
             .iter()
             .all(|fd| fd.as_raw_fd() != GUEST_SOCKET_FD),
         "launcher reserves it"
     );
     // SAFETY: plain dup2 onto a number that the launcher reserved for it at its start, so nobody owns it.
-    if unsafe { libc::dup2(listener.as_raw_fd(), GUEST_SOCKET_FD) } < 0 {
+    if unsafe { libc::dup2(handover.listener.as_raw_fd(), GUEST_SOCKET_FD) } < 0 {
         return Err(syscall::last_errno()).step("pass socket to guest");
     }
     // SAFETY: only sets flags; descriptors stay open until exec.

@@ -2,7 +2,8 @@
 
 use crate::failure::Step;
 use crate::spec::{AGENT_ID, LaunchFailure};
-use rustix::thread::{CapabilitySet, CapabilitySets};
+use rustix::process::DumpableBehavior;
+use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 
 /// First host uid of sandboxes started by root. Above everything that distributions, systemd (up to 0x6fff_ffff for
 /// containers) and subuid files hand out by default.
@@ -33,35 +34,32 @@ pub fn is_privileged() -> bool {
     has_capabilities && maps_all
 }
 
-/// Maps the agent's one uid and gid in the user namespace of `child`. Without root (`is_user`), groups are given up first
-/// (user_namespaces(7)).
-pub(crate) fn write_maps(
-    child: i32,
-    host_uid: u32,
-    host_gid: u32,
-    is_user: bool,
-) -> Result<(), LaunchFailure> {
-    if is_user {
-        std::fs::write(format!("/proc/{child}/setgroups"), "deny").step("deny setgroups")?;
-    }
-    std::fs::write(
-        format!("/proc/{child}/gid_map"),
-        format!("{AGENT_ID} {host_gid} 1"),
-    )
-    .step("write gid map")?;
-    std::fs::write(
-        format!("/proc/{child}/uid_map"),
-        format!("{AGENT_ID} {host_uid} 1"),
-    )
-    .step("write uid map")
+/// Becomes the agent in a new user namespace, for a process that is root: first the sandbox's host id, then the same under
+/// its name inside. A process may map its own id by itself, so nobody outside has to answer in between.
+pub(crate) fn become_agent(host_id: u32) -> Result<(), LaunchFailure> {
+    use rustix::process::{Gid, Uid};
+    let (uid, gid) = (Uid::from_raw(host_id), Gid::from_raw(host_id));
+    rustix::thread::set_thread_groups(&[]).step("leave groups")?;
+    // Some systems let only capable processes make user namespaces.
+    rustix::thread::set_keep_capabilities(true).step("keep capabilities")?;
+    rustix::thread::set_thread_res_gid(gid, gid, gid).step("set gid")?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).step("set uid")?;
+    let mut sets = rustix::thread::capabilities(None).step("keep capabilities")?;
+    sets.effective = sets.permitted;
+    rustix::thread::set_capabilities(None, sets).step("keep capabilities")?;
+    // SAFETY: shares no file descriptors; there is one thread.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER) }.step("make user namespace")?;
+    map_to_agent(host_id, host_id)
 }
 
-/// Becomes the agent, for a process that came here as root.
-pub(crate) fn become_agent() -> Result<(), LaunchFailure> {
-    use rustix::process::{Gid, Uid};
-    let (uid, gid) = (Uid::from_raw(AGENT_ID), Gid::from_raw(AGENT_ID));
-    rustix::thread::set_thread_res_gid(gid, gid, gid).step("set gid")?;
-    rustix::thread::set_thread_res_uid(uid, uid, uid).step("set uid")
+/// Maps this process's uid and gid to the agent's in its user namespace, which has no map yet. Groups are given up first
+/// (user_namespaces(7)).
+pub(crate) fn map_to_agent(host_uid: u32, host_gid: u32) -> Result<(), LaunchFailure> {
+    // A change of identity gives a process's own files in /proc to root.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable).step("own /proc/self")?;
+    std::fs::write("/proc/self/setgroups", "deny").step("deny setgroups")?;
+    std::fs::write("/proc/self/gid_map", format!("{AGENT_ID} {host_gid} 1")).step("write gid map")?;
+    std::fs::write("/proc/self/uid_map", format!("{AGENT_ID} {host_uid} 1")).step("write uid map")
 }
 
 /// Gives up every capability in every set, and the way to get new ones.

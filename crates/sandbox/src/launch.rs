@@ -2,11 +2,12 @@
 //! Single-threaded throughout; the only user is the `greenroom-launcher` binary.
 
 use crate::failure::Step;
-use crate::spec::{LaunchFailure, LaunchReport, LaunchSpec, Privilege};
+use crate::spec::{ExitRecord, LaunchFailure, LaunchReport, LaunchSpec, Privilege};
 use crate::supervise::{
-    begin, end, finish, listen, release_host, remove_cgroups, report, unblock_signals, wait,
+    begin, end, exit_record, finish, kill, listen, release_host, remove_cgroups, report, signal_set,
+    unblock_signals, wait,
 };
-use crate::{cgroup, enter, guard, identity, syscall};
+use crate::{cgroup, enter, landlock, syscall};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 
@@ -24,7 +25,7 @@ pub fn run(spec: &LaunchSpec) -> i32 {
         warnings: started.warnings.clone(),
     });
     release_host();
-    let record = guard::run(spec, started.child);
+    let record = supervise(started.child);
     finish(&spec.directory, &spec.cgroups, &record);
     drop(started.lock);
     0
@@ -42,14 +43,14 @@ fn start(spec: &LaunchSpec) -> Result<Started, LaunchFailure> {
     let listener = listen(&spec.directory)?;
     let guest =
         rustix::fs::open(&spec.guest, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).step("open guest")?;
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<String> = landlock::shortcoming(landlock::version()).into_iter().collect();
     for placement in &spec.cgroups {
         warnings.extend(cgroup::create(placement, &spec.limits).step("make resource group")?);
     }
     let (ours, theirs) = syscall::message_pair().step("make channel to child")?;
     let child = clone_child(spec, &theirs, &ours, &listener, &guest)?;
     drop((theirs, listener, guest));
-    match guide(spec, child, &ours) {
+    match await_guest(child, &ours) {
         Ok(()) => Ok(Started {
             child,
             warnings,
@@ -85,6 +86,13 @@ fn clone_child(
         })
         .transpose()
         .step("open resource group")?;
+    let handover = enter::Handover {
+        supervisor: theirs,
+        listener,
+        guest,
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+    };
     // SAFETY: this process has never started a thread.
     match unsafe { syscall::clone_into(namespaces, group.as_ref().map(AsFd::as_fd)) }
         .step("make namespaces")?
@@ -98,45 +106,21 @@ fn clone_child(
             unblock_signals();
             // The host waits for the end of these pipes; the guest must not hold them.
             release_host();
-            enter::run(spec, theirs, listener, guest)
+            enter::run(spec, &handover)
         }
     }
 }
 
-/// Answers the child until it has become the guest.
-fn guide(spec: &LaunchSpec, child: i32, channel: &OwnedFd) -> Result<(), LaunchFailure> {
-    if spec.privilege == Privilege::User {
-        let (uid, gid) = (
-            rustix::process::geteuid().as_raw(),
-            rustix::process::getegid().as_raw(),
-        );
-        identity::write_maps(child, uid, gid, true)?;
-    }
-    let go = || rustix::io::write(channel, &[enter::GO]).step("talk to child");
-    go()?;
+/// Waits until the child has become the guest.
+fn await_guest(child: i32, channel: &OwnedFd) -> Result<(), LaunchFailure> {
     let mut message = [0; 4096];
-    loop {
-        let len = rustix::io::read(channel, &mut message).step("talk to child")?;
-        match (&message[..len], spec.privilege) {
-            // Closed on exec: the guest runs, unless the child died before it got there.
-            ([], _) => return check_alive(child),
-            ([enter::ASK_FOR_MAPS], Privilege::Root { host_id }) => {
-                identity::write_maps(child, host_id, host_id, false)?;
-                go()?;
-            }
-            ([enter::TELL_FAILURE, failure @ ..], _) => {
-                return Err(serde_json::from_slice(failure).unwrap_or(LaunchFailure {
-                    step: "build sandbox".to_owned(),
-                    errno: 0,
-                }));
-            }
-            _ => {
-                return Err(LaunchFailure {
-                    step: "talk to child".to_owned(),
-                    errno: libc::EPROTO,
-                });
-            }
-        }
+    match rustix::io::read(channel, &mut message).step("talk to child")? {
+        // Closed on exec: the guest runs, unless the child died before it got there.
+        0 => check_alive(child),
+        len => Err(serde_json::from_slice(&message[..len]).unwrap_or(LaunchFailure {
+            step: "build sandbox".to_owned(),
+            errno: 0,
+        })),
     }
 }
 
@@ -147,5 +131,23 @@ fn check_alive(child: i32) -> Result<(), LaunchFailure> {
             step: "guest died at its start".to_owned(),
             errno: 0,
         }),
+    }
+}
+
+/// Waits until the guest ends or somebody asks this supervisor to end it.
+fn supervise(child: i32) -> ExitRecord {
+    let set = signal_set();
+    let mut was_stopped = false;
+    loop {
+        if let Some(status) = wait(child, libc::WNOHANG) {
+            return exit_record(status, was_stopped);
+        }
+        let mut signal = 0;
+        // SAFETY: `set` is an initialised signal set whose signals are blocked.
+        unsafe { libc::sigwait(&raw const set, &raw mut signal) };
+        if signal == libc::SIGTERM || signal == libc::SIGINT {
+            was_stopped = true;
+            kill(child);
+        }
     }
 }

@@ -22,18 +22,14 @@
 //! death does not concern it.
 
 pub mod cgroup;
-pub mod disk_usage;
 pub mod identity;
 pub mod lock;
-pub mod processes;
 pub mod seccomp;
 pub mod spec;
-pub mod usage;
 
-mod disk_watch;
 mod enter;
 mod failure;
-mod guard;
+mod landlock;
 #[doc(hidden)]
 pub mod launch;
 #[doc(hidden)]
@@ -43,17 +39,4 @@ mod supervise;
 mod syscall;
 mod vsock;
 
-/// Version of Landlock's interface that the kernel has (landlock_create_ruleset(2)); `None` if it has none.
-pub fn landlock_version() -> Option<u32> {
-    const VERSION_FLAG: u32 = 1;
-    // SAFETY: with this flag the call only answers a number and wants no attributes.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_landlock_create_ruleset,
-            std::ptr::null::<u8>(),
-            0_usize,
-            VERSION_FLAG,
-        )
-    };
-    u32::try_from(result).ok().filter(|version| *version > 0)
-}
+pub use landlock::version as landlock_version;

@@ -2,16 +2,16 @@
 //! Uses the mount API of file descriptors, so that nothing is resolved twice.
 
 use crate::failure::Step;
-use crate::spec::{LaunchFailure, LaunchSpec, Privilege, ROOT_NAME, Root};
+use crate::spec::{AGENT_ID, LaunchFailure, LaunchSpec, Privilege, Root};
 use crate::syscall::{ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, Reach, set_mount_attributes};
-use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
     UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change,
     move_mount, open_tree, unmount,
 };
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Device nodes of the host that a sandbox shares; none of them reveals or changes anything.
 const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom", "tty"];
@@ -39,12 +39,15 @@ const PROC_HIDDEN: &[&str] = &[
     "kpageflags",
 ];
 
-/// Size of /dev/shm in bytes at most; it counts as the sandbox's memory.
+/// Largest /dev/shm in bytes, if the sandbox has at least twice as much memory. What lies there and in /run counts as the
+/// sandbox's memory and is gone when it stops; everything else, /tmp too, is in the overlay and stays.
 const SHARED_MEMORY_BYTES: u64 = 256 << 20;
 
-/// The part of a sandbox's memory that files in /dev/shm may take. No process is to blame for them, so that the kernel would
-/// kill one after the other and the guest in the end.
-const SHARED_MEMORY_PART: u64 = 4;
+/// Size of /run, for sockets and process numbers of services.
+const RUN_BYTES: u64 = 16 << 20;
+
+/// Files that fit into /dev/shm and /run each; they would take memory beside the size.
+const MEMORY_FILES: &str = "16384";
 
 /// Builds everything and makes it `/`. Afterwards no host path is reachable.
 pub(crate) fn enter_root(spec: &LaunchSpec) -> Result<(), LaunchFailure> {
@@ -70,12 +73,13 @@ pub(crate) fn enter_root(spec: &LaunchSpec) -> Result<(), LaunchFailure> {
         .collect::<Result<_, _>>()
         .step("copy devices")?;
 
-    let place = spec.directory.join(ROOT_NAME);
     let root = root_mount(spec)?;
-    attach(&root, CWD, &place).step("attach root")?;
+    // Nothing else is done below the sandbox's directory from here on, so that it can serve as the place.
+    let place = &spec.directory;
+    attach(&root, CWD, place).step("attach root")?;
     // The mount itself, not the directory under it.
     let root = rustix::fs::open(
-        &place,
+        place,
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
         Mode::empty(),
     )
@@ -85,8 +89,8 @@ pub(crate) fn enter_root(spec: &LaunchSpec) -> Result<(), LaunchFailure> {
         attach(mount, &root, inside).step("attach read-only mount")?;
     }
     attach(&proc, &root, "proc").step("attach /proc")?;
-    let shared_bytes = SHARED_MEMORY_BYTES.min(spec.limits.memory_bytes / SHARED_MEMORY_PART);
-    devices_in(&root, &devices, shared_bytes)?;
+    devices_in(&root, &devices, spec)?;
+    attach(&run(spec)?, &root, "run").step("attach /run")?;
     restrict_proc(&root)?;
 
     rustix::process::fchdir(&root).step("enter root")?;
@@ -98,30 +102,7 @@ pub(crate) fn enter_root(spec: &LaunchSpec) -> Result<(), LaunchFailure> {
 
 fn root_mount(spec: &LaunchSpec) -> Result<OwnedFd, LaunchFailure> {
     match &spec.root {
-        Root::Overlay { lower, upper, work } => {
-            let lower = lower
-                .iter()
-                .map(|path| escape(path))
-                .collect::<Vec<_>>()
-                .join(":");
-            let (upper, work) = (
-                upper.to_string_lossy().into_owned(),
-                work.to_string_lossy().into_owned(),
-            );
-            let mut options = vec![
-                ("lowerdir", lower.as_str()),
-                ("upperdir", &upper),
-                ("workdir", &work),
-            ];
-            match spec.privilege {
-                // Lets directories of lower layers be renamed.
-                Privilege::Root { .. } => options.push(("redirect_dir", "on")),
-                Privilege::User => options.push(("userxattr", "")),
-            }
-            // A sandbox that survives a power cut is not promised; not syncing at every unmount is worth much.
-            options.push(("volatile", ""));
-            filesystem("overlay", &options, ATTR_NOSUID | ATTR_NODEV).step("mount overlay")
-        }
+        Root::Overlay { lower, upper, work } => overlay(lower, upper, work, spec.privilege),
         Root::Directory { path } => {
             let tree = open_tree(
                 CWD,
@@ -135,12 +116,65 @@ fn root_mount(spec: &LaunchSpec) -> Result<OwnedFd, LaunchFailure> {
     }
 }
 
-/// Colons separate lower directories (Documentation/filesystems/overlayfs.rst).
-fn escape(path: &Path) -> String {
-    path.to_string_lossy().replace('\\', "\\\\").replace(':', "\\:")
+/// Layers are opened first and named by their descriptors: any path is fine, however long and with whatever in it, and the
+/// sandbox's own list of mounts shows none. (`FSCONFIG_SET_FD` would do the same, but only from Linux 6.13 on, and it shows
+/// the paths.)
+fn overlay(
+    lower: &[PathBuf],
+    upper: &Path,
+    work: &Path,
+    privilege: Privilege,
+) -> Result<OwnedFd, LaunchFailure> {
+    let open = |path: &Path| {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(path, flags, Mode::empty())
+    };
+    let layers: Vec<OwnedFd> = lower
+        .iter()
+        .map(|path| open(path))
+        .collect::<Result<_, _>>()
+        .step("open lower layer")?;
+    let (upper, work) = (
+        open(upper).step("open upper layer")?,
+        open(work).step("open work directory")?,
+    );
+    let mounted = || {
+        let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        set_lower_layers(&context, &layers)?;
+        fsconfig_set_string(&context, "upperdir", by_descriptor(&upper))?;
+        fsconfig_set_string(&context, "workdir", by_descriptor(&work))?;
+        match privilege {
+            // Lets directories of lower layers be renamed.
+            Privilege::Root { .. } => fsconfig_set_string(&context, "redirect_dir", "on")?,
+            Privilege::User => fsconfig_set_flag(&context, "userxattr")?,
+        }
+        // A sandbox that survives a power cut is not promised; not syncing at every unmount is worth much.
+        fsconfig_set_flag(&context, "volatile")?;
+        fsconfig_create(&context)?;
+        detached(&context, ATTR_NOSUID | ATTR_NODEV)
+    };
+    mounted().step("mount overlay")
 }
 
-fn devices_in(root: &OwnedFd, devices: &[OwnedFd], shared_bytes: u64) -> Result<(), LaunchFailure> {
+/// One by one, topmost first; before Linux 6.5 only all at once, for which there is room for about ten.
+fn set_lower_layers(context: &OwnedFd, layers: &[OwnedFd]) -> rustix::io::Result<()> {
+    for (number, layer) in layers.iter().enumerate() {
+        match fsconfig_set_string(context, "lowerdir+", by_descriptor(layer)) {
+            Err(rustix::io::Errno::INVAL) if number == 0 => {
+                let all: Vec<String> = layers.iter().map(by_descriptor).collect();
+                return fsconfig_set_string(context, "lowerdir", all.join(":"));
+            }
+            done => done?,
+        }
+    }
+    Ok(())
+}
+
+fn by_descriptor(opened: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", opened.as_raw_fd())
+}
+
+fn devices_in(root: &OwnedFd, devices: &[OwnedFd], spec: &LaunchSpec) -> Result<(), LaunchFailure> {
     let dev = filesystem(
         "tmpfs",
         &[("size", "65536"), ("mode", "0755")],
@@ -178,14 +212,37 @@ fn devices_in(root: &OwnedFd, devices: &[OwnedFd], shared_bytes: u64) -> Result<
     )
     .step("mount /dev/pts")?;
     attach(&pts, &at, "pts").step("attach /dev/pts")?;
+    let size = SHARED_MEMORY_BYTES.min(spec.limits.memory_bytes / 2).to_string();
     let shm = filesystem(
         "tmpfs",
-        &[("size", &shared_bytes.to_string()), ("mode", "1777")],
+        &[("size", &size), ("nr_inodes", MEMORY_FILES), ("mode", "1777")],
         ATTR_NOSUID | ATTR_NODEV,
     )
     .step("mount /dev/shm")?;
     attach(&shm, &at, "shm").step("attach /dev/shm")?;
     set_mount_attributes(dev.as_fd(), ATTR_RDONLY, Reach::This).step("make /dev read-only")
+}
+
+/// The agent's own, because services that run as it keep their sockets there.
+fn run(spec: &LaunchSpec) -> Result<OwnedFd, LaunchFailure> {
+    let owner = match spec.privilege {
+        Privilege::Root { host_id } => host_id,
+        Privilege::User => AGENT_ID,
+    }
+    .to_string();
+    let size = RUN_BYTES.to_string();
+    filesystem(
+        "tmpfs",
+        &[
+            ("size", &size),
+            ("nr_inodes", MEMORY_FILES),
+            ("mode", "0755"),
+            ("uid", &owner),
+            ("gid", &owner),
+        ],
+        ATTR_NOSUID | ATTR_NODEV,
+    )
+    .step("mount /run")
 }
 
 fn restrict_proc(root: &OwnedFd) -> Result<(), LaunchFailure> {
@@ -208,13 +265,16 @@ fn restrict_proc(root: &OwnedFd) -> Result<(), LaunchFailure> {
         set_mount_attributes(part.as_fd(), attributes, Reach::This).step("restrict /proc")?;
         attach(&part, &proc, *name).step("restrict /proc")?;
     }
-    let null = open_tree(root, "dev/null", clone).step("hide parts of /proc")?;
     for name in PROC_HIDDEN {
-        let cover = open_tree(&null, "", clone | OpenTreeFlags::AT_EMPTY_PATH).step("hide parts of /proc")?;
-        match attach(&cover, &proc, *name) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+        // Asked first: a mount that is made and thrown away makes the kernel wait for all processors.
+        match rustix::fs::statat(&proc, *name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => {}
+            // Not every kernel has every file.
+            Err(rustix::io::Errno::NOENT) => continue,
             Err(error) => return Err(error).step("hide parts of /proc"),
         }
+        let cover = open_tree(root, "dev/null", clone).step("hide parts of /proc")?;
+        attach(&cover, &proc, *name).step("hide parts of /proc")?;
     }
     Ok(())
 }
@@ -230,8 +290,13 @@ fn filesystem(kind: &str, options: &[(&str, &str)], attributes: u64) -> rustix::
         }
     }
     fsconfig_create(&context)?;
+    detached(&context, attributes)
+}
+
+/// The mount that a context was made for.
+fn detached(context: &OwnedFd, attributes: u64) -> rustix::io::Result<OwnedFd> {
     fsmount(
-        &context,
+        context,
         FsMountFlags::FSMOUNT_CLOEXEC,
         MountAttrFlags::from_bits_retain(attributes as u32),
     )

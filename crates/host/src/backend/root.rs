@@ -4,7 +4,7 @@ use crate::base::Base;
 use crate::failure::HostError;
 use crate::host::SandboxFile;
 use crate::tree;
-use greenroom_sandbox::spec::{LaunchSpec, Privilege, ROOT_NAME, Root};
+use greenroom_sandbox::spec::{LaunchSpec, Privilege, Root};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use std::fs;
 use std::io::{self, Write as _};
@@ -23,7 +23,6 @@ pub(crate) fn prepare(
 ) -> Result<Root, HostError> {
     let prepared = || -> io::Result<Root> {
         make_private(directory)?;
-        make_private(&directory.join(ROOT_NAME))?;
         let layer = file_layer(directory, files)?;
         let copied = directory.join("copy");
         if copied.is_dir() {

@@ -9,6 +9,7 @@
 )]
 
 mod bait;
+mod egress;
 mod files;
 mod generations;
 mod hostile;
@@ -16,10 +17,11 @@ mod impostor;
 mod isolation;
 mod leftovers;
 mod lifecycle;
-mod limits;
 mod ports;
 mod probe;
+mod processes;
 mod programs;
 mod routes;
+mod terminals;
 mod tree;
 mod world;

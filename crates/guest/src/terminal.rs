@@ -1,0 +1,54 @@
+//! Pseudo terminals of the sandbox's own devpts (pty(7)).
+
+use greenroom_protocol::guest::call::TerminalSize;
+use rustix::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::io;
+
+/// Typed for the end of input while the terminal is in line mode (`VEOF`, termios(3)).
+pub const END_OF_FILE: u8 = 4;
+
+/// Opens a fresh one: our end, and the programs' end, which nobody has as controlling terminal yet.
+pub fn open(size: TerminalSize) -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: a constant path and integer flags.
+    let ours = owned(unsafe { libc::open(c"/dev/ptmx".as_ptr(), flags) })?;
+    let locked: libc::c_int = 0;
+    // SAFETY: TIOCSPTLCK reads one int.
+    checked(unsafe { libc::ioctl(ours.as_raw_fd(), libc::TIOCSPTLCK, &raw const locked) })?;
+    // Without a name, which would be looked up in whatever is mounted on /dev/pts.
+    // SAFETY: TIOCGPTPEER takes open flags and returns a new descriptor.
+    let theirs = owned(unsafe { libc::ioctl(ours.as_raw_fd(), libc::TIOCGPTPEER, flags) })?;
+    resize(&ours, size)?;
+    Ok((ours, theirs))
+}
+
+/// Tells the terminal's foreground group of the new size (`SIGWINCH`) if it is another one.
+pub fn resize(terminal: &impl AsFd, size: TerminalSize) -> io::Result<()> {
+    let size = libc::winsize {
+        ws_row: size.rows,
+        ws_col: size.columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: TIOCSWINSZ reads one winsize.
+    checked(unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSWINSZ, &raw const size) })
+}
+
+/// Makes standard input the controlling terminal. For a fresh session leader between fork and exec.
+pub fn take_control() -> io::Result<()> {
+    // SAFETY: integer arguments.
+    checked(unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) })
+}
+
+fn owned(fd: libc::c_int) -> io::Result<OwnedFd> {
+    checked(fd)?;
+    // SAFETY: a descriptor that the kernel just gave to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn checked(result: libc::c_int) -> io::Result<()> {
+    match result {
+        ..0 => Err(io::Error::last_os_error()),
+        0.. => Ok(()),
+    }
+}
