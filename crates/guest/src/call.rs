@@ -3,7 +3,7 @@
 use crate::failure::{CallResult, failed};
 use crate::process::table;
 use crate::stream::Stream;
-use crate::{exec, file, forward, search, usage, walk, watch};
+use crate::{exec, file, forward, search, service, usage, walk, watch};
 use greenroom_protocol::guest::call::{Call, CallErrorCode, Reply};
 use greenroom_protocol::guest::frame::MAX_PAYLOAD_BYTES;
 use serde::Serialize;
@@ -97,13 +97,14 @@ pub fn serve(stream: &Arc<Stream>, call: Call) {
         Call::Rename { from, to, scope } => file::rename(&from, &to, scope),
         Call::Remove { path, scope } => file::remove(&path, scope),
         Call::Ping => Ok(Reply::Done),
-        Call::StartService(_)
-        | Call::ListServices
-        | Call::StopService { .. }
-        | Call::ReadServiceLog { .. } => Err(failed(
-            CallErrorCode::Unsupported,
-            "this guest does not know the call",
-        )),
+        Call::StartService(definition) => service::start(definition),
+        Call::ListServices => Ok(service::list()),
+        Call::StopService { name } => service::stop(&name),
+        Call::ReadServiceLog {
+            name,
+            after_offset,
+            max_bytes,
+        } => service::read_log(&name, after_offset, max_bytes),
     };
     stream.reply(&result.unwrap_or_else(Reply::Failed));
 }

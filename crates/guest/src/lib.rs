@@ -15,6 +15,7 @@ mod reaper;
 mod ring;
 mod route;
 mod search;
+mod service;
 pub mod stream;
 mod terminal;
 mod usage;

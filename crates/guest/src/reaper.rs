@@ -129,10 +129,15 @@ pub fn signal_session(leader: i32, signal: i32) {
     }
 }
 
-/// Asks a whole process group to end; what is left of it when its leader ends is killed.
-pub fn end_group(leader: i32) {
+/// Has what is left of a group killed when its leader ends, however it does.
+pub fn end_group_with_leader(leader: i32) {
     if let Some(owner) = owners().get_mut(&leader) {
         owner.is_group_ending = true;
     }
+}
+
+/// Asks a whole process group to end; what is left of it when its leader ends is killed.
+pub fn end_group(leader: i32) {
+    end_group_with_leader(leader);
     signal_group(leader, libc::SIGTERM);
 }

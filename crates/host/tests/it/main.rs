@@ -22,6 +22,7 @@ mod probe;
 mod processes;
 mod programs;
 mod routes;
+mod services;
 mod terminals;
 mod tree;
 mod world;
