@@ -4,6 +4,7 @@
 use crate::link::Link;
 use crate::sandbox::{EndLink, Sandbox};
 use crate::splice::Ending;
+use crate::usage::Meter;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::id::SandboxId;
 use serde::{Deserialize, Serialize};
@@ -165,6 +166,7 @@ struct State {
 /// The newest link to the sandbox.
 struct Attached {
     link: Link,
+    meter: Arc<Meter>,
     end: Weak<EndLink>,
     /// Keeps the link open while there is something to connect to.
     kept: Option<Arc<EndLink>>,
@@ -208,7 +210,7 @@ impl Ports {
     }
 
     /// Connections go over `link` from now on. Opens what is written down and not open yet. Blocking.
-    pub(crate) fn attach(self: &Arc<Self>, link: Link, end: &Arc<EndLink>) {
+    pub(crate) fn attach(self: &Arc<Self>, link: Link, meter: Arc<Meter>, end: &Arc<EndLink>) {
         let mut state = self.state();
         if !state.is_loaded {
             state.is_loaded = true;
@@ -233,6 +235,7 @@ impl Ports {
         }
         state.link = Some(Attached {
             link,
+            meter,
             end: Arc::downgrade(end),
             kept: (!state.entries.is_empty()).then(|| Arc::clone(end)),
         });
@@ -403,6 +406,7 @@ impl Ports {
         Some(Sandbox::assemble(
             self.id.clone(),
             attached.link.clone(),
+            Arc::clone(&attached.meter),
             end,
             Arc::clone(self),
         ))

@@ -119,6 +119,17 @@ impl SandboxError {
         )
     }
 
+    /// The sandbox's life time was over.
+    pub(crate) fn out_of_time() -> Self {
+        Self::Lost(
+            Problem::transient(
+                "sandbox_wall_time",
+                "The sandbox reached the end of its life time.",
+            )
+            .with_hint("Its files are kept; it is started again when needed."),
+        )
+    }
+
     pub(crate) fn unresponsive() -> Self {
         Self::Lost(Problem::transient(
             "sandbox_unresponsive",

@@ -9,6 +9,7 @@ use crate::failure::HostError;
 use crate::link::Link;
 use crate::route::RouteHandler;
 use crate::sandbox::Sandbox;
+use crate::usage::{self, Meter};
 use crate::{supervisor, tree};
 use greenroom_protocol::environment::Backend;
 use greenroom_protocol::id::SandboxId;
@@ -168,8 +169,8 @@ impl Host {
             }
             match supervisor::connect(&directory) {
                 Ok(socket) => Ok(Some(socket)),
-                // It ended between the two looks.
-                Err(_) if !supervisor::is_alive(&directory)? => Ok(None),
+                // It ended between the two looks, or its supervisor is about to follow its guest.
+                Err(_) if supervisor::ends(&directory)? => Ok(None),
                 Err(source) => Err(HostError::GuestSilent { id: wanted, source }),
             }
         })
@@ -226,9 +227,21 @@ impl Host {
         let host = self.clone();
         blocking(move || {
             let ports = host.0.exposed.ports(&id, &host.directory(&id));
-            Ok(Sandbox::new(id, link, ports))
+            let meter = Arc::new(host.meter(&id));
+            Ok(Sandbox::new(id, link, meter, ports))
         })
         .await
+    }
+
+    /// Looks at a sandbox from outside, whether it runs or not.
+    pub(crate) fn meter(&self, id: &SandboxId) -> Meter {
+        Meter::open(self.directory(id), &self.placements(id))
+    }
+
+    /// The resource groups of a sandbox; made while it runs.
+    fn placements(&self, id: &SandboxId) -> Vec<Placement> {
+        let below = |group| cgroup::below(group, id.as_str());
+        self.0.groups.iter().map(below).collect()
     }
 
     fn directory(&self, id: &SandboxId) -> PathBuf {
@@ -251,6 +264,7 @@ impl Host {
         };
         let root = backend::prepare_root(&directory, &self.0.base, privilege, &start.files)?;
         let _ = fs::remove_file(directory.join(EXIT_NAME));
+        usage::keep_limits(&directory, &start.limits)?;
         backend.launch(Launch {
             spec: LaunchSpec {
                 directory: directory.clone(),
@@ -261,12 +275,7 @@ impl Host {
                 hostname: "sandbox".to_owned(),
                 env: environment(start.env),
                 limits: start.limits,
-                cgroups: self
-                    .0
-                    .groups
-                    .iter()
-                    .map(|group| cgroup::below(group, id.as_str()))
-                    .collect(),
+                cgroups: self.placements(id),
             },
             programs: &self.0.programs,
             base: &self.0.base,
@@ -389,7 +398,7 @@ fn names(directory: &Path) -> io::Result<Vec<String>> {
 }
 
 /// Runs `work` on a worker thread.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, HostError> + Send + 'static,
 ) -> Result<T, HostError> {
     tokio::task::spawn_blocking(work)

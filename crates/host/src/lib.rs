@@ -15,6 +15,7 @@ mod sandbox;
 mod splice;
 mod supervisor;
 mod tree;
+mod usage;
 
 pub use expose::{ExposeError, Exposed};
 pub use failure::{HostError, SandboxError};
@@ -23,3 +24,4 @@ pub use host::{Host, HostConfig, SandboxFile, StartSandbox};
 pub use probe::{Finding, Verdict, probe};
 pub use route::{RouteHandler, RouteStream, refuse_routes};
 pub use sandbox::{Changes, ForwardStream, Program, Sandbox};
+pub use usage::{Measure, SandboxUsage};

@@ -155,6 +155,7 @@ fn groups() -> Vec<Finding> {
                     "processes are limited per sandbox by RLIMIT_NPROC",
                 ),
                 Controller::Cpu => ("limit_cpu", "processor time of a sandbox is not limited"),
+                Controller::Cpuacct => ("usage_cpu", "processor time is added up from processes"),
             };
             match found {
                 Some(placement) => Finding {

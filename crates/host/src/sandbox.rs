@@ -13,6 +13,7 @@ pub use watch::Changes;
 use crate::expose::Ports;
 use crate::failure::SandboxError;
 use crate::link::{Event, Link, Stream};
+use crate::usage::Meter;
 use greenroom_protocol::guest::call::{Call, CallError, CallErrorCode, Reply};
 use greenroom_protocol::guest::frame::{FrameKind, MAX_PAYLOAD_BYTES};
 use greenroom_protocol::id::SandboxId;
@@ -27,6 +28,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Sandbox {
     id: SandboxId,
     link: Link,
+    meter: Arc<Meter>,
     end: Arc<EndLink>,
     ports: Arc<Ports>,
 }
@@ -59,15 +61,33 @@ impl Drop for Lease {
 
 impl Sandbox {
     /// A fresh link. Opens the ports that the sandbox exposes. Blocking.
-    pub(crate) fn new(id: SandboxId, link: Link, ports: Arc<Ports>) -> Self {
+    pub(crate) fn new(id: SandboxId, link: Link, meter: Arc<Meter>, ports: Arc<Ports>) -> Self {
         let end = Arc::new(EndLink(link.clone()));
-        ports.attach(link.clone(), &end);
-        Self { id, link, end, ports }
+        ports.attach(link.clone(), Arc::clone(&meter), &end);
+        Self {
+            id,
+            link,
+            meter,
+            end,
+            ports,
+        }
     }
 
     /// Another handle over a link that is open.
-    pub(crate) fn assemble(id: SandboxId, link: Link, end: Arc<EndLink>, ports: Arc<Ports>) -> Self {
-        Self { id, link, end, ports }
+    pub(crate) fn assemble(
+        id: SandboxId,
+        link: Link,
+        meter: Arc<Meter>,
+        end: Arc<EndLink>,
+        ports: Arc<Ports>,
+    ) -> Self {
+        Self {
+            id,
+            link,
+            meter,
+            end,
+            ports,
+        }
     }
 
     pub fn id(&self) -> &SandboxId {
@@ -123,7 +143,7 @@ impl Sandbox {
         match event {
             Event::Reply(Reply::Failed(error)) => Err(SandboxError::Call(error)),
             Event::Reply(reply) => Ok(reply),
-            Event::Gone => Err(SandboxError::lost()),
+            Event::Gone => Err(self.lost()),
             Event::Data { .. } | Event::End => Err(self.distrust()),
         }
     }
@@ -166,8 +186,16 @@ impl Sandbox {
     fn unexpected(&self, event: Event) -> SandboxError {
         match event {
             Event::Reply(Reply::Failed(error)) => SandboxError::Call(error),
-            Event::Gone => SandboxError::lost(),
+            Event::Gone => self.lost(),
             Event::Reply(_) | Event::Data { .. } | Event::End => self.distrust(),
+        }
+    }
+
+    /// Why the link is gone, as far as the supervisor said.
+    fn lost(&self) -> SandboxError {
+        match self.meter.is_out_of_time() {
+            true => SandboxError::out_of_time(),
+            false => SandboxError::lost(),
         }
     }
 

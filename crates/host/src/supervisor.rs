@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::fs;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -72,6 +72,27 @@ pub fn is_alive(directory: &Path) -> Result<bool, HostError> {
     Ok(holder(directory)?.is_some())
 }
 
+/// Whether a supervisor is gone, or goes by itself within [`STOP_PATIENCE`].
+pub fn ends(directory: &Path) -> Result<bool, HostError> {
+    let Some(pid) = holder(directory)? else {
+        return Ok(true);
+    };
+    if let Ok(process) = pidfd_open(pid, PidfdFlags::empty())
+        && holder(directory)? == Some(pid)
+    {
+        await_end(&process);
+    }
+    Ok(holder(directory)?.is_none())
+}
+
+fn await_end(process: &OwnedFd) {
+    let patience = Timespec {
+        tv_sec: STOP_PATIENCE.as_secs() as i64,
+        tv_nsec: 0,
+    };
+    let _ = rustix::event::poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&patience));
+}
+
 fn holder(directory: &Path) -> Result<Option<Pid>, HostError> {
     let path = directory.join(LOCK_NAME);
     lock::holder(&path).map_err(HostError::file("look at lock", &path))
@@ -92,11 +113,7 @@ pub fn stop(id: &SandboxId, directory: &Path) -> Result<(), HostError> {
         }
         // Fails only if it ended meanwhile.
         let _ = pidfd_send_signal(&process, signal);
-        let patience = Timespec {
-            tv_sec: STOP_PATIENCE.as_secs() as i64,
-            tv_nsec: 0,
-        };
-        let _ = rustix::event::poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&patience));
+        await_end(&process);
     }
     match holder(directory)? {
         None => Ok(()),

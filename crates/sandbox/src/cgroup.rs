@@ -8,17 +8,22 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// A kind of resource that the kernel can limit.
+/// A kind of resource that the kernel can limit or count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Controller {
     Memory,
     Pids,
     Cpu,
+    /// Counts processor time. Every v2 group does that by itself.
+    Cpuacct,
 }
 
 impl Controller {
-    pub const ALL: [Self; 3] = [Self::Memory, Self::Pids, Self::Cpu];
+    pub const ALL: [Self; 4] = [Self::Memory, Self::Pids, Self::Cpu, Self::Cpuacct];
+
+    /// Those that a v2 hierarchy knows by name.
+    const NAMED_IN_V2: [Self; 3] = [Self::Memory, Self::Pids, Self::Cpu];
 
     /// The kernel's name of it.
     pub fn name(self) -> &'static str {
@@ -26,9 +31,13 @@ impl Controller {
             Self::Memory => "memory",
             Self::Pids => "pids",
             Self::Cpu => "cpu",
+            Self::Cpuacct => "cpuacct",
         }
     }
 }
+
+/// What the guest needs for itself beyond [`Limits::max_processes`].
+pub(crate) const GUEST_THREADS: u64 = 8;
 
 /// How a hierarchy names its files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,7 +94,7 @@ pub fn prepare(name: &str) -> Vec<Placement> {
 /// hand controllers down (cgroups(7), "no internal processes"), so then this process moves into a leaf beside it.
 fn delegate(directory: &Path, name: &str) -> Option<PathBuf> {
     let available = fs::read_to_string(directory.join("cgroup.controllers")).ok()?;
-    let wanted: Vec<String> = Controller::ALL
+    let wanted: Vec<String> = Controller::NAMED_IN_V2
         .iter()
         .filter(|controller| available.split_whitespace().any(|word| word == controller.name()))
         .map(|controller| format!("+{}", controller.name()))
@@ -113,6 +122,8 @@ fn is_writable(directory: &Path, version: Version, controller: Controller) -> bo
         (_, Controller::Pids) => "pids.max",
         (Version::V1, Controller::Cpu) => "cpu.cfs_quota_us",
         (Version::V2, Controller::Cpu) => "cpu.max",
+        (Version::V1, Controller::Cpuacct) => "cpuacct.usage",
+        (Version::V2, Controller::Cpuacct) => return directory.join("cpu.stat").exists(),
     };
     fs::OpenOptions::new()
         .write(true)
@@ -170,17 +181,23 @@ fn settings(version: Version, controller: Controller, limits: &Limits) -> Vec<Se
         (Version::V1, Controller::Memory) => vec![
             set("memory.limit_in_bytes", limits.memory_bytes.to_string()),
             try_set("memory.memsw.limit_in_bytes", limits.memory_bytes.to_string()),
+            // Where the kernel does not count swap, none is used.
+            try_set("memory.swappiness", "0".to_owned()),
         ],
         (Version::V2, Controller::Memory) => vec![
             set("memory.max", limits.memory_bytes.to_string()),
             try_set("memory.swap.max", "0".to_owned()),
         ],
-        (_, Controller::Pids) => vec![set("pids.max", limits.max_processes.to_string())],
+        (_, Controller::Pids) => {
+            let most = u64::from(limits.max_processes) + GUEST_THREADS;
+            vec![set("pids.max", most.to_string())]
+        }
         (Version::V1, Controller::Cpu) => vec![
             set("cpu.cfs_period_us", period_us.to_string()),
             set("cpu.cfs_quota_us", quota_us.to_string()),
         ],
         (Version::V2, Controller::Cpu) => vec![set("cpu.max", format!("{quota_us} {period_us}"))],
+        (_, Controller::Cpuacct) => Vec::new(),
     }
 }
 
@@ -335,7 +352,11 @@ mod tests {
                     "/sys/fs/cgroup/memory/outer/one",
                     &[Controller::Memory],
                 ),
-                (Version::V1, "/sys/fs/cgroup/cpu,cpuacct/", &[Controller::Cpu]),
+                (
+                    Version::V1,
+                    "/sys/fs/cgroup/cpu,cpuacct/",
+                    &[Controller::Cpu, Controller::Cpuacct],
+                ),
                 (Version::V2, "/sys/fs/cgroup/unified/", &Controller::ALL),
             ],
         );
@@ -373,6 +394,6 @@ mod tests {
             shown(Version::V1, Controller::Cpu),
             ["cpu.cfs_period_us=100000", "cpu.cfs_quota_us=150000"]
         );
-        assert_eq!(shown(Version::V2, Controller::Pids), ["pids.max=7"]);
+        assert_eq!(shown(Version::V2, Controller::Pids), ["pids.max=15"]);
     }
 }

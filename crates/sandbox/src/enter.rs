@@ -1,7 +1,7 @@
 //! The child's way from the launcher's copy to the guest: every step that makes it less able, in order. Runs in the new
 //! namespaces; ends by executing the guest or by telling the supervisor which step failed.
 
-use crate::cgroup::{self, Version};
+use crate::cgroup::{self, Controller, Version};
 use crate::failure::Step;
 use crate::spec::{GUEST_SOCKET_FD, LaunchFailure, LaunchSpec, Privilege};
 use crate::{identity, landlock, mounts, seccomp, syscall};
@@ -103,9 +103,12 @@ fn arguments(spec: &LaunchSpec) -> Result<(Vec<CString>, Vec<CString>), LaunchFa
 
 fn set_rlimits(spec: &LaunchSpec) -> Result<(), LaunchFailure> {
     let limits = [
-        (Resource::Nproc, u64::from(spec.limits.max_processes)),
+        (Resource::Nproc, most_processes(spec)),
         (Resource::Nofile, spec.limits.max_open_files),
-        (Resource::Fsize, spec.limits.max_file_bytes),
+        (
+            Resource::Fsize,
+            spec.limits.max_file_bytes.min(spec.limits.disk_bytes),
+        ),
         (Resource::Core, 0),
     ];
     for (resource, wanted) in limits {
@@ -122,6 +125,19 @@ fn set_rlimits(spec: &LaunchSpec) -> Result<(), LaunchFailure> {
         .step("set resource limits")?;
     }
     Ok(())
+}
+
+/// `RLIMIT_NPROC`. Where a resource group holds the number, a little more, because only the group counts what it refuses.
+fn most_processes(spec: &LaunchSpec) -> u64 {
+    let is_held_by_group = spec
+        .cgroups
+        .iter()
+        .any(|placement| placement.controllers.contains(&Controller::Pids));
+    let more = match is_held_by_group {
+        true => 2 * cgroup::GUEST_THREADS,
+        false => cgroup::GUEST_THREADS,
+    };
+    u64::from(spec.limits.max_processes) + more
 }
 
 /// Puts the listening socket where the guest expects it and marks everything else to be closed on exec.

@@ -2,12 +2,11 @@
 //! Single-threaded throughout; the only user is the `greenroom-launcher` binary.
 
 use crate::failure::Step;
-use crate::spec::{ExitRecord, LaunchFailure, LaunchReport, LaunchSpec, Privilege};
+use crate::spec::{LaunchFailure, LaunchReport, LaunchSpec, Privilege};
 use crate::supervise::{
-    begin, end, exit_record, finish, kill, listen, release_host, remove_cgroups, report, signal_set,
-    unblock_signals, wait,
+    begin, end, finish, listen, release_host, remove_cgroups, report, unblock_signals, wait,
 };
-use crate::{cgroup, enter, landlock, syscall};
+use crate::{cgroup, enter, guard, landlock, syscall};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 
@@ -25,7 +24,7 @@ pub fn run(spec: &LaunchSpec) -> i32 {
         warnings: started.warnings.clone(),
     });
     release_host();
-    let record = supervise(started.child);
+    let record = guard::run(spec, started.child);
     finish(&spec.directory, &spec.cgroups, &record);
     drop(started.lock);
     0
@@ -131,23 +130,5 @@ fn check_alive(child: i32) -> Result<(), LaunchFailure> {
             step: "guest died at its start".to_owned(),
             errno: 0,
         }),
-    }
-}
-
-/// Waits until the guest ends or somebody asks this supervisor to end it.
-fn supervise(child: i32) -> ExitRecord {
-    let set = signal_set();
-    let mut was_stopped = false;
-    loop {
-        if let Some(status) = wait(child, libc::WNOHANG) {
-            return exit_record(status, was_stopped);
-        }
-        let mut signal = 0;
-        // SAFETY: `set` is an initialised signal set whose signals are blocked.
-        unsafe { libc::sigwait(&raw const set, &raw mut signal) };
-        if signal == libc::SIGTERM || signal == libc::SIGINT {
-            was_stopped = true;
-            kill(child);
-        }
     }
 }

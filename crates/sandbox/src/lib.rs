@@ -22,13 +22,18 @@
 //! death does not concern it.
 
 pub mod cgroup;
+pub mod disk_usage;
 pub mod identity;
 pub mod lock;
+pub mod processes;
 pub mod seccomp;
 pub mod spec;
+pub mod usage;
 
+mod disk_watch;
 mod enter;
 mod failure;
+mod guard;
 mod landlock;
 #[doc(hidden)]
 pub mod launch;

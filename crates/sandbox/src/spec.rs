@@ -56,8 +56,8 @@ pub const MACHINE_VSOCK_NAME: &str = "vsock.sock";
 /// Everything a launcher needs to build one sandbox of namespaces.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaunchSpec {
-    /// The sandbox's directory, absolute. Holds [`SOCKET_NAME`], [`LOCK_NAME`] and [`EXIT_NAME`]; in the sandbox's own mount
-    /// namespace its root is mounted over it.
+    /// The sandbox's directory, absolute. Holds [`SOCKET_NAME`], [`LOCK_NAME`], [`EXIT_NAME`] and [`HITS_NAME`]; in the
+    /// sandbox's own mount namespace its root is mounted over it.
     pub directory: PathBuf,
     pub root: Root,
     pub privilege: Privilege,
@@ -79,6 +79,8 @@ pub const SOCKET_NAME: &str = "guest.sock";
 pub const LOCK_NAME: &str = "lock";
 /// Name of the file with the [`ExitRecord`].
 pub const EXIT_NAME: &str = "exit.json";
+/// Name of the file with the [`LimitHits`].
+pub const HITS_NAME: &str = "limits-hit.json";
 
 /// What `/` is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,13 +110,13 @@ pub enum Privilege {
 /// What one sandbox may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Memory with swap, in bytes. Held by a cgroup only.
+    /// Memory with swap, in bytes. Held by a cgroup only. A quarter of it may be files in /dev/shm.
     pub memory_bytes: u64,
-    /// Processes and threads. Held by a cgroup and by `RLIMIT_NPROC`.
+    /// Processes and threads of programs; the guest's own few are not among them. Held by a cgroup or by `RLIMIT_NPROC`.
     pub max_processes: u32,
     /// Thousandths of a processor. Held by a cgroup only.
     pub cpu_millis: u32,
-    /// Largest single file, in bytes (`RLIMIT_FSIZE`).
+    /// Largest single file, in bytes (`RLIMIT_FSIZE`); never above `disk_bytes`.
     pub max_file_bytes: u64,
     /// Open files per process (`RLIMIT_NOFILE`), at most the host's own hard limit.
     pub max_open_files: u64,
@@ -181,4 +183,24 @@ pub struct ExitRecord {
     pub signal: Option<i32>,
     /// Whether the supervisor was told to end the sandbox.
     pub was_stopped: bool,
+    /// Whether its life time was over ([`Limits::wall_time`]).
+    #[serde(default)]
+    pub was_out_of_time: bool,
+    /// Processor time of all its processes, in microseconds, where a group counted it.
+    #[serde(default)]
+    pub cpu_us: Option<u64>,
+    /// Most memory in use at once, in bytes, where a group counted it.
+    #[serde(default)]
+    pub peak_memory_bytes: Option<u64>,
+}
+
+/// Limits that the supervisor itself enforced in one start, kept in [`HITS_NAME`]. Written before it kills; no file: none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitHits {
+    /// How often programs were killed because the sandbox took more disk than it may.
+    pub disk: u64,
+    /// Whether it does so now.
+    pub is_disk_full: bool,
+    /// Whether its life time is over.
+    pub is_out_of_time: bool,
 }

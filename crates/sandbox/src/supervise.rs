@@ -4,7 +4,7 @@
 use crate::cgroup::{self, Placement};
 use crate::failure::Step;
 use crate::lock;
-use crate::spec::{EXIT_NAME, ExitRecord, LOCK_NAME, LaunchFailure, LaunchReport, SOCKET_NAME};
+use crate::spec::{EXIT_NAME, ExitRecord, HITS_NAME, LOCK_NAME, LaunchFailure, LaunchReport, SOCKET_NAME};
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use std::io::Write as _;
@@ -24,6 +24,8 @@ pub(crate) fn begin(directory: &Path) -> Result<OwnedFd, LaunchFailure> {
             errno: libc::EBUSY,
         })?;
     block_signals();
+    // Of an earlier start; before anybody may ask. Not there is the common case.
+    let _ = std::fs::remove_file(directory.join(HITS_NAME));
     Ok(lock)
 }
 
@@ -43,6 +45,9 @@ pub(crate) fn exit_record(status: i32, was_stopped: bool) -> ExitRecord {
         code: libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)),
         signal: libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status)),
         was_stopped,
+        was_out_of_time: false,
+        cpu_us: None,
+        peak_memory_bytes: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::bounds::{HeadTail, Utf8Chunks};
 use super::{Access, Tool, ToolContext, ToolFailure, ToolOutput};
-use greenroom_protocol::guest::call::{Exec, Exit, KillReason, OutputChunk};
+use greenroom_protocol::guest::call::{Exec, Exit, KillReason, LimitKind, OutputChunk};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::mpsc;
@@ -107,7 +107,7 @@ fn describe(output: &str, exit: &Exit, timeout_seconds: u64) -> String {
 }
 
 fn describe_exit(exit: &Exit, timeout_seconds: u64) -> String {
-    match (exit.killed, exit.code, exit.signal) {
+    let end = match (exit.killed, exit.code, exit.signal) {
         (Some(KillReason::TimedOut), _, _) => format!(
             "killed after {timeout_seconds} s: raise timeout_seconds, or use background for what runs on"
         ),
@@ -118,6 +118,29 @@ fn describe_exit(exit: &Exit, timeout_seconds: u64) -> String {
         (None, Some(code), _) => format!("exit code {code}"),
         (None, None, Some(signal)) => format!("killed by signal {signal}"),
         (None, None, None) => "ended without an exit code".to_owned(),
+    };
+    exit.limits_hit
+        .iter()
+        .filter_map(|limit| limit_advice(*limit))
+        .fold(end, |text, advice| format!("{text}; {advice}"))
+}
+
+/// Which limit of the sandbox was hit and what helps; `None` where the end says it already.
+fn limit_advice(limit: LimitKind) -> Option<&'static str> {
+    match limit {
+        LimitKind::Memory => Some(
+            "the sandbox's memory limit was hit and a process was killed: use less at once, for example fewer parallel jobs",
+        ),
+        LimitKind::Processes => Some(
+            "the sandbox's limit of processes was hit: run fewer at once and end what you left in the background",
+        ),
+        LimitKind::Disk => Some(
+            "the sandbox's disk limit was hit and its programs were killed: remove files that are not needed, then go on",
+        ),
+        LimitKind::WallTime => {
+            Some("the sandbox's life time was over: it is started again, its files are kept")
+        }
+        LimitKind::Output => None,
     }
 }
 
@@ -159,5 +182,29 @@ mod tests {
         ] {
             assert_eq!(describe(output, &exit, 5), expected);
         }
+    }
+
+    #[test]
+    fn limits_that_were_hit_are_named_with_advice() {
+        let hit = |limits: &[LimitKind]| {
+            let exit = Exit {
+                code: Some(137),
+                limits_hit: limits.to_vec(),
+                ..Exit::default()
+            };
+            describe_exit(&exit, 5)
+        };
+        let memory = hit(&[LimitKind::Memory]);
+        assert!(
+            memory.starts_with("exit code 137; the sandbox's memory limit was hit"),
+            "{memory}"
+        );
+        let both = hit(&[LimitKind::Processes, LimitKind::Disk]);
+        assert!(
+            both.contains("limit of processes was hit") && both.contains("disk limit was hit"),
+            "{both}"
+        );
+        // The way it was killed says it.
+        assert_eq!(hit(&[LimitKind::Output]), "exit code 137");
     }
 }

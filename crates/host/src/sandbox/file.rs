@@ -3,7 +3,7 @@
 use super::{CALL_TIMEOUT, Sandbox, within};
 use crate::failure::SandboxError;
 use crate::link::Event;
-use greenroom_protocol::guest::call::{Call, FileBytes, Reply, Scope};
+use greenroom_protocol::guest::call::{Call, CallError, CallErrorCode, FileBytes, Reply, Scope};
 use greenroom_protocol::guest::frame::FrameKind;
 
 impl Sandbox {
@@ -69,6 +69,12 @@ impl Sandbox {
         bytes: Vec<u8>,
         is_executable: bool,
     ) -> Result<(), SandboxError> {
+        if self.meter.is_disk_full() {
+            return Err(SandboxError::Call(CallError {
+                code: CallErrorCode::NoSpace,
+                message: format!("{path}: the sandbox takes more disk than it may; remove something first"),
+            }));
+        }
         let mut lease = self
             .open(&Call::WriteFile {
                 path: path.to_owned(),

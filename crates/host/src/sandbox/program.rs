@@ -3,6 +3,7 @@
 use super::{CALL_TIMEOUT, Lease, Sandbox, invalid, within};
 use crate::failure::SandboxError;
 use crate::link::Event;
+use crate::usage::Reading;
 use greenroom_protocol::guest::call::{
     BackgroundProcess, Call, Exec, Exit, OutputChunk, Reply, TerminalSize,
 };
@@ -41,6 +42,7 @@ impl Sandbox {
             return Err(invalid("a background program is started with spawn"));
         }
         exec.has_input = input.is_some();
+        self.bound_output(&mut exec);
         // A guest of the first generation knows neither; the program runs, and ends with its link.
         if self.generation() < 2 {
             exec.key = None;
@@ -49,18 +51,21 @@ impl Sandbox {
             return self.begin(exec).await?.follow(input, output, cancel).await;
         }
         let timeout = exec.timeout_ms.map(Duration::from_millis);
+        let before = self.meter.read();
         let lease = self.open(&Call::Exec(exec)).await?;
-        self.follow(lease, timeout, input, output, cancel).await
+        let exit = self.follow(lease, timeout, input, output, cancel).await;
+        self.name_limits(exit, before)
     }
 
     /// Starts a program that has a key or a terminal, or joins the one that has this key already, and returns once the
     /// guest names its process. What it wrote waits until [`Program::follow`].
-    pub async fn begin(&self, exec: Exec) -> Result<Program, SandboxError> {
+    pub async fn begin(&self, mut exec: Exec) -> Result<Program, SandboxError> {
         if exec.is_background || (exec.key.is_none() && exec.terminal.is_none()) {
             return Err(invalid(
                 "only a program with a key or a terminal can be followed later",
             ));
         }
+        self.bound_output(&mut exec);
         let timeout = exec.timeout_ms.map(Duration::from_millis);
         self.program(&Call::Exec(exec), timeout).await
     }
@@ -106,6 +111,7 @@ impl Sandbox {
     }
 
     async fn program(&self, call: &Call, timeout: Option<Duration>) -> Result<Program, SandboxError> {
+        let before = self.meter.read();
         let mut lease = self.open(call).await?;
         match within(CALL_TIMEOUT, lease.stream.next()).await? {
             Event::Reply(Reply::Started { process_id }) => Ok(Program {
@@ -113,12 +119,29 @@ impl Sandbox {
                 lease,
                 process_id,
                 timeout,
+                before,
             }),
             other => {
                 lease.is_done = true;
                 Err(self.unexpected(other))
             }
         }
+    }
+
+    /// What is typed and read on a terminal has no end.
+    fn bound_output(&self, exec: &mut Exec) {
+        if exec.terminal.is_none() {
+            let most = self.meter.limits().max_output_bytes;
+            exec.max_output_bytes = Some(exec.max_output_bytes.map_or(most, |wanted| wanted.min(most)));
+        }
+    }
+
+    /// Adds the limits that were hit since `before`, which the guest cannot know.
+    fn name_limits(&self, exit: Result<Exit, SandboxError>, before: Reading) -> Result<Exit, SandboxError> {
+        exit.map(|exit| Exit {
+            limits_hit: self.meter.hit_since(before, &exit),
+            ..exit
+        })
     }
 
     async fn follow(
@@ -219,6 +242,8 @@ pub struct Program {
     lease: Lease,
     process_id: u32,
     timeout: Option<Duration>,
+    /// Of the limits, when it was started or found.
+    before: Reading,
 }
 
 impl Program {
@@ -239,8 +264,10 @@ impl Program {
             sandbox,
             lease,
             timeout,
-            ..
+            before,
+            process_id: _,
         } = self;
-        sandbox.follow(lease, timeout, input, output, cancel).await
+        let exit = sandbox.follow(lease, timeout, input, output, cancel).await;
+        sandbox.name_limits(exit, before)
     }
 }

@@ -54,7 +54,7 @@ pub fn processes(state: &Path) -> Vec<String> {
 }
 
 /// The resource groups of a state directory in every hierarchy.
-fn named_groups(state: &Path) -> impl Iterator<Item = PathBuf> {
+pub fn named_groups(state: &Path) -> impl Iterator<Item = PathBuf> {
     let mut found = Vec::new();
     find(Path::new("/sys/fs/cgroup"), &group_name(state), 0, &mut found);
     found.into_iter()

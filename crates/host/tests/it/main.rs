@@ -17,6 +17,7 @@ mod impostor;
 mod isolation;
 mod leftovers;
 mod lifecycle;
+mod limits;
 mod ports;
 mod probe;
 mod processes;

@@ -1,5 +1,6 @@
 //! What every scenario needs: a host with a directory of its own, run as the right user, and a check that nothing is left.
 
+use crate::leftovers;
 use greenroom_host::{Host, HostConfig, RouteHandler, Sandbox, SandboxError, StartSandbox, refuse_routes};
 use greenroom_protocol::guest::call::{CallErrorCode, Exec, Exit, OutputChunk};
 use greenroom_protocol::id::SandboxId;
@@ -150,6 +151,29 @@ pub fn plain(id: &SandboxId) -> StartSandbox {
 
 pub fn with_routes(id: &SandboxId, routes: RouteHandler) -> StartSandbox {
     StartSandbox::new(id.clone(), routes)
+}
+
+/// Whether sandboxes of this world have a resource group of a v1 or v2 controller.
+pub fn has_group(world: &World, controller: &str) -> bool {
+    leftovers::named_groups(&world.state).any(|group| holds(&group, controller))
+}
+
+/// A file of a sandbox's own group.
+pub fn group_file(world: &World, sandbox: &Sandbox, controller: &str, name: &str) -> PathBuf {
+    let group = leftovers::named_groups(&world.state)
+        .find(|group| holds(group, controller))
+        .expect("a group of it");
+    group.join(sandbox.id().as_str()).join(name)
+}
+
+fn holds(group: &std::path::Path, controller: &str) -> bool {
+    let file = match controller {
+        "cpuacct" => ["cpuacct.usage", "cpu.stat"],
+        "cpu" => ["cpu.cfs_quota_us", "cpu.max"],
+        "memory" => ["memory.limit_in_bytes", "memory.max"],
+        _ => ["pids.max", "pids.max"],
+    };
+    file.iter().any(|name| group.join(name).exists())
 }
 
 /// What a program printed, merged, and how it ended.

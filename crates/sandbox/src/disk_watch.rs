@@ -1,0 +1,369 @@
+//! Holds a sandbox to its disk limit where no quota does: the supervisor looks, and kills the programs of a sandbox that took
+//! more. Decides when to look and what to do; the supervisor does it.
+//!
+//! Walking a tree costs time, so it is done only when the limit may have been crossed: the filesystem's free space bounds
+//! what anyone can have taken since the last walk. Looks are the rarer the more room is left. Walks take at most a twentieth
+//! of the time in the long run, a few may follow each other at once.
+//!
+//! What a program can take beyond the limit is what it writes in the time of one look, one walk and its death: some tens
+//! of milliseconds near the limit. Other writers on the filesystem cost extra walks and no programs.
+
+use crate::disk_usage::natural;
+use crate::spec::Privilege;
+use crate::usage::Counters;
+use crate::{disk_usage, processes};
+use rustix::fd::OwnedFd;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// No disk takes data faster for long, in bytes per second; with less room left, looks come sooner.
+const FASTEST_BYTES_PER_SECOND: u64 = 2 << 30;
+
+/// Between two looks at least and at most.
+const MIN_PERIOD: Duration = Duration::from_millis(20);
+const MAX_PERIOD: Duration = Duration::from_secs(5);
+
+/// Longest period near the limit while nothing is written.
+const QUIET_PERIOD: Duration = Duration::from_millis(200);
+
+/// How old a count may get while programs run.
+const MAX_AGE: Duration = Duration::from_secs(60);
+
+/// Walks take at most one part in this many of the time.
+const WALK_SHARE: u32 = 20;
+
+/// Walking time that may be used at once before that share counts.
+const WALK_BURST: Duration = Duration::from_millis(200);
+
+/// What programs may add while their sandbox is over its limit, in bytes: shells write histories, `rm` a log.
+const GRACE_BYTES: u64 = 1 << 20;
+
+/// After programs were killed, until the dead let go of their files.
+const SETTLE_PERIOD: Duration = Duration::from_millis(20);
+
+/// Filesystems whose free space shows at once what was written (`*_SUPER_MAGIC` of linux/magic.h): ext4, xfs, tmpfs. Others
+/// tell when they write it out.
+const PROMPT_FILESYSTEMS: [u64; 3] = [0xEF53, 0x5846_5342, 0x0102_1994];
+
+/// Where a sandbox stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Within,
+    /// Programs were killed; what remains is not known yet.
+    Killed,
+    /// Over the limit; programs run as long as they do not add to it.
+    Over {
+        tolerated: u64,
+    },
+}
+
+/// What to do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    None,
+    KillPrograms,
+}
+
+/// From where a sandbox stood and what it takes now, in bytes, to where it stands and what is to be done.
+pub(crate) fn judge(standing: Standing, used: u64, limit: u64) -> (Standing, Action) {
+    match standing {
+        _ if used <= limit => (Standing::Within, Action::None),
+        Standing::Within => (Standing::Killed, Action::KillPrograms),
+        Standing::Killed => (Standing::Over { tolerated: used }, Action::None),
+        Standing::Over { tolerated } if used > tolerated.saturating_add(GRACE_BYTES) => {
+            (Standing::Killed, Action::KillPrograms)
+        }
+        // What was freed is not given back before the sandbox is within its limit.
+        Standing::Over { tolerated } => {
+            let tolerated = tolerated.min(used);
+            (Standing::Over { tolerated }, Action::None)
+        }
+    }
+}
+
+/// How long to wait before the next look with `room` bytes left, when nothing was written for `quiet` looks in a row.
+fn period(room: u64, quiet: u32) -> Duration {
+    let by_room = Duration::from_millis(room.saturating_mul(1000) / FASTEST_BYTES_PER_SECOND);
+    let by_quiet = (MIN_PERIOD * quiet.min(100)).min(QUIET_PERIOD);
+    by_room.max(by_quiet).clamp(MIN_PERIOD, MAX_PERIOD)
+}
+
+/// Time spent on walks, paid back by time that passes.
+#[derive(Debug, Default)]
+struct Debt {
+    owed: Duration,
+    at: Option<Instant>,
+}
+
+impl Debt {
+    fn pay(&mut self, now: Instant) {
+        let passed = self
+            .at
+            .map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        self.owed = self.owed.saturating_sub(passed / WALK_SHARE);
+        self.at = Some(now);
+    }
+
+    fn add(&mut self, cost: Duration) {
+        self.owed += cost;
+    }
+
+    /// How long until another walk is due; zero if it may be now.
+    fn wait(&self) -> Duration {
+        self.owed.saturating_sub(WALK_BURST) * WALK_SHARE
+    }
+}
+
+/// The last walk, and what the filesystem said since.
+#[derive(Debug)]
+struct Count {
+    used: u64,
+    at: Instant,
+    /// Free space at the walk and the most since then, in bytes; both without what changed while nothing ran inside.
+    free: u64,
+    most_free: u64,
+    cpu_us: Option<u64>,
+}
+
+/// The watch over one sandbox.
+pub(crate) struct DiskWatch {
+    directory: PathBuf,
+    limit: u64,
+    privilege: Privilege,
+    filesystem: OwnedFd,
+    is_prompt: bool,
+    counters: Counters,
+    standing: Standing,
+    count: Option<Count>,
+    debt: Debt,
+    last_free: u64,
+    last_cpu_us: Option<u64>,
+    quiet: u32,
+}
+
+impl DiskWatch {
+    /// Watches what lies in the sandbox's directory. `counters` are those of its groups, as far as there are any.
+    pub(crate) fn new(
+        directory: &Path,
+        limit: u64,
+        privilege: Privilege,
+        counters: Counters,
+    ) -> Result<Self, Errno> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let filesystem = rustix::fs::open(directory, flags, Mode::empty())?;
+        let kind = rustix::fs::fstatfs(&filesystem)?.f_type;
+        Ok(Self {
+            directory: directory.to_owned(),
+            limit,
+            privilege,
+            filesystem,
+            is_prompt: PROMPT_FILESYSTEMS.contains(&natural(kind)),
+            counters,
+            standing: Standing::Within,
+            count: None,
+            debt: Debt::default(),
+            last_free: 0,
+            last_cpu_us: None,
+            quiet: 0,
+        })
+    }
+
+    /// Whether the sandbox takes more than it may.
+    pub(crate) fn is_over(&self) -> bool {
+        self.standing != Standing::Within
+    }
+
+    /// Looks once. Returns what to do now and when to look again; `first` is the sandbox's first process.
+    pub(crate) fn look(&mut self, first: i32, now: Instant) -> (Action, Duration) {
+        let free = self.free();
+        let cpu_us = self.counters.cpu_us();
+        let was_idle = cpu_us.is_some() && cpu_us == self.last_cpu_us;
+        self.quiet = if free == self.last_free || was_idle {
+            self.quiet + 1
+        } else {
+            0
+        };
+        if let Some(count) = &mut self.count {
+            if was_idle {
+                // Somebody else wrote or freed: a program that does not run does neither.
+                for known in [&mut count.free, &mut count.most_free] {
+                    *known = known.saturating_add(free).saturating_sub(self.last_free);
+                }
+            }
+            count.most_free = count.most_free.max(free);
+        }
+        (self.last_free, self.last_cpu_us) = (free, cpu_us);
+
+        self.debt.pay(now);
+        let ceiling = self.ceiling();
+        if !self.must_walk(ceiling, free, cpu_us, now) {
+            return (Action::None, period(ceiling - self.estimate(free), self.quiet));
+        }
+        let wait = self.debt.wait();
+        if !wait.is_zero() && self.standing != Standing::Killed {
+            return (Action::None, wait.min(MAX_PERIOD));
+        }
+        let used = self.walk(first, ceiling, free, cpu_us, now);
+        let action;
+        (self.standing, action) = judge(self.standing, used, self.limit);
+        let next = match action {
+            Action::KillPrograms => SETTLE_PERIOD,
+            Action::None if self.is_prompt => period(self.ceiling().saturating_sub(used), self.quiet),
+            // Only walks show anything there.
+            Action::None => {
+                let by_room = period(self.ceiling().saturating_sub(used), self.quiet);
+                by_room.max(self.debt.wait()).min(MAX_PERIOD)
+            }
+        };
+        (action, next)
+    }
+
+    /// Up to where nothing needs to be done, in bytes.
+    fn ceiling(&self) -> u64 {
+        match self.standing {
+            Standing::Within | Standing::Killed => self.limit,
+            Standing::Over { tolerated } => tolerated.saturating_add(GRACE_BYTES),
+        }
+    }
+
+    /// Most that the sandbox can take now, from the last walk and what the filesystem lost since.
+    fn estimate(&self, free: u64) -> u64 {
+        self.count.as_ref().map_or(u64::MAX, |count| {
+            count.used.saturating_add(count.most_free.saturating_sub(free))
+        })
+    }
+
+    fn must_walk(&self, ceiling: u64, free: u64, cpu_us: Option<u64>, now: Instant) -> bool {
+        let Some(count) = &self.count else { return true };
+        if self.standing == Standing::Killed || self.estimate(free) > ceiling {
+            return true;
+        }
+        let has_run = cpu_us.is_none() || cpu_us != count.cpu_us;
+        // Over the limit, freed space shows how much is tolerated from now on.
+        let has_freed = self.is_over() && count.most_free > count.free.saturating_add(GRACE_BYTES);
+        let is_old = now.saturating_duration_since(count.at) >= MAX_AGE;
+        has_run && (!self.is_prompt || is_old || has_freed)
+    }
+
+    fn walk(&mut self, first: i32, ceiling: u64, free: u64, cpu_us: Option<u64>, now: Instant) -> u64 {
+        let began = Instant::now();
+        let mut tally = disk_usage::count(&self.directory);
+        if !tally.is_whole && self.privilege == Privilege::User {
+            // Programs of the same uid closed directories to it; in their user namespace that does not help them.
+            let count = || disk_usage::count(&self.directory).bytes;
+            if let Ok(bytes) = processes::with_rights_over(first, count) {
+                tally.bytes = bytes;
+            }
+        }
+        let mut used = tally.bytes;
+        // Something took the space and is not in the tree: perhaps files that were removed while open.
+        if used <= ceiling && self.estimate(free) > ceiling {
+            used = used.saturating_add(disk_usage::count_unnamed(first, &self.directory));
+        }
+        self.debt.add(began.elapsed());
+        self.count = Some(Count {
+            used,
+            at: now,
+            free,
+            most_free: free,
+            cpu_us,
+        });
+        used
+    }
+
+    fn free(&self) -> u64 {
+        rustix::fs::fstatfs(&self.filesystem)
+            .map_or(0, |fs| natural(fs.f_bfree).saturating_mul(natural(fs.f_bsize)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_killed_when_the_limit_is_crossed_and_when_more_is_added() {
+        use Action::{KillPrograms, None as Nothing};
+        use Standing::{Killed, Over, Within};
+        let limit = 100 << 20;
+        let over = |mib: u64| Over { tolerated: mib << 20 };
+        for (standing, used_mib, expected) in [
+            (Within, 0, (Within, Nothing)),
+            (Within, 100, (Within, Nothing)),
+            (Within, 101, (Killed, KillPrograms)),
+            (Killed, 130, (over(130), Nothing)),
+            (Killed, 90, (Within, Nothing)),
+            // A little may be added, a lot not.
+            (over(130), 131, (over(130), Nothing)),
+            (over(130), 132, (Killed, KillPrograms)),
+            // What was freed stays free.
+            (over(130), 110, (over(110), Nothing)),
+            (over(110), 130, (Killed, KillPrograms)),
+            (over(110), 100, (Within, Nothing)),
+        ] {
+            assert_eq!(
+                judge(standing, used_mib << 20, limit),
+                expected,
+                "{standing:?} {used_mib}"
+            );
+        }
+    }
+
+    #[test]
+    fn creeping_is_not_tolerated_for_ever() {
+        let limit = 100 << 20;
+        let mut standing = Standing::Over { tolerated: 110 << 20 };
+        let mut used = 110 << 20;
+        let killed_at = (0..100).find(|_| {
+            used += GRACE_BYTES / 4;
+            let action;
+            (standing, action) = judge(standing, used, limit);
+            action == Action::KillPrograms
+        });
+        assert_eq!(killed_at, Some(4));
+    }
+
+    #[test]
+    fn looks_are_rare_with_room_and_frequent_without() {
+        for (room, quiet, expected_ms) in [
+            (0, 0, 20),
+            (1 << 20, 0, 20),
+            (1 << 30, 0, 500),
+            (100 << 30, 0, 5000),
+            (0, 3, 60),
+            (0, 1000, 200),
+            (1 << 30, 1000, 500),
+            (u64::MAX, u32::MAX, 5000),
+        ] {
+            assert_eq!(period(room, quiet).as_millis(), expected_ms, "{room} {quiet}");
+        }
+    }
+
+    #[test]
+    fn walks_take_a_twentieth_of_the_time_after_a_burst() {
+        let mut now = Instant::now();
+        let mut debt = Debt::default();
+        debt.pay(now);
+        let cost = Duration::from_millis(100);
+        let mut walked = Duration::ZERO;
+        let end = now + Duration::from_secs(60);
+        while now < end {
+            debt.pay(now);
+            match debt.wait() {
+                Duration::ZERO => {
+                    debt.add(cost);
+                    walked += cost;
+                    now += cost;
+                }
+                wait => now += wait,
+            }
+        }
+        assert!(
+            walked <= Duration::from_secs(60) / WALK_SHARE + WALK_BURST + cost * 2,
+            "{walked:?}"
+        );
+        assert!(walked >= Duration::from_secs(60) / WALK_SHARE, "{walked:?}");
+    }
+}

@@ -1,0 +1,172 @@
+//! The processes of a sandbox, seen from outside: which there are, what they used, and how all but the first are ended.
+
+use crate::spec::Privilege;
+use crate::syscall::last_errno;
+use rustix::fd::{AsRawFd as _, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use std::fs;
+
+/// Processes looked at in one go; more than any sandbox may have.
+const MAX_PROCESSES: usize = 200_000;
+
+/// `first` and all that descend from it, parents first. Everything in a sandbox descends from its first process: orphans are
+/// given to it (pid_namespaces(7)). What starts or ends meanwhile may be missing.
+pub fn tree(first: i32) -> Vec<i32> {
+    let mut found = vec![first];
+    let mut next = 0;
+    while let Some(pid) = found.get(next).copied() {
+        next += 1;
+        for task in fs::read_dir(format!("/proc/{pid}/task"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            found.extend(
+                children
+                    .split_whitespace()
+                    .filter_map(|pid| pid.parse::<i32>().ok()),
+            );
+        }
+        if found.len() > MAX_PROCESSES {
+            break;
+        }
+    }
+    found
+}
+
+/// Processor time of `processes` and of their children that ended, in milliseconds.
+pub fn cpu_ms(processes: &[i32]) -> u64 {
+    // SAFETY: sysconf with a number it knows.
+    let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    let ticks: u64 = processes.iter().filter_map(|pid| cpu_ticks(*pid)).sum();
+    ticks * 1000 / u64::try_from(per_second).unwrap_or(100).max(1)
+}
+
+/// Fields 14 to 17 of proc_pid_stat(5).
+fn cpu_ticks(pid: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before it may hold anything.
+    let rest = text.rsplit_once(") ")?.1;
+    let fields = rest.split(' ').skip(11).take(4);
+    fields.map(|field| field.parse::<u64>().ok()).sum()
+}
+
+/// Kills every process in the pid namespace of `first` but `first` itself, at once, so that no fork escapes. Called by a
+/// process with one thread. Returns when they were signalled; they end a moment later.
+pub(crate) fn kill_all_but(first: i32, privilege: Privilege) -> Result<(), Errno> {
+    let open = |name: &str| {
+        let path = format!("/proc/{first}/ns/{name}");
+        rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+    };
+    let pids = open("pid")?;
+    // Root may enter the namespace as it is. An ordinary user has the right only in the user namespace that owns it.
+    let users = match privilege {
+        Privilege::Root { .. } => None,
+        Privilege::User => Some(open("user")?),
+    };
+    as_child(|| {
+        // What is inside sees the process that kills; it must not be able to stop it.
+        // SAFETY: prctl with integers.
+        unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
+        if let Some(users) = &users {
+            enter_namespace(users, libc::CLONE_NEWUSER)?;
+        }
+        enter_namespace(&pids, libc::CLONE_NEWPID)?;
+        // Only a child is in the new pid namespace; there -1 means everyone but the first process and itself.
+        as_child(|| {
+            // SAFETY: kill with integers.
+            match unsafe { libc::kill(-1, libc::SIGKILL) } {
+                0 => Ok(()),
+                _ => match last_errno() {
+                    Errno::SRCH => Ok(()),
+                    error => Err(error),
+                },
+            }
+        })
+    })
+}
+
+/// Computes a number in a child process that has every right over files of the uids that the user namespace of `first` maps.
+/// Called by an ordinary user's process with one thread.
+pub(crate) fn with_rights_over(first: i32, compute: impl FnOnce() -> u64) -> Result<u64, Errno> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let users = rustix::fs::open(format!("/proc/{first}/ns/user"), flags, Mode::empty())?;
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    as_child(|| {
+        enter_namespace(&users, libc::CLONE_NEWUSER)?;
+        let number = compute().to_ne_bytes();
+        // Fits into the pipe, so that nobody needs to read yet.
+        rustix::io::write(&write, &number).map(|_| ())
+    })?;
+    let mut number = [0; 8];
+    match rustix::io::read(&read, &mut number)? {
+        8 => Ok(u64::from_ne_bytes(number)),
+        _ => Err(Errno::IO),
+    }
+}
+
+fn enter_namespace(namespace: &OwnedFd, kind: i32) -> Result<(), Errno> {
+    // SAFETY: setns with a descriptor that is open.
+    match unsafe { libc::setns(namespace.as_raw_fd(), kind) } {
+        0 => Ok(()),
+        _ => Err(last_errno()),
+    }
+}
+
+/// Does `work` in a child process, for what would change the caller for good.
+fn as_child(work: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
+    // SAFETY: callers have one thread, so the child's copy of everything is consistent; it ends without destructors.
+    match unsafe { libc::fork() } {
+        -1 => Err(last_errno()),
+        0 => {
+            let code = work().err().map_or(0, |error| error.raw_os_error().clamp(1, 255));
+            // SAFETY: ends the child.
+            unsafe { libc::_exit(code) }
+        }
+        child => {
+            let mut status = 0;
+            // SAFETY: `status` is a valid int.
+            while unsafe { libc::waitpid(child, &raw mut status, 0) } < 0 {
+                match last_errno() {
+                    Errno::INTR => {}
+                    error => return Err(error),
+                }
+            }
+            match (libc::WIFEXITED(status), libc::WEXITSTATUS(status)) {
+                (true, 0) => Ok(()),
+                (true, errno) => Err(Errno::from_raw_os_error(errno)),
+                // Somebody inside was faster; whoever did it is gone now or is killed next time.
+                (false, _) => Err(Errno::INTR),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_has_the_processes_below_and_their_time() {
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "sleep 600 & echo; wait"])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A line comes once the grandchild was started.
+        let mut line = [0];
+        std::io::Read::read_exact(&mut child.stdout.take().unwrap(), &mut line).unwrap();
+        let found = tree(child.id() as i32);
+        assert_eq!(found.len(), 2, "{found:?}");
+        let own = std::process::id() as i32;
+        assert!(tree(own).contains(&found[1]));
+        assert!(cpu_ms(&[own]) < 1_000_000);
+        for pid in found.into_iter().rev() {
+            // SAFETY: kill with integers; both are children of this test.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+        }
+        child.wait().unwrap();
+    }
+}
