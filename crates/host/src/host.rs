@@ -22,10 +22,19 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long the kernel may take to let go of a resource group.
 const CGROUP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a supervisor that another host started may take until it listens.
+const START_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long processes that were killed may go on writing.
+const REMOVE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Begins the name of a sandbox's directory while it is removed.
+const LEAVING: &str = ".leaving-";
 
 /// The agent's environment before what a caller adds.
 const ENVIRONMENT: &[(&str, &str)] = &[
@@ -167,11 +176,18 @@ impl Host {
             if !supervisor::is_alive(&directory)? {
                 return Ok(None);
             }
-            match supervisor::connect(&directory) {
-                Ok(socket) => Ok(Some(socket)),
-                // It ended between the two looks, or its supervisor is about to follow its guest.
-                Err(_) if supervisor::ends(&directory)? => Ok(None),
-                Err(source) => Err(HostError::GuestSilent { id: wanted, source }),
+            let deadline = Instant::now() + START_PATIENCE;
+            loop {
+                match supervisor::connect(&directory) {
+                    Ok(socket) => return Ok(Some(socket)),
+                    // It ended between the two looks.
+                    Err(_) if !supervisor::is_alive(&directory)? => return Ok(None),
+                    // The launcher of a host that was killed holds the lock before anything listens.
+                    Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+                    // Its supervisor is about to follow its guest.
+                    Err(_) if supervisor::ends(&directory)? => return Ok(None),
+                    Err(source) => return Err(HostError::GuestSilent { id: wanted, source }),
+                }
             }
         })
         .await?;
@@ -292,6 +308,50 @@ impl Host {
         supervisor::stop(id, &directory)?;
         // A supervisor that was killed could not do it.
         backend::recorded(&directory)?.clear(&directory)?;
+        self.remove_groups(id)
+    }
+
+    fn remove_blocking(&self, id: &SandboxId) -> Result<(), HostError> {
+        self.stop_blocking(id)?;
+        let (directory, leaving) = (self.directory(id), self.leaving(id));
+        self.finish_removal(id)?;
+        // The launcher of a host that was killed may still be on its way. By the old name it finds nothing any more; if it
+        // took the lock before, the lock has come along.
+        match fs::rename(&directory, &leaving) {
+            Ok(()) => self.finish_removal(id),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(HostError::file("rename", &directory)(error)),
+        }
+    }
+
+    /// What a sandbox's directory is called while it is removed.
+    fn leaving(&self, id: &SandboxId) -> PathBuf {
+        self.0.state_dir.join("sb").join(format!("{LEAVING}{id}"))
+    }
+
+    /// Removes what an earlier removal, perhaps of a host that was killed in the middle, has renamed.
+    fn finish_removal(&self, id: &SandboxId) -> Result<(), HostError> {
+        let leaving = self.leaving(id);
+        if !leaving.is_dir() {
+            return Ok(());
+        }
+        supervisor::stop(id, &leaving)?;
+        self.remove_groups(id)?;
+        // Processes of a supervisor that was killed end a moment after it, and may write until then.
+        let deadline = Instant::now() + REMOVE_PATIENCE;
+        loop {
+            match tree::remove(&leaving) {
+                Err(error)
+                    if error.kind() == io::ErrorKind::DirectoryNotEmpty && Instant::now() < deadline =>
+                {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                done => return done.map_err(HostError::file("remove", &leaving)),
+            }
+        }
+    }
+
+    fn remove_groups(&self, id: &SandboxId) -> Result<(), HostError> {
         for group in &self.0.groups {
             let path = cgroup::below(group, id.as_str()).directory;
             cgroup::remove(&path, CGROUP_PATIENCE)
@@ -300,16 +360,14 @@ impl Host {
         Ok(())
     }
 
-    fn remove_blocking(&self, id: &SandboxId) -> Result<(), HostError> {
-        self.stop_blocking(id)?;
-        let directory = self.directory(id);
-        tree::remove(&directory).map_err(HostError::file("remove", &directory))
-    }
-
     fn reap_blocking(&self, wanted: &HashSet<SandboxId>) -> Result<Vec<SandboxId>, HostError> {
         let mut removed = Vec::new();
         let sandboxes = self.0.state_dir.join("sb");
         for name in names(&sandboxes).map_err(HostError::file("list", &sandboxes))? {
+            if let Some(id) = name.strip_prefix(LEAVING).and_then(|id| id.parse().ok()) {
+                self.finish_removal(&id)?;
+                continue;
+            }
             match name.parse::<SandboxId>() {
                 Ok(id) if wanted.contains(&id) => {}
                 Ok(id) => {

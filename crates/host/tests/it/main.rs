@@ -24,6 +24,7 @@ mod processes;
 mod programs;
 mod routes;
 mod services;
+mod survival;
 mod terminals;
 mod tree;
 mod world;
