@@ -24,10 +24,7 @@ const QUICK_ROUNDS: usize = 500;
 /// Runs all of them.
 pub async fn run() -> Result<Vec<Measured>> {
     let temp = tempfile::Builder::new().prefix("gr-bench-").tempdir()?;
-    let host = Host::open(HostConfig {
-        state_dir: temp.path().join("state"),
-    })
-    .await?;
+    let host = Host::open(HostConfig::new(temp.path().join("state"))).await?;
     let mut results = Vec::new();
     results.extend(cold_start(&host, temp.path()).await?);
     results.extend(running(&host).await?);

@@ -76,7 +76,7 @@ pub async fn up(config: Config, ready: impl FnOnce(&Ready)) -> anyhow::Result<()
         .state_dir
         .clone()
         .unwrap_or_else(|| data.sandboxes());
-    let host = Host::open(HostConfig { state_dir })
+    let host = Host::open(HostConfig::new(state_dir))
         .await
         .map_err(|error| UpError(error.problem()))?;
     let models = ModelDirectory::new(models::registry(&config, &catalog)?);

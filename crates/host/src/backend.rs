@@ -1,16 +1,21 @@
 //! What isolates a sandbox, behind one trait. Which backend a sandbox has is recorded in its directory, so that one process
 //! may start it and another, later, find it and end it.
 
+mod microvm;
 mod namespace;
 mod root;
 
 use crate::base::Base;
 use crate::embedded::Programs;
 use crate::failure::HostError;
+use crate::host::SandboxFile;
 use greenroom_protocol::environment;
+use greenroom_protocol::id::SandboxId;
 use greenroom_sandbox::spec::LaunchSpec;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
+pub use microvm::{MachineConfig, MachineError};
 pub(crate) use root::{make_private, prepare as prepare_root};
 
 /// One way to run a sandbox. Blocking; used from worker threads only.
@@ -33,24 +38,46 @@ pub(crate) trait Backend {
 pub(crate) struct Launch<'a> {
     /// Its directory and root are in order.
     pub spec: LaunchSpec,
+    pub id: &'a SandboxId,
     pub programs: &'a Programs,
     pub base: &'a Base,
+    /// Already in the root, for backends that use it.
+    pub files: &'a [SandboxFile],
 }
 
 /// The backend for a sandbox to be started.
 pub(crate) fn choose(
     backend: environment::Backend,
     _runtime: Option<&str>,
+    machines: &MachineConfig,
+    state_dir: &Path,
 ) -> Result<Box<dyn Backend>, HostError> {
     match backend {
         environment::Backend::Namespace => Ok(Box::new(namespace::Namespace)),
-        environment::Backend::Oci | environment::Backend::Microvm => {
-            Err(HostError::BackendUnavailable(backend))
-        }
+        environment::Backend::Microvm => Ok(Box::new(microvm::Microvm::new(
+            machines,
+            state_dir.join("machines"),
+        )?)),
+        environment::Backend::Oci => Err(HostError::BackendUnavailable(backend)),
     }
 }
 
 /// The backend with which the sandbox of `directory` was started last.
 pub(crate) fn recorded(_directory: &Path) -> Result<Box<dyn Backend>, HostError> {
     Ok(Box::new(namespace::Namespace))
+}
+
+/// An executable file by path, or by name in this process's `PATH`.
+fn find_program(wanted: &Path) -> Option<PathBuf> {
+    let is_program = |path: &Path| {
+        std::fs::metadata(path)
+            .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+    };
+    if wanted.components().count() > 1 {
+        return is_program(wanted).then(|| std::path::absolute(wanted).ok())?;
+    }
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(wanted))
+        .find(|candidate| is_program(candidate))
 }

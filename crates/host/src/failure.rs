@@ -1,10 +1,12 @@
 //! What can go wrong between the host and its sandboxes, and what a person can do about it.
 
+use crate::backend::MachineError;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::environment::Backend;
 use greenroom_protocol::guest::call::CallError;
 use greenroom_protocol::id::SandboxId;
 use greenroom_sandbox::spec::LaunchFailure;
+use greenroom_stdx::chain::Chain;
 use std::io;
 use std::path::PathBuf;
 use thiserror::Error;
@@ -31,6 +33,8 @@ pub enum HostError {
     SupervisorStuck { id: SandboxId, source: io::Error },
     #[error("the backend {0:?} is not available")]
     BackendUnavailable(Backend),
+    #[error("there is no virtual machine for the sandbox")]
+    Machine(#[source] MachineError),
     #[error("a worker of the host was cancelled")]
     Cancelled,
 }
@@ -75,6 +79,14 @@ impl HostError {
                 "This server cannot run sandboxes with the backend that the environment asks for.",
             )
             .with_hint("Run `greenroom doctor` to see which backends work here, and name one of them."),
+            Self::Machine(error) => Problem::permanent(
+                "microvm_unavailable",
+                format!(
+                    "The sandbox's virtual machine could not be started: {}.",
+                    Chain(error)
+                ),
+            )
+            .with_hint(error.hint()),
             Self::Cancelled => Problem::transient("server_stopping", "The server is stopping."),
         }
     }

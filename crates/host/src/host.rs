@@ -1,7 +1,7 @@
 //! The sandboxes of one state directory: start, find, stop, remove, reap. Keeps no list in memory: what lies on disk and
 //! who holds which lock is the truth, so a restarted server knows as much as one that never stopped.
 
-use crate::backend::{self, Launch, make_private};
+use crate::backend::{self, Launch, MachineConfig, make_private};
 use crate::base::{Base, host_base};
 use crate::embedded::{Programs, hex, install};
 use crate::expose::Registry;
@@ -75,6 +75,18 @@ pub struct HostConfig {
     /// Made if missing. On a filesystem that can be an overlay's upper layer (ext4, xfs, btrfs, tmpfs); elsewhere sandboxes
     /// start a little slower. Only this host may use it.
     pub state_dir: PathBuf,
+    /// For sandboxes in virtual machines.
+    pub machines: MachineConfig,
+}
+
+impl HostConfig {
+    /// Without virtual machines.
+    pub fn new(state_dir: PathBuf) -> Self {
+        Self {
+            state_dir,
+            machines: MachineConfig::default(),
+        }
+    }
 }
 
 /// A sandbox to start.
@@ -132,6 +144,7 @@ struct Inner {
     is_privileged: bool,
     /// Closes its listeners with the last clone.
     exposed: Registry,
+    machines: MachineConfig,
 }
 
 impl Host {
@@ -156,6 +169,7 @@ impl Host {
             groups,
             is_privileged: identity::is_privileged(),
             exposed: Registry::default(),
+            machines: config.machines.clone(),
         })))
     }
 
@@ -268,7 +282,12 @@ impl Host {
     fn launch(&self, start: StartSandbox) -> Result<std::os::unix::net::UnixStream, HostError> {
         let id = &start.id;
         let directory = self.directory(id);
-        let backend = backend::choose(start.backend, start.runtime.as_deref())?;
+        let backend = backend::choose(
+            start.backend,
+            start.runtime.as_deref(),
+            &self.0.machines,
+            &self.0.state_dir,
+        )?;
         if supervisor::is_alive(&directory)? {
             return Err(HostError::AlreadyRunning(id.clone()));
         }
@@ -293,8 +312,10 @@ impl Host {
                 limits: start.limits,
                 cgroups: self.placements(id),
             },
+            id,
             programs: &self.0.programs,
             base: &self.0.base,
+            files: &start.files,
         })?;
         supervisor::connect(&directory).map_err(|source| HostError::GuestSilent {
             id: id.clone(),

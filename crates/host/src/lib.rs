@@ -17,6 +17,7 @@ mod supervisor;
 mod tree;
 mod usage;
 
+pub use backend::{MachineConfig, MachineError};
 pub use expose::{ExposeError, Exposed};
 pub use failure::{HostError, SandboxError};
 pub use greenroom_sandbox::spec::Limits;

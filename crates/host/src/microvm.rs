@@ -1,10 +1,5 @@
 //! Sandboxes in virtual machines: Firecracker with one machine per sandbox. The host's kernel is not shared.
 
-#![cfg_attr(
-    not(test),
-    allow(dead_code, reason = "the backend that uses it is the next change")
-)]
-
 pub mod client;
 pub mod image;
 pub mod request;
@@ -12,5 +7,8 @@ pub mod request;
 /// Where the guest's program lies in the base image.
 pub const GUEST_INSIDE: &str = "/greenroom-guest";
 
+/// Port of a machine's virtual socket on which its guest listens; the guest has the same number.
+pub const GUEST_PORT: u32 = 1024;
+
 #[cfg(test)]
-mod peers;
+pub mod peers;

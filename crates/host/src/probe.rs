@@ -72,11 +72,7 @@ async fn sandbox(state_dir: &Path) -> Finding {
         detail,
         hint: Some(hint),
     };
-    let host = match Host::open(HostConfig {
-        state_dir: state_dir.to_owned(),
-    })
-    .await
-    {
+    let host = match Host::open(HostConfig::new(state_dir.to_owned())).await {
         Ok(host) => host,
         Err(error) => {
             let hint = error.problem().hint.unwrap_or_default();

@@ -15,10 +15,10 @@ use crate::supervise::{
 use crate::vsock::Vsock;
 use crate::{identity, syscall};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use rustix::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Gid, Uid};
 use std::ffi::CString;
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, Instant};
 
@@ -93,11 +93,9 @@ fn signal_file() -> rustix::io::Result<OwnedFd> {
 }
 
 fn spawn(spec: &MachineSpec) -> Result<i32, LaunchFailure> {
-    let invalid = |_| LaunchFailure {
-        step: "NUL in path".to_owned(),
-        errno: libc::EINVAL,
-    };
-    let program = CString::new(spec.program.as_os_str().as_bytes()).map_err(invalid)?;
+    // Opened now: the machine's user may not be able to walk to it.
+    let program = rustix::fs::open(&spec.program, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .step("open Firecracker")?;
     let arguments = [
         "firecracker",
         "--api-sock",
@@ -124,7 +122,7 @@ fn spawn(spec: &MachineSpec) -> Result<i32, LaunchFailure> {
 
 fn become_firecracker(
     spec: &MachineSpec,
-    program: &CString,
+    program: &OwnedFd,
     arguments: &[CString],
 ) -> Result<std::convert::Infallible, LaunchFailure> {
     identity::die_with_parent()?;
@@ -148,12 +146,7 @@ fn become_firecracker(
     }
     // The new user has no capability, and can get none any more.
     rustix::thread::set_no_new_privs(true).step("give up new privileges")?;
-    let mut pointers: Vec<*const libc::c_char> = arguments.iter().map(|argument| argument.as_ptr()).collect();
-    pointers.push(std::ptr::null());
-    let environment = [std::ptr::null()];
-    // SAFETY: NUL-terminated texts in NULL-terminated lists that live until the call.
-    unsafe { libc::execve(program.as_ptr(), pointers.as_ptr(), environment.as_ptr()) };
-    Err(syscall::last_errno()).step("execute Firecracker")
+    Err(syscall::execute(program.as_fd(), arguments, &[])).step("execute Firecracker")
 }
 
 /// Carries connections until Firecracker ends, its time is over, or somebody asks this supervisor to end it.

@@ -15,6 +15,7 @@ impl Backend for Namespace {
             mut spec,
             programs,
             base,
+            ..
         } = launch;
         let warnings = root::overlay_or_copy(&mut spec, base, |spec| {
             supervisor::launch(&programs.launcher, &LaunchOrders::Namespace(spec.clone()))

@@ -91,6 +91,7 @@ impl Client {
                 path: path.clone(),
                 fault: error.to_string(),
             })?;
+        self.sender.ready().await.map_err(ApiError::Talk)?;
         let response = self.sender.send_request(message).await.map_err(ApiError::Talk)?;
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES)

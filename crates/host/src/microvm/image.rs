@@ -66,9 +66,11 @@ fn fill(staging: &Path, lower: &Path, guest: &Path, read_only: &[PathBuf]) -> Re
     fs::copy(guest, &inside).map_err(ImageError::file("copy guest", &inside))?;
     fs::set_permissions(&inside, fs::Permissions::from_mode(0o755))
         .map_err(ImageError::file("copy guest", &inside))?;
+    // Each disk is shown by its directory's own name.
     let places = read_only
         .iter()
-        .map(|path| path.strip_prefix("/").unwrap_or(path).to_owned());
+        .filter_map(|path| path.file_name())
+        .map(PathBuf::from);
     for place in places.chain([PathBuf::from("mnt")]) {
         let place = staging.join(place);
         fs::create_dir_all(&place).map_err(ImageError::file("make directory", &place))?;

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Where `setup.sh` put the peers; `None`, said loudly, if it did not run. In the full suite it must have.
-fn peer(name: &str) -> Option<PathBuf> {
+pub(crate) fn peer(name: &str) -> Option<PathBuf> {
     let cache = std::env::var_os("GREENROOM_TEST_CACHE")
         .map(PathBuf::from)
         .unwrap_or_else(|| {

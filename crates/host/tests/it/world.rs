@@ -134,11 +134,7 @@ impl World {
 }
 
 pub async fn open(state: &std::path::Path) -> Host {
-    Host::open(HostConfig {
-        state_dir: state.to_owned(),
-    })
-    .await
-    .unwrap()
+    Host::open(HostConfig::new(state.to_owned())).await.unwrap()
 }
 
 pub fn fresh_id() -> SandboxId {

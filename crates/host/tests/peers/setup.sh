@@ -1,6 +1,6 @@
 #!/bin/sh
 # Prepares the peers of the host crate (see README.md) in ${GREENROOM_TEST_CACHE:-~/.cache/greenroom-ci}/host-peers. Needs
-# python3 with venv and cargo. A second run does nothing.
+# python3 with venv, cargo and, for the machine, apt-get, busybox and cpio. A second run does nothing.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -43,5 +43,44 @@ draft.chmod(0o755)
 draft.rename(cache / "firecracker")
 PY
     rm -rf "$cache/pyro"
+fi
+
+# A machine without KVM: QEMU's emulation, Debian's kernel with the modules it needs, and a virtual socket from a program.
+if [ "$(uname -m)" = x86_64 ] && command -v apt-get >/dev/null 2>&1; then
+    echo "host peers: prepare a machine for QEMU"
+    rm -rf "$cache/vm"
+    mkdir -p "$cache/vm/unpacked" "$cache/vm/initrd/bin" "$cache/vm/initrd/modules" "$cache/vm/initrd/newroot" \
+        "$cache/vm/initrd/dev" "$cache/vm/tools"
+    kernel=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: //p' | head -n 1)
+    (cd "$cache/vm" && apt-get -qq download "$kernel" 2>/dev/null && dpkg -x "$kernel"_*.deb unpacked)
+    cp "$cache"/vm/unpacked/boot/vmlinuz-* "$cache/vm/vmlinuz"
+    modules="virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk overlay vsock \
+        vmw_vsock_virtio_transport_common vmw_vsock_virtio_transport"
+    for module in $modules; do
+        find "$cache/vm/unpacked/lib/modules" -name "$module.ko" -exec cp {} "$cache/vm/initrd/modules/" \;
+    done
+    cp "$(command -v busybox)" "$cache/vm/initrd/bin/busybox"
+    {
+        echo '#!/bin/busybox sh'
+        echo '/bin/busybox mount -t devtmpfs dev /dev'
+        for module in $modules; do echo "/bin/busybox insmod /modules/$module.ko"; done
+        # Disks appear a moment after their driver.
+        echo 'until [ -b /dev/vdd ]; do /bin/busybox usleep 10000; done'
+        echo '/bin/busybox mount -t ext4 -o ro /dev/vda /newroot'
+        echo 'exec /bin/busybox env -i GREENROOM_DISKS="$GREENROOM_DISKS" /bin/busybox switch_root /newroot /greenroom-guest'
+    } >"$cache/vm/initrd/init"
+    chmod +x "$cache/vm/initrd/init"
+    (cd "$cache/vm/initrd" && find . | cpio -o -H newc --quiet | gzip -1 >../initrd.gz)
+    mv "$cache/vm/initrd.gz" "$cache/vm/initrd.new"
+    rm -rf "$cache/vm/initrd" "$cache/vm/unpacked" "$cache"/vm/*.deb
+    mv "$cache/vm/initrd.new" "$cache/vm/initrd"
+    cp "$(command -v busybox)" "$cache/vm/tools/busybox"
+    for name in sh id cat echo grep ls wc touch head tail cut tr rm sync sleep true; do
+        ln -s busybox "$cache/vm/tools/$name"
+    done
+    echo "host peers: build the virtual socket device (about a minute)"
+    CARGO_TARGET_DIR="$cache/vm-target" cargo install --quiet --locked --root "$cache/vm" vhost-device-vsock@0.3.0
+    mv "$cache/vm/bin/vhost-device-vsock" "$cache/vm/vhost-device-vsock"
+    rm -rf "$cache/vm/bin" "$cache/vm-target"
 fi
 fingerprint >"$cache/stamp"
