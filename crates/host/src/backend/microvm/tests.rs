@@ -243,7 +243,8 @@ async fn connect(directory: &Path) -> Sandbox {
             }
             socket.set_nonblocking(true).unwrap();
             let socket = tokio::net::UnixStream::from_std(socket).unwrap();
-            return Sandbox::new(id, Link::open(socket, refuse_routes()).await.unwrap());
+            let ports = crate::expose::Registry::default().ports(&id, directory);
+            return Sandbox::new(id, Link::open(socket, refuse_routes()).await.unwrap(), ports);
         }
         let console = fs::read_to_string(directory.join("console.log")).unwrap_or_default();
         assert!(Instant::now() < deadline, "the guest does not listen:\n{console}");
