@@ -70,7 +70,7 @@ pub(crate) fn run(spec: &LaunchSpec, first: i32) -> ExitRecord {
 }
 
 /// Best effort: without it a limit is still held, but nobody hears of it.
-fn record(directory: &Path, hits: &LimitHits) {
+pub(crate) fn record(directory: &Path, hits: &LimitHits) {
     let draft = directory.join(".limits-hit");
     let Ok(text) = serde_json::to_vec(hits) else {
         return;

@@ -5,15 +5,16 @@
 use crate::cgroup::{self, Version};
 use crate::failure::Step;
 use crate::spec::{
-    ExitRecord, LaunchFailure, LaunchReport, MACHINE_API_NAME, MACHINE_NAME, MACHINE_VSOCK_NAME, MachineSpec,
-    Privilege,
+    ExitRecord, LaunchFailure, LaunchReport, LimitHits, MACHINE_API_NAME, MACHINE_NAME, MACHINE_VSOCK_NAME,
+    MachineSpec, Privilege,
 };
 use crate::supervise::{
     begin, end, exit_record, finish, kill, listen, release_host, remove_cgroups, report, signal_set,
     unblock_signals, wait,
 };
+use crate::usage::Counters;
 use crate::vsock::Vsock;
-use crate::{identity, syscall};
+use crate::{guard, identity, syscall};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -152,14 +153,25 @@ fn become_firecracker(
 /// Carries connections until Firecracker ends, its time is over, or somebody asks this supervisor to end it.
 fn supervise(spec: &MachineSpec, child: i32, mut vsock: Vsock, signals: &OwnedFd) -> ExitRecord {
     let ends_at = spec.limits.wall_time.map(|life| Instant::now() + life);
+    let mut hits = LimitHits::default();
     let mut was_stopped = false;
     loop {
         if let Some(status) = wait(child, libc::WNOHANG) {
-            return exit_record(status, was_stopped);
+            let counters = Counters::open(&spec.cgroups);
+            return ExitRecord {
+                was_out_of_time: hits.is_out_of_time,
+                cpu_us: counters.cpu_us(),
+                peak_memory_bytes: counters.peak_memory_bytes(),
+                ..exit_record(status, was_stopped)
+            };
         }
-        let left = ends_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let life = ends_at.filter(|_| !hits.is_out_of_time);
+        let left = life.map(|at| at.saturating_duration_since(Instant::now()));
         if left.is_some_and(|left| left.is_zero()) {
+            hits.is_out_of_time = true;
+            guard::record(&spec.directory, &hits);
             kill(child);
+            continue;
         }
         let mut fds = vec![PollFd::new(signals, PollFlags::IN)];
         vsock.wait_for(&mut fds);

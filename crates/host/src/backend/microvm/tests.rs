@@ -243,8 +243,14 @@ async fn connect(directory: &Path) -> Sandbox {
             }
             socket.set_nonblocking(true).unwrap();
             let socket = tokio::net::UnixStream::from_std(socket).unwrap();
+            let meter = std::sync::Arc::new(crate::usage::Meter::open(directory.to_owned(), &[]));
             let ports = crate::expose::Registry::default().ports(&id, directory);
-            return Sandbox::new(id, Link::open(socket, refuse_routes()).await.unwrap(), ports);
+            return Sandbox::new(
+                id,
+                Link::open(socket, refuse_routes()).await.unwrap(),
+                meter,
+                ports,
+            );
         }
         let console = fs::read_to_string(directory.join("console.log")).unwrap_or_default();
         assert!(Instant::now() < deadline, "the guest does not listen:\n{console}");
