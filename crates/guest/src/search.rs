@@ -10,7 +10,9 @@ use greenroom_protocol::guest::call::{CallErrorCode, Grep, GrepLine, Reply, Scop
 use grep_regex::{RegexMatcher, RegexMatcherBuilder};
 use grep_searcher::{BinaryDetection, Searcher, SearcherBuilder, Sink, SinkContext, SinkMatch};
 use ignore::{Walk, WalkBuilder};
+use rustix::fd::OwnedFd;
 use rustix::fs::OFlags;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -32,7 +34,10 @@ pub fn glob(stream: &Stream, path: &str, scope: Scope, pattern: &str, max_entrie
         if stream.is_cancelled() {
             return Err(failed(CallErrorCode::Os, "the search was cancelled"));
         }
-        if is_match(&matcher, &root, &file) && !list.push(shown(&file)) {
+        if is_match(&matcher, &root, &file)
+            && confined(&file, scope, OFlags::PATH).is_some()
+            && !list.push(shown(&file))
+        {
             break;
         }
     }
@@ -75,7 +80,9 @@ pub fn grep(stream: &Stream, grep: &Grep) -> CallResult {
             continue;
         }
         found.path = shown(&file);
-        search_file(&mut searcher, &regex, &file, &mut found);
+        if let Some(file) = confined(&file, grep.scope, OFlags::RDONLY | OFlags::NONBLOCK) {
+            search_file(&mut searcher, &regex, &file.into(), &mut found);
+        }
         if found.list.is_truncated {
             break;
         }
@@ -86,15 +93,23 @@ pub fn grep(stream: &Stream, grep: &Grep) -> CallResult {
     })
 }
 
-fn search_file(searcher: &mut Searcher, regex: &RegexMatcher, file: &Path, found: &mut Found) {
+fn search_file(searcher: &mut Searcher, regex: &RegexMatcher, file: &File, found: &mut Found) {
     // A file that vanished, may not be read or has an endless line is passed over, as every search tool does.
-    let _ = searcher.search_path(regex, file, found);
+    let _ = searcher.search_file(regex, file, found);
 }
 
 /// Where the search starts: confined to the scope, links resolved.
 fn real_root(path: &str, scope: Scope) -> CallResult<PathBuf> {
     let fd = locate(path, scope)?.open(OFlags::PATH)?;
     path_of(&fd).map_err(|error| os(error, path))
+}
+
+/// A file that the walk found, opened again within the scope: the walk goes by paths, which the sandbox's processes may lead
+/// elsewhere meanwhile. `None` if it is not there any more.
+fn confined(file: &Path, scope: Scope, flags: OFlags) -> Option<OwnedFd> {
+    locate(file.to_str()?, scope)
+        .and_then(|located| located.open(flags | OFlags::NOFOLLOW))
+        .ok()
 }
 
 /// Files below (or at) `root`, sorted by path; links are not followed.
