@@ -7,6 +7,7 @@ mod bad_input;
 mod crash;
 mod disk;
 mod entry;
+mod hostile_git;
 mod journey;
 mod limits;
 mod ordinary_user;

@@ -9,9 +9,11 @@
 )]
 
 mod bait;
+mod copied;
 mod egress;
 mod files;
 mod generations;
+mod hogs;
 mod hostile;
 mod impostor;
 mod isolation;
@@ -25,6 +27,7 @@ mod programs;
 mod routes;
 mod services;
 mod survival;
+mod swapped;
 mod terminals;
 mod tree;
 mod world;

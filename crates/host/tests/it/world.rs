@@ -82,7 +82,8 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-fn run(scenario: Scenario) {
+/// Runs a scenario as whoever this process is.
+pub fn run(scenario: Scenario) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

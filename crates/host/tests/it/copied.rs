@@ -1,0 +1,122 @@
+//! Sandboxes on a filesystem that cannot be an overlay's upper layer, as inside most containers: the root is copied. Real,
+//! by an overlay over /tmp in a mount namespace of the test's own.
+
+use crate::world::{World, fresh_id, open, plain, run, run_as_user, sh};
+use greenroom_host::Limits;
+use std::os::fd::AsRawFd as _;
+
+/// Tells a test that /tmp is its own.
+const INSIDE: &str = "GREENROOM_TEST_OWN_MOUNTS";
+
+mod as_root {
+    #[test]
+    fn the_root_is_copied_where_there_can_be_no_overlay() {
+        if std::env::var_os(super::INSIDE).is_some() {
+            super::inside();
+        } else if crate::world::is_root() {
+            super::with_own_mounts("as_root", &["--mount"]);
+        } else {
+            eprintln!("SKIPPED-FEATURE: root is needed for sandboxes started by root");
+        }
+    }
+}
+
+mod as_user {
+    #[test]
+    fn the_root_is_copied_where_there_can_be_no_overlay() {
+        if std::env::var_os(super::INSIDE).is_some() {
+            super::inside();
+        } else if crate::world::is_root() {
+            let name = concat!(
+                module_path!(),
+                "::the_root_is_copied_where_there_can_be_no_overlay"
+            );
+            super::run_as_user(name, |_| Box::pin(async {}));
+        } else {
+            super::with_own_mounts("as_user", &["--user", "--map-root-user", "--mount"]);
+        }
+    }
+}
+
+/// Runs this test once more with an overlay over /tmp.
+fn with_own_mounts(module: &str, flags: &[&str]) {
+    let layers = tempfile::Builder::new()
+        .prefix("gr-layers-")
+        .tempdir_in("/var/tmp")
+        .unwrap();
+    for name in ["lower", "upper", "work"] {
+        std::fs::create_dir(layers.path().join(name)).unwrap();
+    }
+    // Through a descriptor: its path may be closed to this user, or be below /tmp.
+    let program = std::fs::File::open("/proc/self/exe").unwrap();
+    rustix::io::fcntl_setfd(&program, rustix::io::FdFlags::empty()).unwrap();
+    let script = format!(
+        "mount -t overlay -o lowerdir={0}/lower,upperdir={0}/upper,workdir={0}/work{1} none /tmp && exec /proc/self/fd/{2} \
+         copied::{module}::the_root_is_copied_where_there_can_be_no_overlay --exact --nocapture",
+        layers.path().display(),
+        if module == "as_user" { ",userxattr" } else { "" },
+        program.as_raw_fd(),
+    );
+    let output = std::process::Command::new("unshare")
+        .args(flags)
+        .args(["/bin/sh", "-c", &script])
+        .env(INSIDE, "1")
+        .output()
+        .unwrap();
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    // What the kernel made in the work directory belongs to root of the namespace and is closed.
+    let _ = std::process::Command::new("chmod")
+        .args(["-R", "u+rwx"])
+        .arg(layers.path())
+        .status();
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "with an overlay over /tmp:\n{text}"
+    );
+    layers.close().unwrap();
+}
+
+fn inside() {
+    run(|world| Box::pin(a_copied_root(world)));
+}
+
+async fn a_copied_root(world: &World) {
+    let mut start = plain(&fresh_id());
+    start.limits = Limits {
+        max_file_bytes: 1 << 20,
+        ..Limits::default()
+    };
+    let sandbox = world.host.start(start.clone()).await.unwrap();
+    let directory = world.state.join("sb").join(sandbox.id().as_str());
+    assert!(directory.join("copy").is_dir(), "the root is a copy");
+    assert!(!directory.join("upper").exists());
+    sh(
+        &sandbox,
+        "mkdir -p a/b && echo kept > a/b/file && mv a c && echo mine > ~/note && git init -q repo",
+    )
+    .await
+    .ok();
+    let too_large = sh(&sandbox, "head -c 2000000 /dev/zero > large").await;
+    assert_ne!(too_large.exit.code, Some(0), "the limits hold: {too_large:?}");
+    for script in [
+        "cat /etc/shadow",
+        "touch /usr/x",
+        "ls /proc/1/root/",
+        "unshare -U true",
+    ] {
+        let ran = sh(&sandbox, script).await;
+        assert_ne!(ran.exit.code, Some(0), "{script} must fail: {ran:?}");
+    }
+    world.host.stop(sandbox.id()).await.unwrap();
+
+    let second = open(&world.state).await;
+    let again = second.start(start).await.unwrap();
+    assert_eq!(sh(&again, "cat c/b/file ~/note").await.ok(), "kept\nmine\n");
+    let removed = second.reap(&[]).await.unwrap();
+    assert_eq!(removed, [again.id().clone()]);
+    assert!(!directory.exists());
+}
