@@ -7,10 +7,15 @@ use crate::meter::Counters;
 use crate::policy::name::{Host, Target};
 use std::io;
 use std::net::IpAddr;
+use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 /// Most addresses of one name that are tried.
 const MAX_TRIED: usize = 4;
+
+/// How long an address may hesitate before the next one is tried too (RFC 8305, 5).
+const NEXT_AFTER: Duration = Duration::from_millis(250);
 
 /// Most characters of something that is no host in a decision.
 const MAX_SHOWN: usize = 253;
@@ -136,29 +141,83 @@ impl Inner {
         }
     }
 
+    /// Tries the addresses one after the other, the next one also while the last still hesitates (RFC 8305).
     async fn connect(&self, addresses: &[IpAddr], port: u16) -> Result<Dialed, Reason> {
+        let limit = self.limits.connect_timeout;
+        let mut waiting = in_turns(addresses).into_iter().take(MAX_TRIED);
+        let mut attempts = JoinSet::new();
         let mut reason = Reason::Unreachable;
-        for address in addresses.iter().take(MAX_TRIED) {
-            let connecting = TcpStream::connect((*address, port));
-            match tokio::time::timeout(self.limits.connect_timeout, connecting).await {
-                Ok(Ok(stream)) => {
+        loop {
+            if let Some(address) = waiting.next() {
+                attempts.spawn(async move {
+                    let connecting = TcpStream::connect((address, port));
+                    (address, tokio::time::timeout(limit, connecting).await)
+                });
+            }
+            // With nothing waiting any more the pause is as long as an attempt can be.
+            let pause = match waiting.len() {
+                0 => limit * 2,
+                _ => NEXT_AFTER,
+            };
+            let ended = match tokio::time::timeout(pause, attempts.join_next()).await {
+                Ok(Some(ended)) => ended,
+                Ok(None) => return Err(reason),
+                Err(_) => continue,
+            };
+            match ended {
+                Ok((address, Ok(Ok(stream)))) => {
                     // Small writes of requests must not wait for one another.
                     let _ = stream.set_nodelay(true);
-                    return Ok(Dialed {
-                        stream,
-                        address: *address,
-                    });
+                    return Ok(Dialed { stream, address });
                 }
-                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                Ok((_, Ok(Err(error)))) if error.kind() == io::ErrorKind::ConnectionRefused => {
                     reason = Reason::ConnectionRefused;
                 }
-                Ok(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {
+                Ok((_, Ok(Err(error)))) if error.kind() == io::ErrorKind::TimedOut => {
                     reason = Reason::ConnectionTimeout;
                 }
-                Ok(Err(error)) => tracing::debug!(%error, %address, "connect for a sandbox"),
-                Err(_) => reason = Reason::ConnectionTimeout,
+                Ok((address, Ok(Err(error)))) => tracing::debug!(%error, %address, "connect for a sandbox"),
+                Ok((_, Err(_))) => reason = Reason::ConnectionTimeout,
+                Err(error) => tracing::debug!(%error, "connect for a sandbox"),
             }
         }
-        Err(reason)
+    }
+}
+
+/// Addresses with both families in turns, the first one's family first: a machine may have no way out for one of them.
+fn in_turns(addresses: &[IpAddr]) -> Vec<IpAddr> {
+    let is_first = |address: &&IpAddr| {
+        addresses
+            .first()
+            .is_some_and(|first| first.is_ipv4() == address.is_ipv4())
+    };
+    let (first, second): (Vec<_>, Vec<_>) = addresses.iter().partition(is_first);
+    let longer = first.len().max(second.len());
+    (0..longer)
+        .flat_map(|index| [first.get(index), second.get(index)])
+        .flatten()
+        .copied()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_families_get_their_turn() {
+        let parse = |text: &str| {
+            text.split_whitespace()
+                .map(|one| one.parse().unwrap())
+                .collect::<Vec<IpAddr>>()
+        };
+        for (given, expected) in [
+            ("", ""),
+            ("1.1.1.1 1.1.1.2", "1.1.1.1 1.1.1.2"),
+            ("::1 ::2 ::3 1.1.1.1", "::1 1.1.1.1 ::2 ::3"),
+            ("1.1.1.1 ::1 ::2", "1.1.1.1 ::1 ::2"),
+        ] {
+            assert_eq!(in_turns(&parse(given)), parse(expected), "{given}");
+        }
     }
 }

@@ -114,7 +114,7 @@ impl Egress {
         Self(Arc::new(Inner {
             policy,
             observer,
-            resolver: Arc::new(SystemResolver),
+            resolver: Arc::new(SystemResolver::default()),
             limits,
             counters: Arc::default(),
             connections: Arc::new(Semaphore::new(limits.max_connections)),

@@ -2,7 +2,9 @@
 
 use async_trait::async_trait;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, ToSocketAddrs as _};
+use std::sync::{Arc, LazyLock};
+use tokio::sync::Semaphore;
 
 /// Resolves names.
 #[async_trait]
@@ -12,15 +14,42 @@ pub trait Resolver: Send + Sync + std::fmt::Debug {
     async fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>>;
 }
 
-/// The resolver of the operating system, with its hosts file.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct SystemResolver;
+/// Lookups of one resolver at once. Each holds a thread for as long as the slowest name server likes, whoever still waits.
+const MAX_LOOKUPS: usize = 8;
+
+/// Lookups of the whole process at once.
+const MAX_LOOKUPS_OF_ALL: usize = 64;
+
+/// The resolver of the operating system, with its hosts file. One for each sandbox: then names that take long hold up only
+/// those who ask for them.
+#[derive(Debug)]
+pub struct SystemResolver {
+    turns: Arc<Semaphore>,
+}
+
+impl Default for SystemResolver {
+    fn default() -> Self {
+        Self {
+            turns: Arc::new(Semaphore::new(MAX_LOOKUPS)),
+        }
+    }
+}
 
 #[async_trait]
 impl Resolver for SystemResolver {
     async fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>> {
-        let found = tokio::net::lookup_host((name, 0)).await?;
-        Ok(found.map(|address| address.ip()).collect())
+        static TURNS_OF_ALL: LazyLock<Arc<Semaphore>> =
+            LazyLock::new(|| Arc::new(Semaphore::new(MAX_LOOKUPS_OF_ALL)));
+        let name = name.to_owned();
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        let turn_of_all = Arc::clone(&TURNS_OF_ALL).acquire_owned().await;
+        let looking = tokio::task::spawn_blocking(move || {
+            // Given back when the lookup is over, and not when nobody waits for it any more.
+            let _turns = (turn, turn_of_all);
+            let found = (name.as_str(), 0).to_socket_addrs()?;
+            Ok(found.map(|address| address.ip()).collect())
+        });
+        looking.await.map_err(io::Error::other)?
     }
 }
 
@@ -60,5 +89,22 @@ pub mod fake {
             }
             .ok_or_else(|| io::ErrorKind::NotFound.into())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_system_knows_its_own_name_and_says_what_it_does_not_know() {
+        let resolver = SystemResolver::default();
+        let found = resolver.resolve("localhost").await.unwrap();
+        assert!(
+            !found.is_empty() && found.iter().all(IpAddr::is_loopback),
+            "{found:?}"
+        );
+        // Reserved for this by RFC 6761.
+        assert!(resolver.resolve("name.invalid").await.is_err());
     }
 }

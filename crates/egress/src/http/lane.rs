@@ -174,7 +174,9 @@ impl Lane {
         mut request: Request<Incoming>,
         target: &Target,
     ) -> Result<Response<Incoming>, Obstacle> {
-        if let Some(mut kept) = self.kept(target) {
+        if let Some(mut kept) = self.kept(target)
+            && kept.sender.ready().await.is_ok()
+        {
             match self.way {
                 Way::Plain => self
                     .inner
@@ -183,18 +185,16 @@ impl Lane {
                 // Decided when it was opened: it leads nowhere else.
                 Way::Intercepted { .. } => {}
             }
-            if kept.sender.ready().await.is_ok() {
-                match kept.sender.try_send_request(request).await {
-                    Ok(response) => {
-                        self.keep(kept);
-                        return Ok(response);
-                    }
-                    // The other side had closed it meanwhile. Nothing was sent, so it may be sent again.
-                    Err(mut unsent) => match unsent.take_message() {
-                        Some(message) => request = message,
-                        None => return Err(broken(unsent.error())),
-                    },
+            match kept.sender.try_send_request(request).await {
+                Ok(response) => {
+                    self.keep(kept);
+                    return Ok(response);
                 }
+                // The other side had closed it meanwhile. Nothing was sent, so it may be sent again.
+                Err(mut unsent) => match unsent.take_message() {
+                    Some(message) => request = message,
+                    None => return Err(broken(unsent.error())),
+                },
             }
         }
         let mut upstream = self.open(target).await?;

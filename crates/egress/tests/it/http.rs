@@ -250,3 +250,18 @@ async fn one_connection_too_many_is_answered_without_waiting() {
         assert!(tokio::time::Instant::now() < deadline);
     }
 }
+
+#[tokio::test]
+async fn a_client_that_asks_first_whether_to_go_on_is_answered() {
+    let origin = Origin::plain().await;
+    let proxy = Proxy::allowing(&[format!("plain.test:{}", origin.port)]).await;
+    let mut stream = proxy.connect_http().await;
+    let head = format!(
+        "PUT http://plain.test:{}/big HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 5\r\nconnection: close\r\n\r\n",
+        origin.port
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    assert_status(&read_until(&mut stream, "\r\n\r\n").await, 100);
+    stream.write_all(b"hello").await.unwrap();
+    assert!(read_all(&mut stream).await.ends_with("PUT /big hello\n"));
+}

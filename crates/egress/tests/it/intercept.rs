@@ -196,6 +196,51 @@ async fn bodies_stream_both_ways() {
 }
 
 #[tokio::test]
+async fn responses_without_a_body_stay_without_one() {
+    let origin = Origin::secure("secure.test").await;
+    let proxy = with_credential(&origin).await;
+    let mut stream = secured(&proxy, "secure.test", origin.port).await.unwrap();
+    for (request, status, header) in [
+        ("HEAD /x", 200, "content-length: 9\r\n"),
+        ("GET /not-modified", 304, "etag: x\r\n"),
+        ("HEAD /x", 200, "content-length: 9\r\n"),
+    ] {
+        stream
+            .write_all(format!("{request} HTTP/1.1\r\nhost: secure.test\r\n\r\n").as_bytes())
+            .await
+            .unwrap();
+        // Anything after the head would be taken for the next response.
+        let head = read_until(&mut stream, "\r\n\r\n").await;
+        assert_status(&head, status);
+        assert!(head.contains(header), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn large_bodies_arrive_whole() {
+    let origin = Origin::secure("secure.test").await;
+    let proxy = with_credential(&origin).await;
+    let body: String = (0..600_000).map(|number| format!("{number:06}\n")).collect();
+    let stream = secured(&proxy, "secure.test", origin.port).await.unwrap();
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let sent = body.clone();
+    let sending = tokio::spawn(async move {
+        let head = format!(
+            "POST / HTTP/1.1\r\nhost: secure.test\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+            sent.len()
+        );
+        writer.write_all(head.as_bytes()).await.unwrap();
+        writer.write_all(sent.as_bytes()).await.unwrap();
+        writer
+    });
+    let response = read_all(&mut reader).await;
+    sending.await.unwrap();
+    let (_, back) = response.split_once("\r\n\r\nPOST / ").unwrap();
+    assert!(back == format!("{body}\n"), "{} bytes came back", back.len());
+    assert!(origin.seen()[0].body == body);
+}
+
+#[tokio::test]
 async fn a_web_socket_goes_through_with_the_credential() {
     let origin = Origin::secure("secure.test").await;
     let proxy = with_credential(&origin).await;

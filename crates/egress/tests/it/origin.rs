@@ -205,6 +205,10 @@ async fn answer(
             .header("proxy-authenticate", "Basic")
             .header("x-end", "2")
             .body(full("")),
+        "/not-modified" => response
+            .status(StatusCode::NOT_MODIFIED)
+            .header("etag", "x")
+            .body(full("")),
         "/close" => return Err(std::io::ErrorKind::ConnectionReset.into()),
         "/stream" => {
             let (tx, rx) = tokio::sync::mpsc::channel(1);
