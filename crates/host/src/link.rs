@@ -1,13 +1,13 @@
 //! The host's end of a link to a guest: frames in and out, streams with windows. Every length, number and order that the
 //! guest chooses is checked; a guest that breaks the protocol loses the link.
 
-use crate::route::{RouteHandler, carry};
+use crate::route::{RouteHandler, carry, refuse};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use greenroom_protocol::guest::call::Reply;
 use greenroom_protocol::guest::frame::{
     FrameKind, HEADER_BYTES, Header, MAX_PAYLOAD_BYTES, STREAM_WINDOW_BYTES, decode_header, encode_header,
 };
-use greenroom_protocol::guest::{Hello, OpenRoute};
+use greenroom_protocol::guest::{Hello, OpenRoute, Route};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,8 +22,12 @@ use tokio_util::sync::CancellationToken;
 /// Frames waiting to be written (channel `link frames`); a full one makes callers wait.
 const WRITE_QUEUE_FRAMES: usize = 128;
 
-/// Route streams open at once.
-const MAX_ROUTES: usize = 64;
+/// Route streams served at once: what a guest accepts on all its ports. One more is refused.
+const MAX_ROUTES: usize = 64 * Route::PORTS.len();
+
+/// Route streams that exist at once. More than are served, because the guest forgets one a little earlier than this side
+/// does; beyond this a guest is lying.
+const MAX_ROUTES_WITH_REFUSED: usize = 4 * MAX_ROUTES;
 
 /// Replies that a stream may have.
 const MAX_REPLIES: u32 = 2;
@@ -160,13 +164,17 @@ impl Link {
         let open: OpenRoute = serde_json::from_slice(payload).map_err(|_| violation("a malformed route"))?;
         let mut streams = self.shared.streams();
         let open_routes = streams.keys().filter(|id| id.is_multiple_of(2)).count();
-        // The guest keeps the same bound by itself.
-        if id == 0 || !id.is_multiple_of(2) || streams.contains_key(&id) || open_routes >= MAX_ROUTES {
+        let is_too_many = open_routes >= MAX_ROUTES_WITH_REFUSED;
+        if id == 0 || !id.is_multiple_of(2) || streams.contains_key(&id) || is_too_many {
             return Err(violation("a route that may not be opened"));
         }
         let stream = Arc::new(Stream::new(id));
         streams.insert(id, Arc::clone(&stream));
         drop(streams);
+        if open_routes >= MAX_ROUTES {
+            tokio::spawn(refuse(self.clone(), stream));
+            return Ok(());
+        }
         tokio::spawn(carry(self.clone(), stream, open.route, Arc::clone(routes)));
         Ok(())
     }

@@ -3,6 +3,7 @@
 use crate::link::{Link, Stream};
 use crate::splice::splice;
 use greenroom_protocol::guest::Route;
+use greenroom_protocol::guest::frame::FrameKind;
 use std::sync::Arc;
 use tokio::io::DuplexStream;
 
@@ -20,6 +21,12 @@ pub fn refuse_routes() -> RouteHandler {
 
 /// Bytes between the handler and the link, each way.
 const BUFFER_BYTES: usize = 64 * 1024;
+
+/// Refuses a connection.
+pub(crate) async fn refuse(link: Link, stream: Arc<Stream>) {
+    link.send(FrameKind::Reset, stream.id(), &[]).await;
+    link.close(&stream);
+}
 
 /// Serves one connection to its end.
 pub(crate) async fn carry(link: Link, stream: Arc<Stream>, route: Route, handler: RouteHandler) {

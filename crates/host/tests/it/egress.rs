@@ -19,6 +19,7 @@ crate::scenarios!(
     an_allowed_host_is_reached_and_no_other,
     a_credential_is_used_and_never_seen,
     the_proxy_variables_leave_git_alone,
+    a_full_port_refuses_and_leaves_the_others_room,
 );
 
 const SECRET: &str = "s3cr3t-value-of-the-test";
@@ -335,4 +336,24 @@ async fn the_proxy_variables_leave_git_alone(world: &World) {
         "{ran:?}"
     );
     assert_eq!(notes.verdicts(), Vec::new());
+}
+
+async fn a_full_port_refuses_and_leaves_the_others_room(world: &World) {
+    let notes: Arc<Notes> = Arc::default();
+    let sandbox = start(world, &egress(&notes, &[], Vec::new())).await;
+    let script = format!(
+        "python3 - <<'EOF'\n\
+         import socket, urllib.request\n\
+         def open_one():\n \
+         s = socket.create_connection(('127.0.0.1', {SOCKS_PORT}))\n \
+         s.sendall(bytes([5, 1, 0]))\n \
+         return s\n\
+         held = [open_one() for _ in range(64)]\n\
+         print(all(s.recv(2) == bytes([5, 0]) for s in held))\n\
+         try: print(open_one().recv(2))\n\
+         except ConnectionError: print('refused')\n\
+         print(urllib.request.urlopen('http://127.0.0.1:{GIT_PORT}/x').read().decode().strip())\n\
+         EOF"
+    );
+    assert_eq!(sh(&sandbox, &script).await.ok(), "True\nrefused\ngit\n");
 }
