@@ -2,7 +2,6 @@
 //! nowhere else. The host never runs git inside a workspace; a canary beside the server would tell.
 
 use crate::script::{add, answer_repository};
-use greenroom_system_tests::api::of_type;
 use greenroom_system_tests::product::Product;
 
 /// Plants everything, commits, and shows in the second turn that it ran inside. `CANARY` and `SECRET` are host paths.
