@@ -1,7 +1,7 @@
 //! What the model is told besides the conversation: typed fragments, most stable first, so that a provider's cache keeps its
 //! prefix from step to step and from session to session.
 
-use crate::world::SessionFacts;
+use crate::world::{ServiceFact, SessionFacts};
 use greenroom_llm::conversation::{Block, Message, Role, SystemBlock};
 use greenroom_protocol::client::prompt::Prompt;
 use greenroom_protocol::guest::WORKSPACE_PATH;
@@ -26,6 +26,10 @@ pub enum Fragment {
         base_branch: String,
         branch: String,
     },
+    /// Where the sandbox may connect to; the same until the environment changes.
+    Network { allowed: Vec<String> },
+    /// What runs beside the agent; the same until the environment changes.
+    Services { services: Vec<ServiceFact> },
     /// Changes once a day, so it stands last.
     Today { date: String },
 }
@@ -35,8 +39,8 @@ impl Fragment {
         match self {
             Self::Identity => IDENTITY.to_owned(),
             Self::Environment => format!(
-                "The repository is checked out at {WORKSPACE_PATH}; paths are relative to it. You run in a sandbox of your own \
-                 without a network: nothing can be downloaded. Commands run in a shell with the tools of a Debian machine. \
+                "The repository is checked out at {WORKSPACE_PATH}; paths are relative to it. You run in a sandbox of your own. \
+                 Commands run in a shell with the tools of a Debian machine. \
                  When your turn ends, everything you changed that git does not ignore is committed in the name of the person who \
                  asked and pushed to this session's branch; you need not commit. Use open_pr when the work is ready for review.\n\
                  If the repository holds instructions for agents ({}), they stand behind the first results of your tools. \
@@ -50,6 +54,28 @@ impl Fragment {
             } => format!(
                 "Repository: {name}\nBase branch: {base_branch}\nThis session's branch (checked out): {branch}"
             ),
+            Self::Network { allowed } if allowed.is_empty() => {
+                "The sandbox has no network: nothing can be downloaded, and every connection is refused."
+                    .to_owned()
+            }
+            Self::Network { allowed } => format!(
+                "The sandbox reaches the network only through a proxy that is set up in its environment variables. Allowed are: {}. \
+                 Every other connection is refused at once; do not try to get around it, say what you would need.",
+                allowed.join(", ")
+            ),
+            Self::Services { services } => {
+                let services: Vec<_> = services
+                    .iter()
+                    .map(|service| match service.port {
+                        Some(port) => format!("{} (127.0.0.1:{port})", service.name),
+                        None => service.name.clone(),
+                    })
+                    .collect();
+                format!(
+                    "These services run in your sandbox and are started and watched for you: {}. They may need a moment to be ready.",
+                    services.join(", ")
+                )
+            }
             Self::Today { date } => format!("Today is {date}."),
         }
     }
@@ -63,7 +89,7 @@ const IDENTITY: &str = "You are Greenroom's coding agent. A person gave you a ta
 
 /// The fragments of a session.
 pub fn fragments(facts: &SessionFacts) -> Vec<Fragment> {
-    vec![
+    let mut fragments = vec![
         Fragment::Identity,
         Fragment::Environment,
         Fragment::Repository {
@@ -71,10 +97,19 @@ pub fn fragments(facts: &SessionFacts) -> Vec<Fragment> {
             base_branch: facts.base_branch.clone(),
             branch: facts.branch.clone(),
         },
-        Fragment::Today {
-            date: facts.today.clone(),
+        Fragment::Network {
+            allowed: facts.network.clone(),
         },
-    ]
+    ];
+    if !facts.services.is_empty() {
+        fragments.push(Fragment::Services {
+            services: facts.services.clone(),
+        });
+    }
+    fragments.push(Fragment::Today {
+        date: facts.today.clone(),
+    });
+    fragments
 }
 
 /// Fragments as the provider gets them.
@@ -143,6 +178,8 @@ mod tests {
             branch: "greenroom/x".into(),
             today: today.into(),
             cache_key: "ses".into(),
+            network: Vec::new(),
+            services: Vec::new(),
             limits: TurnLimits::default(),
         }
     }
@@ -158,6 +195,39 @@ mod tests {
             system_blocks(&fragments(&facts("2026-01-01"))),
             "the same facts give the same bytes"
         );
+    }
+
+    #[test]
+    fn the_model_is_told_of_services_and_where_it_may_connect_to() {
+        let text = |facts: &SessionFacts| {
+            let blocks = system_blocks(&fragments(facts));
+            blocks
+                .into_iter()
+                .map(|block| block.text)
+                .collect::<Vec<_>>()
+                .join("\n")
+        };
+        let closed = text(&facts("2026-01-01"));
+        assert!(
+            closed.contains("has no network") && !closed.contains("services"),
+            "{closed}"
+        );
+        let open = text(&SessionFacts {
+            network: vec!["example.com".into(), "*.example.org".into()],
+            services: vec![
+                ServiceFact {
+                    name: "db".into(),
+                    port: Some(5432),
+                },
+                ServiceFact {
+                    name: "worker".into(),
+                    port: None,
+                },
+            ],
+            ..facts("2026-01-01")
+        });
+        assert!(open.contains("example.com, *.example.org"), "{open}");
+        assert!(open.contains("db (127.0.0.1:5432), worker"), "{open}");
     }
 
     #[test]

@@ -177,7 +177,19 @@ pub struct SessionFacts {
     /// `YYYY-MM-DD`.
     pub today: String,
     pub cache_key: String,
+    /// Where the sandbox may connect to, each a host or a set of hosts in words; empty: nowhere.
+    pub network: Vec<String>,
+    /// What runs in the sandbox beside the agent; may be empty.
+    pub services: Vec<ServiceFact>,
     pub limits: TurnLimits,
+}
+
+/// A service in the sandbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceFact {
+    pub name: String,
+    /// Loopback port it listens on, if that is known.
+    pub port: Option<u16>,
 }
 
 /// What ends a turn that does not end by itself.

@@ -215,6 +215,23 @@ pub enum SessionCommand {
         #[arg(long)]
         no_wait: bool,
     },
+    /// Show the services of a session's sandbox, or what one of them wrote
+    #[command(
+        after_help = "Examples:\n  greenroom session services ses_…\n  greenroom session services ses_… --log db\n  greenroom session services ses_… --log db --follow"
+    )]
+    Services {
+        /// The session's id, or the end of it
+        id: String,
+        /// Print what this service wrote instead
+        #[arg(long, value_name = "SERVICE")]
+        log: Option<String>,
+        /// Stay with the log; Ctrl-C leaves
+        #[arg(long, requires = "log")]
+        follow: bool,
+        /// Print JSON for programs
+        #[arg(long, conflicts_with = "log")]
+        json: bool,
+    },
     /// Ask the running turn to stop
     #[command(after_help = "Examples:\n  greenroom session stop ses_…")]
     Stop {

@@ -9,6 +9,7 @@ mod read;
 mod reference;
 mod suggest;
 
+use greenroom_egress::AddressException;
 use greenroom_protocol::environment::Backend;
 use greenroom_server::environment::RepositoryEgress;
 use std::net::SocketAddr;
@@ -124,7 +125,7 @@ pub struct SandboxConfig {
     /// Names of programs; may be empty.
     pub runtimes: Vec<String>,
     /// After this long without a turn a sandbox is stopped.
-    pub idle_minutes: u64,
+    pub idle_minutes: f64,
     /// Sandboxes that may run at once.
     pub max_running: usize,
 }
@@ -134,6 +135,10 @@ pub struct SandboxConfig {
 pub struct EgressConfig {
     /// What a repository's own file may ask for.
     pub repositories: RepositoryEgress,
+    /// Not refused for being private.
+    pub allow_addresses: Vec<AddressException>,
+    /// PEM file of certificates to trust besides the machine's.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// Limits of a turn.

@@ -7,7 +7,7 @@ use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::guest::call::{Call, Exec, Exit, FileBytes, OutputChunk, Reply, Scope};
 use greenroom_protocol::id::SandboxId;
 use greenroom_server::sandbox::{
-    Origin, Sandbox, SandboxError, SandboxProvider, SandboxResources, StartRequest,
+    Origin, RouteHandler, Sandbox, SandboxError, SandboxProvider, SandboxResources, StartRequest,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,6 +44,15 @@ impl SandboxProvider for LocalSandboxes {
         };
         let started = self.host.start(start).await.map_err(|error| error.problem())?;
         Ok((LocalSandbox::watch(started), Origin::Started))
+    }
+
+    async fn find(&self, id: &SandboxId, routes: RouteHandler) -> Result<Option<Arc<dyn Sandbox>>, Problem> {
+        let found = self.host.find(id, routes).await;
+        Ok(found.map_err(|error| error.problem())?.map(LocalSandbox::watch))
+    }
+
+    async fn is_running(&self, id: &SandboxId) -> Result<bool, Problem> {
+        self.host.is_running(id).await.map_err(|error| error.problem())
     }
 
     async fn usage(&self, _id: &SandboxId) -> Result<SandboxUsage, Problem> {

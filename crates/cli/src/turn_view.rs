@@ -294,31 +294,22 @@ fn egress(
     let target = shorten(target);
     let is_first = count <= 1;
     match verdict {
-        EgressVerdict::Allowed if is_first => {
-            vec![vec![dim(format!("  → {target} ({})", shorten(reason)))]]
-        }
+        EgressVerdict::Allowed if is_first => vec![vec![dim(format!("  → {target}"))]],
         EgressVerdict::AllowedWithCredential if is_first => {
-            vec![vec![dim(format!("  → {target} with a credential of the host"))]]
+            vec![vec![dim(format!("  → {target} with a credential"))]]
         }
         EgressVerdict::Allowed | EgressVerdict::AllowedWithCredential => Vec::new(),
-        EgressVerdict::Refused | EgressVerdict::Failed => {
-            let word = match verdict {
-                EgressVerdict::Failed => "failed",
-                _ => "refused",
-            };
-            if !is_first {
-                return vec![vec![dim(format!(
-                    "  ⊘ {target} {word} {count} times in this turn"
-                ))]];
-            }
+        EgressVerdict::Refused | EgressVerdict::Failed if is_first => {
             let hint = hint
                 .map(|hint| format!(" ({})", shorten(hint)))
                 .unwrap_or_default();
             vec![vec![
-                Span::new(Style::Yellow, format!("  ⊘ {word} {target}: {}", shorten(reason))),
+                Span::new(Style::Yellow, format!("  ⊘ {target} {}", shorten(reason))),
                 dim(hint),
             ]]
         }
+        EgressVerdict::Refused => vec![vec![dim(format!("  ⊘ {target} was refused {count} times"))]],
+        EgressVerdict::Failed => vec![vec![dim(format!("  ⊘ {target} failed {count} times"))]],
     }
 }
 

@@ -1,6 +1,6 @@
 //! `greenroom up`: puts all roles into one process and serves until it is told to stop. The one place where the crates meet.
 
-use crate::config::Config;
+use crate::config::{Config, EgressConfig};
 use crate::models;
 use crate::sandboxes::LocalSandboxes;
 use anyhow::Context as _;
@@ -10,15 +10,19 @@ use greenroom_forge::{Forge, ForgeConfig};
 use greenroom_host::{Host, HostConfig};
 use greenroom_protocol::client::problem::Problem;
 use greenroom_server::api::app::Settings;
+use greenroom_server::egress::EgressSettings;
 use greenroom_server::environment::Bounds;
 use greenroom_server::models::ModelDirectory;
 use greenroom_server::sandbox::SandboxResources;
 use greenroom_server::server::{Server, ServerParts};
+use greenroom_server::session::running::RunningBounds;
 use greenroom_stdx::chain::Chain;
 use greenroom_stdx::clock::Clock;
 use greenroom_store::catalog::Catalog;
 use greenroom_store::data_dir::{DataDir, ServerInfo};
 use greenroom_store::sqlite_session_store::{SqliteSessionStore, StoreOptions};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,6 +94,11 @@ pub async fn up(config: Config, ready: impl FnOnce(&Ready)) -> anyhow::Result<()
         sandboxes: Arc::new(LocalSandboxes::new(host.clone())),
         clock: clock.clone(),
         bounds: bounds(&config),
+        egress: egress(&config.egress)?,
+        running: RunningBounds {
+            idle: Duration::from_secs_f64(config.sandbox.idle_minutes * 60.0),
+            max_running: config.sandbox.max_running,
+        },
         limits: TurnLimits {
             max_steps: config.agent.max_steps,
             max_output_tokens: config.agent.max_output_tokens,
@@ -196,6 +205,31 @@ fn bounds(config: &Config) -> Bounds {
         runtimes: sandbox.runtimes.clone(),
         repository_egress: config.egress.repositories,
     }
+}
+
+fn egress(config: &EgressConfig) -> Result<EgressSettings, UpError> {
+    let extra_roots = match &config.ca_file {
+        None => Vec::new(),
+        Some(path) => {
+            let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+            let refuse = |detail: String| {
+                let message = format!("{} cannot be used as certificates: {detail}.", path.display());
+                UpError(
+                    Problem::permanent("egress_ca_unusable", message)
+                        .with_hint("Set `egress.ca_file` to a PEM file with certificates."),
+                )
+            };
+            match read {
+                Ok(roots) if roots.is_empty() => return Err(refuse("it holds none".to_owned())),
+                Ok(roots) => roots,
+                Err(error) => return Err(refuse(error.to_string())),
+            }
+        }
+    };
+    Ok(EgressSettings {
+        address_exceptions: config.allow_addresses.clone(),
+        extra_roots,
+    })
 }
 
 fn stop_on_signals() -> anyhow::Result<CancellationToken> {

@@ -217,6 +217,12 @@ impl Host {
         blocking(move || host.stop_blocking(&id)).await
     }
 
+    /// Whether a sandbox runs. Does not touch its link.
+    pub async fn is_running(&self, id: &SandboxId) -> Result<bool, HostError> {
+        let (host, id) = (self.clone(), id.clone());
+        blocking(move || supervisor::is_alive(&host.directory(&id))).await
+    }
+
     /// Ends a sandbox and removes its files. One that does not exist is fine.
     pub async fn remove(&self, id: &SandboxId) -> Result<(), HostError> {
         let (host, id) = (self.clone(), id.clone());

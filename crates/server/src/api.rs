@@ -7,6 +7,7 @@ mod environments;
 mod failure;
 pub mod git;
 mod idempotency;
+mod metrics;
 mod names;
 pub mod openapi;
 mod parameters;
@@ -17,6 +18,7 @@ mod reply;
 mod repositories;
 mod secrets;
 mod sent;
+mod services;
 mod sessions;
 mod stream;
 pub mod tickets;
@@ -42,6 +44,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/openapi.json", get(move || openapi::serve(document.clone())))
         .route("/v1/", any(unknown_path))
         .route("/v1/{*rest}", any(unknown_path))
+        .route("/metrics", get(metrics::serve))
         .route("/git/{*path}", any(git::serve_member))
         .fallback(web::serve)
         .method_not_allowed_fallback(wrong_method)
@@ -118,6 +121,8 @@ fn documented() -> ApiRouter<App> {
         )
         .api_route("/v1/sessions/{id}/stop", post_with(sessions::stop, told("stopTurn", "Stops the running turn.")))
         .api_route("/v1/sessions/{id}/diff", get_with(sessions::diff, told("showSessionDiff", "What the session changed, as pushed.")))
+        .api_route("/v1/sessions/{id}/services", get_with(services::list, told("listServices", "Services of the session's sandbox; none while it does not run.")))
+        .api_route("/v1/sessions/{id}/services/{name}/log", get_with(services::log, told("showServiceLog", "What a service wrote, from an offset on.")))
         .route("/v1/sessions/{id}/stream", get(stream::stream))
         .api_route(
             "/v1/pull-requests",

@@ -1,7 +1,8 @@
-//! The git broker: what the connections of one sandbox may reach. Who speaks is known from the channel, so the sandbox
+//! The broker: what the connections of one sandbox reach, git of its repository and the way out. Who speaks is known from the channel, so the sandbox
 //! holds no credential; what it may do is decided here, per session, on each request.
 
 use crate::api::git;
+use crate::egress::SandboxEgress;
 use crate::sandbox::RouteHandler;
 use crate::session::services::SessionServices;
 use axum::Router;
@@ -15,12 +16,25 @@ use hyper_util::service::TowerToHyperService;
 use std::sync::Arc;
 use tokio::io::DuplexStream;
 
-/// Serves the routes of the session's sandbox: fetch of the session's repository, push to the session's branch.
-pub fn session_routes(services: Arc<SessionServices>, row: Session) -> RouteHandler {
+/// Serves the routes of the session's sandbox: fetch of the session's repository, push to the session's branch, and the
+/// egress.
+pub fn session_routes(
+    services: Arc<SessionServices>,
+    row: Session,
+    egress: Arc<SandboxEgress>,
+) -> RouteHandler {
     Arc::new(move |route, stream| match route {
         Route::Git => serve_git(services.clone(), &row, stream),
-        // No egress yet: refused at once.
-        Route::HttpProxy | Route::Socks => drop(stream),
+        Route::HttpProxy | Route::Socks => {
+            let (egress, shutdown) = (egress.clone(), services.shutdown.clone());
+            services.tasks.spawn(async move {
+                tokio::select! {
+                    () = egress.serve(route, stream) => {}
+                    // Connections may last for hours; none outlives the server.
+                    () = shutdown.cancelled() => {}
+                }
+            });
+        }
     })
 }
 

@@ -5,7 +5,9 @@
 
 pub mod api;
 mod broker;
+pub mod egress;
 pub mod environment;
+pub mod metrics;
 pub mod models;
 mod paths;
 pub mod sandbox;

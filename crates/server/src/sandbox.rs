@@ -67,6 +67,12 @@ pub trait SandboxProvider: Send + Sync {
     /// Starts a sandbox, or finds it running, or starts it again over the files it had. Idempotent by `id`.
     async fn start(&self, request: StartRequest) -> Result<(Arc<dyn Sandbox>, Origin), Problem>;
 
+    /// The sandbox if it runs; whoever held it before loses it.
+    async fn find(&self, id: &SandboxId, routes: RouteHandler) -> Result<Option<Arc<dyn Sandbox>>, Problem>;
+
+    /// Whether it runs; disturbs nobody.
+    async fn is_running(&self, id: &SandboxId) -> Result<bool, Problem>;
+
     /// What the sandbox used since it was started, but for the peak of memory: since [`SandboxProvider::begin_measure`]
     /// where the machine can tell.
     async fn usage(&self, id: &SandboxId) -> Result<SandboxUsage, Problem>;

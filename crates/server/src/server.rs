@@ -4,10 +4,12 @@ use crate::api;
 use crate::api::app::{App, Parts, Settings};
 use crate::api::people::SIGN_IN_LINK;
 use crate::api::tickets::Tickets;
+use crate::egress::EgressSettings;
 use crate::environment::Bounds;
 use crate::models::ModelDirectory;
 use crate::sandbox::SandboxProvider;
 use crate::session::registry::SessionRegistry;
+use crate::session::running::{RunningBounds, RunningSandboxes};
 use crate::session::services::{RowWriter, SessionServices};
 use greenroom_agent::world::{Driver, TurnLimits};
 use greenroom_forge::Forge;
@@ -43,6 +45,8 @@ pub struct ServerParts {
     pub clock: Clock,
     /// What environments may ask for.
     pub bounds: Bounds,
+    pub egress: EgressSettings,
+    pub running: RunningBounds,
     pub limits: TurnLimits,
 }
 
@@ -68,6 +72,10 @@ impl Server {
             clock: parts.clock.clone(),
             bounds: parts.bounds,
             limits: parts.limits,
+            egress: parts.egress,
+            running: RunningSandboxes::new(parts.running),
+            metrics: Arc::default(),
+            shutdown: shutdown.clone(),
             node: "local".to_owned(),
             rows: RowWriter::default(),
             tasks: tasks.clone(),
@@ -137,6 +145,8 @@ impl Server {
             .tasks
             .spawn(write_rows(self.app.clone(), self.shutdown.clone()));
         self.tasks.spawn(recover(self.app.clone()));
+        self.tasks
+            .spawn(rest_idle_sandboxes(self.app.clone(), self.shutdown.clone()));
         let router = api::router(self.app.clone());
         let shutdown = self.shutdown.clone();
         let served = axum::serve(listener, router).with_graceful_shutdown(async move {
@@ -172,6 +182,57 @@ async fn recover(app: App) {
             }
         }
         Err(error) => tracing::error!(error = %Chain(&error), "cannot list unfinished sessions"),
+    }
+}
+
+/// Stops sandboxes that nobody uses, those from before this start included.
+async fn rest_idle_sandboxes(app: App, shutdown: CancellationToken) {
+    adopt_sandboxes(&app).await;
+    let services = &app.services;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(services.running.look_every()) => {}
+            () = shutdown.cancelled() => return,
+        }
+        for (sandbox, handle) in services.running.overdue(services.clock.now_ms()) {
+            match handle.sandbox.rest(services, &handle, &sandbox).await {
+                Ok(true) => tracing::info!(%sandbox, "an idle sandbox was stopped"),
+                Ok(false) => {}
+                Err(problem) => {
+                    tracing::warn!(%sandbox, code = problem.code, "an idle sandbox could not be stopped: {}", problem.message);
+                }
+            }
+        }
+    }
+}
+
+/// Counts the sandboxes that an earlier server left running.
+async fn adopt_sandboxes(app: &App) {
+    let sandboxes = match app.catalog.sandboxes().await {
+        Ok(sandboxes) => sandboxes,
+        Err(error) => {
+            tracing::error!(error = %Chain(&error), "cannot list sandboxes, so idle ones of before keep running");
+            return;
+        }
+    };
+    for (session, sandbox) in sandboxes {
+        match app.services.sandboxes.is_running(&sandbox).await {
+            Ok(false) => continue,
+            Ok(true) => {}
+            Err(problem) => {
+                tracing::warn!(%sandbox, code = problem.code, "whether a sandbox runs is not known: {}", problem.message);
+                continue;
+            }
+        }
+        match app.sessions.get(&session).await {
+            Ok(handle) => {
+                let now_ms = app.services.clock.now_ms();
+                app.services.running.adopt(&sandbox, &handle, now_ms);
+            }
+            Err(problem) => {
+                tracing::warn!(%session, %sandbox, code = problem.code, "a sandbox runs for a session that cannot be loaded");
+            }
+        }
     }
 }
 

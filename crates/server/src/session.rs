@@ -1,7 +1,7 @@
 //! Sessions: one actor each, the only writer of the session's log.
 //!
-//! `state` folds events into what a session is; `actor` decides, appends and publishes; `turn` runs the agent; `workspace`
-//! and `checkout` bring a sandbox; `changes`, `platform` and `outbox` bring the work to the forge.
+//! `state` folds events into what a session is; `actor` decides, appends and publishes; `turn` runs the agent; `workspace`,
+//! `checkout` and `service_watch` bring a sandbox, `running` and `sandbox_slot` put it to rest; `changes`, `platform` and `outbox` bring the work to the forge.
 
 mod actor;
 mod changes;
@@ -12,9 +12,13 @@ mod outbox;
 mod platform;
 pub mod registry;
 mod run;
+pub mod running;
+mod sandbox_slot;
+mod service_watch;
 pub mod services;
 pub mod state;
 mod turn;
 mod workspace;
 
 pub use outbox::digest_of;
+pub(crate) use service_watch::statuses as service_statuses;

@@ -131,6 +131,7 @@ export type EventBody =
       port: number;
       protocol: EgressProtocol;
       verdict: EgressVerdict;
+      code: string;
       reason: string;
       hint?: string | null;
       count: number;

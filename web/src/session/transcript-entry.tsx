@@ -128,44 +128,45 @@ function Line({ icon, look, children }: { icon: IconName; look: string; children
   );
 }
 
-const EGRESS: Record<EgressEvent["verdict"], { word: string; icon: IconName; look: string }> = {
-  allowed: { word: "Connected to", icon: "link", look: "text-faint" },
-  allowed_with_credential: { word: "Connected with a credential to", icon: "key", look: "text-faint" },
-  refused: { word: "Refused to connect to", icon: "block", look: "text-warn" },
-  failed: { word: "Could not reach", icon: "alert", look: "text-warn" },
+const EGRESS: Record<EgressEvent["verdict"], { icon: IconName; look: string }> = {
+  allowed: { icon: "link", look: "text-faint" },
+  allowed_with_credential: { icon: "key", look: "text-faint" },
+  refused: { icon: "block", look: "text-warn" },
+  failed: { icon: "alert", look: "text-warn" },
 };
 
 /** Quiet while all is well; a refused connection says why and what would allow it. */
 function Egress({ event }: { event: EgressEvent }) {
-  const { word, icon, look } = EGRESS[event.verdict];
-  const isBad = event.verdict === "refused" || event.verdict === "failed";
+  const { icon, look } = EGRESS[event.verdict];
   const target = event.port === 443 ? event.host : `${event.host}:${String(event.port)}`;
+  const host = <code className="font-mono text-xs break-all">{target}</code>;
+  const count = event.count > 1 && (
+    <span className="whitespace-nowrap text-muted tabular-nums"> · {event.count} times</span>
+  );
+  if (event.verdict === "allowed" || event.verdict === "allowed_with_credential") {
+    return (
+      <p className="flex items-center gap-2 text-xs text-muted" title={`${target} ${event.reason}`}>
+        <Icon name={icon} className={look} />
+        <span className="min-w-0">
+          Connected to {host}
+          {event.verdict === "allowed_with_credential" && " with a credential it cannot see"}
+          {count}
+        </span>
+      </p>
+    );
+  }
   return (
-    <div className={`flex gap-2 ${isBad ? "text-[13px] text-text" : "text-xs text-muted"}`}>
-      <Icon name={icon} className={`${look} ${isBad ? "mt-0.5" : ""}`} />
+    <div className="flex gap-2 text-[13px]">
+      <Icon name={icon} className={`mt-0.5 ${look}`} />
       <div className="min-w-0">
         <p>
-          {word} <code className="font-mono text-xs break-all">{target}</code>
-          {event.count > 1 && (
-            <span className="text-muted tabular-nums"> · {event.count} times</span>
-          )}
-          {!isBad && <span className="text-muted"> · {event.reason}</span>}
+          {host} {event.reason}
+          {count}
         </p>
-        {isBad && (
-          <p className="mt-0.5 text-muted">
-            {sentence(event.reason)}
-            {event.hint != null && <> {sentence(event.hint)}</>}
-          </p>
-        )}
+        {event.hint != null && <p className="mt-0.5 text-muted">{event.hint}</p>}
       </div>
     </div>
   );
-}
-
-/** With a capital in front and a full stop behind. */
-function sentence(text: string): string {
-  const first = text.slice(0, 1).toUpperCase();
-  return `${first}${text.slice(1)}${/[.!?]$/u.test(text) ? "" : "."}`;
 }
 
 function Milestone({ event }: { event: Event }): ReactNode {

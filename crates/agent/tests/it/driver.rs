@@ -85,6 +85,8 @@ impl World {
                 branch: "greenroom/x".into(),
                 today: "2026-01-01".into(),
                 cache_key: "ses".into(),
+                network: Vec::new(),
+                services: Vec::new(),
                 limits: self.limits,
             },
             model,

@@ -9,7 +9,10 @@ use crate::terminal::{Span, Style, Terminal};
 use crate::turn_view::model_label;
 use greenroom_protocol::client::prompt::SendPrompt;
 use greenroom_protocol::client::session::{Session, SessionState};
-use greenroom_sdk::{IdempotencyKey, SessionFilter};
+use greenroom_protocol::guest::service::ServiceState;
+use greenroom_protocol::id::SessionId;
+use greenroom_sdk::{Client, IdempotencyKey, SessionFilter};
+use std::time::Duration;
 
 /// Carries out one of the session commands.
 pub async fn run(global: &Global, command: SessionCommand, terminal: Terminal) -> Result<Exit, Failure> {
@@ -70,6 +73,23 @@ pub async fn run(global: &Global, command: SessionCommand, terminal: Terminal) -
             let after = receipt.seq.saturating_sub(1);
             follow::prompt(&client, &id, &receipt.prompt_id, after, form(json), terminal).await
         }
+        SessionCommand::Services {
+            id,
+            log,
+            follow,
+            json,
+        } => {
+            let client = connection::connect(global)?;
+            let id = input::session_id(&client, &id).await?;
+            match log {
+                Some(name) if follow => service_log(&client, &id, &name, Until::Interrupted, terminal).await,
+                Some(name) => service_log(&client, &id, &name, Until::Now, terminal).await,
+                None => {
+                    services(&client, &id, json, terminal).await?;
+                    Ok(Exit::Success)
+                }
+            }
+        }
         SessionCommand::Stop { id } => {
             let client = connection::connect(global)?;
             let id = input::session_id(&client, &id).await?;
@@ -77,6 +97,88 @@ pub async fn run(global: &Global, command: SessionCommand, terminal: Terminal) -
             terminal.line(&[Span::plain(format!("{id} {}", state_word(session.state)))])?;
             Ok(Exit::Success)
         }
+    }
+}
+
+async fn services(client: &Client, id: &SessionId, json: bool, terminal: Terminal) -> Result<(), Failure> {
+    let services = client.session_services(id).await?;
+    if json {
+        return terminal.json(&services);
+    }
+    if services.services.is_empty() {
+        terminal.note(&[Span::new(
+            Style::Dim,
+            "no service runs; they start with the sandbox, in the session's next turn",
+        )]);
+        return Ok(());
+    }
+    let rows: Vec<_> = services
+        .services
+        .into_iter()
+        .map(|service| {
+            vec![
+                service.name,
+                service_word(service.state).to_owned(),
+                service.restarts.to_string(),
+                service.reason,
+            ]
+        })
+        .collect();
+    table::print(terminal, &["SERVICE", "STATE", "RESTARTS", "WHY"], &rows)
+}
+
+/// How long to stay with a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    Now,
+    Interrupted,
+}
+
+/// How often a log is looked at while it is followed.
+const LOG_PAUSE: Duration = Duration::from_millis(500);
+
+async fn service_log(
+    client: &Client,
+    id: &SessionId,
+    name: &str,
+    until: Until,
+    terminal: Terminal,
+) -> Result<Exit, Failure> {
+    let mut after = 0;
+    loop {
+        let log = client.service_log(id, name, after).await?;
+        if log.start_offset > after {
+            let lost = log.start_offset - after;
+            terminal.note(&[Span::new(
+                Style::Dim,
+                format!("{lost} older bytes are not kept any more"),
+            )]);
+        }
+        let has_more = log.end_offset > log.start_offset;
+        after = log.end_offset;
+        // Others wrote it.
+        terminal.write(&[Span::plain(log.output)])?;
+        if has_more {
+            continue;
+        }
+        if until == Until::Now {
+            return Ok(Exit::Success);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOG_PAUSE) => {}
+            _ = tokio::signal::ctrl_c() => return Ok(Exit::Interrupted),
+        }
+    }
+}
+
+fn service_word(state: ServiceState) -> &'static str {
+    match state {
+        ServiceState::Starting => "starting",
+        ServiceState::Ready => "ready",
+        ServiceState::Waiting => "starts again",
+        ServiceState::Ended => "ended",
+        ServiceState::Failed => "failed",
+        ServiceState::Stopped => "stopped",
     }
 }
 

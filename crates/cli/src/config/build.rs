@@ -8,6 +8,7 @@ use super::{
     AgentConfig, Config, EgressConfig, KeyOrigin, LogConfig, LogFormat, ModelsConfig, ProviderConfig,
     ProviderKind, SandboxConfig, ServerConfig, ShownOption, builtin, locate,
 };
+use greenroom_egress::{AddressException, AddressExceptionInvalid};
 use greenroom_protocol::environment::Backend;
 use greenroom_server::environment::RepositoryEgress;
 use std::path::{Path, PathBuf};
@@ -79,6 +80,13 @@ fn build(
             Vec::new()
         }
     };
+    let allow_addresses = match allow_addresses(get.find("egress.allow_addresses")) {
+        Ok(exceptions) => exceptions,
+        Err(error) => {
+            errors.push(error);
+            Vec::new()
+        }
+    };
     if !errors.is_empty() {
         return Err(errors);
     }
@@ -109,7 +117,7 @@ fn build(
             max_output_mb: get.integer("sandbox.max_output_mb"),
             backends,
             runtimes: get.list("sandbox.runtimes"),
-            idle_minutes: get.integer("sandbox.idle_minutes"),
+            idle_minutes: get.number("sandbox.idle_minutes"),
             max_running: usize::try_from(get.integer("sandbox.max_running")).unwrap_or(usize::MAX),
         },
         egress: EgressConfig {
@@ -118,6 +126,8 @@ fn build(
                 "any" => RepositoryEgress::Any,
                 _ => RepositoryEgress::Registries,
             },
+            allow_addresses,
+            ca_file: get.path("egress.ca_file"),
         },
         agent: AgentConfig {
             max_steps: u32::try_from(get.integer("agent.max_steps")).unwrap_or(u32::MAX),
@@ -167,6 +177,27 @@ fn backends(found: Option<Found>) -> Result<Vec<Backend>, ConfigError> {
         return Err(refuse("must allow at least one backend".to_owned()));
     }
     Ok(backends)
+}
+
+fn allow_addresses(found: Option<Found>) -> Result<Vec<AddressException>, ConfigError> {
+    let Some(Found {
+        value: Value::List(entries),
+        place,
+    }) = found
+    else {
+        return Ok(Vec::new());
+    };
+    let read = entries.iter().map(|entry| {
+        entry
+            .parse()
+            .map_err(|error: AddressExceptionInvalid| ConfigError {
+                place: place.to_string(),
+                option: "egress.allow_addresses".to_owned(),
+                message: error.to_string(),
+                hint: None,
+            })
+    });
+    read.collect()
 }
 
 struct Getter<'a> {

@@ -216,6 +216,23 @@ pub const OPTIONS: &[OptionSpec] = &[
                   registries, or any public host. An administrator's environment is not bound by this.",
     },
     OptionSpec {
+        section: "egress",
+        name: "allow_addresses",
+        variable: "GREENROOM_EGRESS_ALLOW_ADDRESSES",
+        form: Form::TextList,
+        default: "",
+        meaning: "Networks (10.0.0.0/8) and hosts (git.example.com, *.example.com) whose addresses are not refused for \
+                  being private or loopback. They still need a rule. Metadata addresses are refused whatever stands here.",
+    },
+    OptionSpec {
+        section: "egress",
+        name: "ca_file",
+        variable: "GREENROOM_EGRESS_CA_FILE",
+        form: Form::Path,
+        default: "",
+        meaning: "PEM file of certificates that sandboxes and the egress proxy trust besides the machine's own.",
+    },
+    OptionSpec {
         section: "agent",
         name: "max_steps",
         variable: "GREENROOM_AGENT_MAX_STEPS",

@@ -75,7 +75,8 @@ fn egress(verdict: EgressVerdict, count: u64, hint: Option<&str>) -> StreamFrame
         port: 443,
         protocol: EgressProtocol::Connect,
         verdict,
-        reason: "no rule allows it".to_owned(),
+        code: "not_allowed".to_owned(),
+        reason: "is not allowed by this environment".to_owned(),
         hint: hint.map(ToOwned::to_owned),
         count,
     })
@@ -98,9 +99,9 @@ fn connections_and_services_are_quiet_lines() {
             egress(EgressVerdict::Refused, 1, Some("allow = [\"example.com\"]")),
             egress(EgressVerdict::Refused, 14, None),
         ],
-        "\u{20} → example.com:443 (no rule allows it)\n\
-         \u{20} ⊘ refused example.com:443: no rule allows it (allow = [\"example.com\"])\n\
-         \u{20} ⊘ example.com:443 refused 14 times in this turn\n",
+        "\u{20} → example.com:443\n\
+         \u{20} ⊘ example.com:443 is not allowed by this environment (allow = [\"example.com\"])\n\
+         \u{20} ⊘ example.com:443 was refused 14 times\n",
     );
     check(
         &[

@@ -3,6 +3,7 @@
 use super::error::RepositoryError;
 use crate::forge::Forge;
 use crate::git::{Call, GitError, is_object_id};
+use crate::ref_name::is_branch_name;
 
 /// A file at the head of a branch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,10 +31,21 @@ impl Forge {
         path: &str,
         max_bytes: u64,
     ) -> Result<FileAtCommit, RepositoryError> {
-        let commit = self.branch_commit(repository, branch).await?;
         let dir = self.dir(repository).await?;
-        let call = Call::new(["ls-tree", "-z", "-l", &commit, "--", path]).within(&dir);
-        let printed = self.git().run(call).await?.success()?;
+        let unknown = || RepositoryError::BranchUnknown {
+            branch: branch.to_owned(),
+        };
+        if !is_branch_name(branch) {
+            return Err(unknown());
+        }
+        // One process where there is no such file, which is usual.
+        let head = format!("refs/heads/{branch}");
+        let call = Call::new(["ls-tree", "-z", "-l", &head, "--", path]).within(&dir);
+        let listed = self.git().run(call).await?;
+        if listed.code == Some(128) {
+            self.branch_commit(repository, branch).await?;
+        }
+        let printed = listed.success()?;
         let unexpected = || {
             RepositoryError::Git(GitError::Unexpected {
                 what: "ls-tree".to_owned(),

@@ -102,7 +102,9 @@ pub enum EventBody {
         port: u16,
         protocol: EgressProtocol,
         verdict: EgressVerdict,
-        /// The rule that allowed it, or why it was refused; one sentence without a full stop.
+        /// Stable word for the reason, such as `rule`, `not_allowed`, `private` or `name_unknown`.
+        code: String,
+        /// What follows "HOST:PORT" in a sentence, such as `is not allowed by this environment`.
         reason: String,
         /// What would allow a refused one, if anything would.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -177,7 +179,7 @@ pub enum SandboxState {
 }
 
 /// What one turn used of its sandbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SandboxUsage {
     /// Processor time of all processes, in milliseconds.

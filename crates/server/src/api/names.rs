@@ -33,6 +33,22 @@ pub struct PromptPath {
     pub prompt_id: String,
 }
 
+/// A service of a session's sandbox.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct ServicePath {
+    /// `ses_…`
+    pub id: String,
+    /// Its name in the environment.
+    pub name: String,
+}
+
+/// Which part of a log to read.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct LogQuery {
+    /// Bytes behind this offset; 0 if absent.
+    pub after: Option<u64>,
+}
+
 /// A pull request of a repository.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct PullRequestPath {

@@ -1,6 +1,7 @@
 //! Checks an environment as a whole, all errors at once. What passes is a [`CheckedEnvironment`], and nobody checks again.
 //! Pure; says nothing about what the operator allows.
 
+use greenroom_egress::{Policy, PolicyError};
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::environment::{
     Backend, EgressCredential, EgressPolicy, Environment, Resources, Restart, ServiceDefinition,
@@ -290,7 +291,7 @@ fn check_egress(egress: &EgressPolicy, faults: &mut Vec<Fault>) {
 }
 
 fn check_credential(credential: &EgressCredential, path: &Path, faults: &mut Vec<Fault>) {
-    if credential.host.contains(['*', ':']) || host_pattern(&credential.host).is_err() {
+    if !is_credential_host(credential) {
         faults.push(Fault::new(
             path.field("host"),
             "must be one exact host name",
@@ -347,28 +348,25 @@ pub fn is_secret_name(name: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
 }
 
-/// Names as in RFC 1123, section 2.1, with an optional wildcard in front and port behind.
-fn host_pattern(text: &str) -> Result<(), String> {
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) => (host, Some(port)),
-        None => (text, None),
+/// What the egress itself says about one rule.
+fn host_pattern(entry: &str) -> Result<(), String> {
+    let policy = EgressPolicy {
+        allow: vec![entry.to_owned()],
+        ..EgressPolicy::default()
     };
-    if port.is_some_and(|port| !port.parse::<u16>().is_ok_and(|port| port > 0)) {
-        return Err("has no port from 1 to 65535 behind the colon".to_owned());
+    match Policy::compile(&policy) {
+        Ok(_) => Ok(()),
+        Err(PolicyError::Rule { problem, .. }) => Err(format!("is not an egress rule: {problem}")),
+        Err(error @ PolicyError::CredentialHost { .. }) => Err(error.to_string()),
     }
-    let name = host.strip_prefix("*.").unwrap_or(host);
-    let is_label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+}
+
+fn is_credential_host(credential: &EgressCredential) -> bool {
+    let policy = EgressPolicy {
+        credentials: vec![credential.clone()],
+        ..EgressPolicy::default()
     };
-    if name.len() > 253 || !name.split('.').all(is_label) {
-        return Err("is no host name".to_owned());
-    }
-    Ok(())
+    Policy::compile(&policy).is_ok()
 }
 
 fn check_variables(variables: &BTreeMap<String, String>, path: &Path, faults: &mut Vec<Fault>) {

@@ -2,7 +2,7 @@
 
 use super::check::{CheckedEnvironment, EnvironmentError, Fault, Path};
 use super::{ENVIRONMENT_FILE, MAX_ENVIRONMENT_BYTES, read_toml};
-use greenroom_forge::{FileAtCommit, Forge};
+use greenroom_forge::{FileAtCommit, Forge, RepositoryError};
 use greenroom_protocol::client::environment::EnvironmentSource;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::environment::Environment;
@@ -38,10 +38,15 @@ pub async fn find(
         });
     }
     let file = match branch {
-        Some(branch) => forge
-            .read_file(repository, branch, ENVIRONMENT_FILE, MAX_ENVIRONMENT_BYTES)
-            .await
-            .map_err(|error| error.problem())?,
+        Some(branch) => {
+            let read = forge.read_file(repository, branch, ENVIRONMENT_FILE, MAX_ENVIRONMENT_BYTES);
+            match read.await {
+                Ok(file) => file,
+                // An empty repository has no branch yet.
+                Err(RepositoryError::BranchUnknown { .. }) => FileAtCommit::Missing,
+                Err(error) => return Err(error.problem()),
+            }
+        }
         None => FileAtCommit::Missing,
     };
     let (source, checked) = match file {

@@ -3,10 +3,10 @@
 
 use super::command::{Command, Sent};
 use super::hub::Hub;
+use super::sandbox_slot::SandboxSlot;
 use super::services::SessionServices;
 use super::state::{SessionFold, UNTITLED, title_from_prompt};
 use super::turn;
-use super::workspace::SandboxSlot;
 use greenroom_agent::world::{TurnEnd, TurnResult};
 use greenroom_protocol::client::event::{Event, EventBody, SandboxUsage, TurnOutcome};
 use greenroom_protocol::client::model::Usage;
@@ -397,6 +397,7 @@ impl Actor {
                 by: running.stopped_by.unwrap_or(running.prompt.author.id.clone()),
             },
         };
+        self.services.metrics.turn_ended(&outcome);
         let usage = Usage {
             input_tokens: end.usage.input_tokens,
             output_tokens: end.usage.output_tokens,

@@ -1,6 +1,7 @@
 //! What can be asked of a session's actor, and the handle to ask it.
 
 use super::hub::Hub;
+use super::sandbox_slot::SandboxSlot;
 use super::state::SessionFold;
 use greenroom_agent::world::{Record, TurnEnd};
 use greenroom_protocol::client::event::SandboxUsage;
@@ -69,6 +70,8 @@ pub enum Command {
 pub struct SessionHandle {
     pub(super) sender: mpsc::Sender<Command>,
     pub hub: Arc<Hub>,
+    /// The session's sandbox.
+    pub sandbox: Arc<SandboxSlot>,
 }
 
 impl SessionHandle {

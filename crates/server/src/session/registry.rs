@@ -4,9 +4,9 @@
 use super::actor::Actor;
 use super::command::{MAILBOX_COMMANDS, SessionHandle};
 use super::hub::Hub;
+use super::sandbox_slot::SandboxSlot;
 use super::services::SessionServices;
 use super::state::SessionFold;
-use super::workspace::SandboxSlot;
 use greenroom_protocol::client::event::EventBody;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::session::SessionState;
@@ -138,6 +138,7 @@ impl SessionRegistry {
         let (sender, mailbox) = mpsc::channel(MAILBOX_COMMANDS);
         let hub = Arc::new(Hub::default());
         let shutdown = self.shutdown.child_token();
+        let sandbox = Arc::new(SandboxSlot::new(has_past));
         let actor = Actor {
             services: self.services.clone(),
             fold,
@@ -145,12 +146,12 @@ impl SessionRegistry {
             hub: hub.clone(),
             mailbox,
             sender: sender.downgrade(),
-            sandbox: Arc::new(SandboxSlot::new(has_past)),
+            sandbox: sandbox.clone(),
             pending_end: None,
             stop: shutdown.child_token(),
             shutdown,
         };
         self.services.tasks.spawn(actor.run());
-        Ok(SessionHandle { sender, hub })
+        Ok(SessionHandle { sender, hub, sandbox })
     }
 }

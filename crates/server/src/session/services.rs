@@ -1,6 +1,9 @@
 //! What every session actor shares: the log, the forge, models, sandboxes, the clock.
 
+use super::running::RunningSandboxes;
+use crate::egress::EgressSettings;
 use crate::environment::Bounds;
+use crate::metrics::Metrics;
 use crate::models::ModelDirectory;
 use crate::sandbox::SandboxProvider;
 use greenroom_agent::world::{Driver, TurnLimits};
@@ -12,6 +15,7 @@ use greenroom_store::session_log::SessionStore;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// Shared by all actors of a server.
@@ -26,6 +30,12 @@ pub struct SessionServices {
     /// What environments may ask for.
     pub bounds: Bounds,
     pub limits: TurnLimits,
+    /// What the operator adds to every sandbox's way out.
+    pub egress: EgressSettings,
+    pub running: RunningSandboxes,
+    pub metrics: Arc<Metrics>,
+    /// Ends what serves sandboxes when the server goes down.
+    pub shutdown: CancellationToken,
     /// Name of this server in leases.
     pub node: String,
     pub rows: RowWriter,

@@ -7,7 +7,8 @@ use super::hub::Hub;
 use super::platform::SessionPlatform;
 use super::services::SessionServices;
 use super::state::{RunningTurn, SessionFold};
-use super::workspace::{SandboxSlot, SessionWorkspace};
+use super::workspace::{SessionWorkspace, service_fact};
+use crate::environment::BoundedEnvironment;
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use greenroom_agent::world::{
@@ -15,9 +16,10 @@ use greenroom_agent::world::{
 };
 use greenroom_llm::conversation::{Message, TokenUsage};
 use greenroom_llm::failure::ModelFailure;
-use greenroom_protocol::client::event::{EventBody, Item, ItemBody};
+use greenroom_protocol::client::event::{EventBody, Item, ItemBody, SandboxUsage};
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::stream::DeltaChannel;
+use greenroom_protocol::environment::EgressPreset;
 use greenroom_protocol::id::{ItemId, TurnId};
 use greenroom_stdx::id::fresh_bits;
 use greenroom_store::session_log::{Batch, Intent};
@@ -45,29 +47,30 @@ pub(super) fn spawn(actor: &Actor, running: RunningTurn, start: Start) {
     let handle = SessionHandle {
         sender,
         hub: actor.hub.clone(),
+        sandbox: actor.sandbox.clone(),
     };
     let services = actor.services.clone();
     let fold = actor.fold.clone();
     let stop = actor.stop.clone();
-    let slot = actor.sandbox.clone();
     let tasks = services.tasks.clone();
     tasks.spawn(async move {
         let turn_id = running.turn_id.clone();
-        let ran = AssertUnwindSafe(run(services, &handle, fold, running, start, stop, slot))
+        let ran = AssertUnwindSafe(run(services, &handle, fold, running, start, stop))
             .catch_unwind()
             .await;
-        let end = ran.unwrap_or_else(|_| {
+        let (end, sandbox) = ran.unwrap_or_else(|_| {
             tracing::error!(turn = %turn_id, "a turn panicked");
-            failed(
+            let end = failed(
                 Problem::permanent("internal", "Something in the server broke in this turn.")
                     .with_hint("The workspace kept what was done. Please report this with the server's log."),
-            )
+            );
+            (end, None)
         });
         // The mailbox only closes when the server goes down; the log then still says "running".
         let ended = Command::TurnEnded {
             turn_id,
             end,
-            sandbox: None,
+            sandbox,
         };
         let _ = handle.sender.send(ended).await;
     });
@@ -80,17 +83,12 @@ async fn run(
     running: RunningTurn,
     start: Start,
     stop: CancellationToken,
-    slot: Arc<SandboxSlot>,
-) -> TurnEnd {
+) -> (TurnEnd, Option<SandboxUsage>) {
     let row = &fold.row;
     let model_id = running.prompt.model.as_ref().unwrap_or(&row.model);
     let model = match services.models.resolve(Some(model_id)) {
         Ok(model) => model,
-        Err(problem) => return failed(problem),
-    };
-    let (history, resumed) = match conversation(&services, &fold, &running.turn_id).await {
-        Ok(conversation) => conversation,
-        Err(problem) => return failed(problem),
+        Err(problem) => return (failed(problem), None),
     };
     let author = ChangeAuthor {
         person: running.prompt.author.clone(),
@@ -102,8 +100,21 @@ async fn run(
         row.clone(),
         running.turn_id.clone(),
         author.clone(),
-        slot,
+        handle.sandbox.clone(),
     );
+    // Both are reads of the disk; the environment is one more for the sandbox's start, and for what the model is told.
+    let (conversation, environment) = tokio::join!(
+        conversation(&services, &fold, &running.turn_id),
+        workspace.environment(),
+    );
+    let (history, resumed) = match conversation {
+        Ok(conversation) => conversation,
+        Err(problem) => return (failed(problem), None),
+    };
+    // One that is wrong is said where the sandbox is needed.
+    let environment = environment.ok();
+    let ledger = &handle.sandbox.ledger;
+    append_quietly(handle, ledger.begin_turn(&running.turn_id).events).await;
     // In parallel with the first model request, which needs no sandbox.
     workspace.prepare();
     let recorder = Arc::new(SessionRecorder {
@@ -134,6 +145,12 @@ async fn run(
             branch: row.branch.clone(),
             today: today(services.clock.now_ms()),
             cache_key: row.id.as_str().to_owned(),
+            network: environment.map(network).unwrap_or_default(),
+            services: handle
+                .sandbox
+                .running_services()
+                .or_else(|| Some(environment?.services.iter().map(service_fact).collect()))
+                .unwrap_or_default(),
             limits: services.limits,
         },
         model: model.client,
@@ -144,25 +161,82 @@ async fn run(
     };
     let stopping = input.stop.clone();
     let end = services.driver.run_turn(input).await;
+    let mut notices = Vec::new();
     // A resumed turn may have ended before the crash, with its changes still to be brought home.
     if workspace.has_unpushed() {
         let subject = super::state::title_from_prompt(&running.prompt.text);
         if let Err(problem) = bring_home(&services, handle, &workspace, &subject, &stopping).await {
             // The files stay in the sandbox; the next turn tries again.
-            let item = Item {
-                id: ItemId::from_bits(fresh_bits()),
-                body: ItemBody::Notice { problem },
-            };
-            // If this cannot be recorded, neither can the turn's end, and that is said there.
-            let _ = recorder
-                .record(Record {
-                    completed: vec![item],
-                    ..Record::default()
-                })
-                .await;
+            notices.push(problem);
         }
     }
-    end
+    let sandbox = workspace.usage().await;
+    workspace.leave().await;
+    let decided = ledger.end_turn();
+    append_quietly(handle, decided.events).await;
+    if decided.beyond > 0 {
+        notices.push(
+            Problem::permanent(
+                "egress_unrecorded",
+                format!(
+                    "{} more connections to other hosts were decided and not listed.",
+                    decided.beyond
+                ),
+            )
+            .with_hint("The server's metrics count them."),
+        );
+    }
+    if !notices.is_empty() {
+        let items = notices.into_iter().map(|problem| Item {
+            id: ItemId::from_bits(fresh_bits()),
+            body: ItemBody::Notice { problem },
+        });
+        // If this cannot be recorded, neither can the turn's end, and that is said there.
+        let _ = recorder
+            .record(Record {
+                completed: items.collect(),
+                ..Record::default()
+            })
+            .await;
+    }
+    (end, sandbox)
+}
+
+/// Facts that a turn does not depend on.
+async fn append_quietly(handle: &SessionHandle, events: Vec<EventBody>) {
+    if events.is_empty() {
+        return;
+    }
+    let batch = Batch {
+        events,
+        ..Batch::default()
+    };
+    if let Err(problem) = handle.append(batch).await {
+        tracing::warn!(
+            code = problem.code,
+            "decisions about connections are not recorded"
+        );
+    }
+}
+
+/// Where the sandbox may connect to, in words for the model.
+fn network(environment: &BoundedEnvironment) -> Vec<String> {
+    let egress = &environment.egress;
+    let preset = match egress.preset {
+        EgressPreset::None => None,
+        EgressPreset::PackageRegistries => {
+            Some("the public registries of common package managers".to_owned())
+        }
+    };
+    let credentials = egress
+        .credentials
+        .iter()
+        .map(|credential| credential.host.clone());
+    preset
+        .into_iter()
+        .chain(egress.allow.iter().cloned())
+        .chain(credentials)
+        .collect()
 }
 
 /// Commits and pushes. Somebody who stops the turn waits [`STOP_GRACE`] for it and no longer.
@@ -230,6 +304,7 @@ pub(super) fn resume_intent(actor: &Actor, intent: Intent) {
     let handle = SessionHandle {
         sender,
         hub: actor.hub.clone(),
+        sandbox: actor.sandbox.clone(),
     };
     let services = actor.services.clone();
     let row = actor.fold.row.clone();

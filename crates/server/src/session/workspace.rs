@@ -4,42 +4,28 @@
 use super::changes::ChangeAuthor;
 use super::checkout;
 use super::command::SessionHandle;
+use super::running::{self, Admission};
+use super::sandbox_slot::SandboxSlot;
+use super::service_watch::{self, READY_PATIENCE};
 use super::services::SessionServices;
-use crate::environment::{self, BoundedEnvironment};
-use crate::sandbox::{Sandbox, SandboxError, StartRequest};
+use crate::egress::{Advice, SandboxEgress};
+use crate::environment::{self, BoundedEnvironment, RepositoryEgress};
+use crate::sandbox::{Origin, Sandbox, SandboxError, StartRequest};
 use async_trait::async_trait;
-use greenroom_agent::world::{Workspace, WorkspaceError};
-use greenroom_protocol::client::event::{EventBody, Item, ItemBody, SandboxState};
+use greenroom_agent::world::{ServiceFact, Workspace, WorkspaceError};
+use greenroom_protocol::client::event::{EventBody, Item, ItemBody, SandboxState, SandboxUsage};
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::session::Session;
 use greenroom_protocol::guest::call::{Call, Exec, Exit, FileBytes, OutputChunk, Reply, Scope};
+use greenroom_protocol::guest::service::{Readiness, Service};
 use greenroom_protocol::id::{ItemId, SandboxId, TurnId};
 use greenroom_stdx::id::fresh_bits;
 use greenroom_store::session_log::Batch;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
-use tokio::sync::{Mutex, mpsc};
+use std::time::Instant;
+use tokio::sync::{OnceCell, mpsc, watch};
 use tokio_util::sync::CancellationToken;
-
-/// The session's sandbox, shared by all its turns: whoever needs it while it starts waits for the same start.
-pub struct SandboxSlot {
-    ready: Mutex<Option<Arc<dyn Sandbox>>>,
-    /// Whether files may have changed since the last push. Outlives a turn whose push failed.
-    has_unpushed: AtomicBool,
-    /// What people were told last about cuts of the environment.
-    told: std::sync::Mutex<Vec<Problem>>,
-}
-
-impl SandboxSlot {
-    /// `has_unpushed`: what an earlier process left in the sandbox may not have been pushed.
-    pub fn new(has_unpushed: bool) -> Self {
-        Self {
-            ready: Mutex::new(None),
-            has_unpushed: AtomicBool::new(has_unpushed),
-            told: std::sync::Mutex::default(),
-        }
-    }
-}
 
 /// A turn's way to the sandbox.
 pub struct SessionWorkspace {
@@ -51,6 +37,10 @@ pub struct SessionWorkspace {
     slot: Arc<SandboxSlot>,
     /// Whether this turn has seen that the sandbox can still run a program.
     is_checked: AtomicBool,
+    /// As it was when the turn first asked for it.
+    environment: OnceCell<BoundedEnvironment>,
+    /// What the sandbox had used when this turn began to use it.
+    used_before: std::sync::Mutex<Option<(SandboxId, SandboxUsage)>>,
 }
 
 impl SessionWorkspace {
@@ -71,6 +61,8 @@ impl SessionWorkspace {
             author,
             slot,
             is_checked: AtomicBool::new(false),
+            environment: OnceCell::new(),
+            used_before: std::sync::Mutex::default(),
         })
     }
 
@@ -102,9 +94,16 @@ impl SessionWorkspace {
     /// The sandbox, started and checked out; found again or restarted if it went away.
     pub async fn sandbox(&self) -> Result<Arc<dyn Sandbox>, Problem> {
         let mut ready = self.slot.ready.lock().await;
+        let is_checked = self.is_checked.load(Ordering::Relaxed);
         if let Some(sandbox) = ready.as_ref().filter(|sandbox| sandbox.is_alive())
-            && (self.is_checked.load(Ordering::Relaxed) || checkout::is_usable(sandbox).await)
+            && (is_checked || checkout::is_usable(sandbox).await)
         {
+            if !is_checked {
+                let id = self.sandbox_id().await?;
+                // It has its place already.
+                self.services.running.admit(&id, &self.handle);
+                self.measure_from_now(&id, Origin::Found).await;
+            }
             self.is_checked.store(true, Ordering::Relaxed);
             return Ok(sandbox.clone());
         }
@@ -114,8 +113,13 @@ impl SessionWorkspace {
             // What made it unusable, such as processes without end, must not be found again.
             self.services.sandboxes.stop(&id).await?;
         }
-        self.report(&id, SandboxState::Starting, None).await;
-        let started = self.start_over(&id).await;
+        let started = match self.admit(&id).await {
+            Ok(()) => {
+                self.report(&id, SandboxState::Starting, None).await;
+                self.start_over(&id).await
+            }
+            Err(problem) => Err(problem),
+        };
         self.is_checked.store(true, Ordering::Relaxed);
         match started {
             Ok(sandbox) => {
@@ -124,39 +128,67 @@ impl SessionWorkspace {
                 Ok(sandbox)
             }
             Err(problem) => {
+                self.services.metrics.sandbox_start_failed(&problem.code);
+                self.services.running.gone(&id);
                 self.report(&id, SandboxState::Lost, Some(problem.clone())).await;
                 Err(problem)
             }
         }
     }
 
-    /// Starts it by the environment of now; a second time if the first does not get far.
-    async fn start_over(&self, id: &SandboxId) -> Result<Arc<dyn Sandbox>, Problem> {
-        let environment = self.environment().await?;
-        match self.start(id, &environment).await {
-            Ok(sandbox) => Ok(sandbox),
-            Err(problem) => {
-                tracing::info!(session = %self.row.id, code = problem.code, "a sandbox is started anew: {}", problem.message);
-                self.services.sandboxes.stop(id).await?;
-                self.start(id, &environment).await
+    /// Takes a place among the running sandboxes; one that is idle makes room.
+    async fn admit(&self, id: &SandboxId) -> Result<(), Problem> {
+        let running = &self.services.running;
+        loop {
+            let Admission::Full(idle) = running.admit(id, &self.handle) else {
+                return Ok(());
+            };
+            let mut has_room = false;
+            for (other, handle) in idle {
+                if handle.sandbox.rest(&self.services, &handle, &other).await? {
+                    tracing::info!(sandbox = %other, "an idle sandbox made room for another");
+                    has_room = true;
+                    break;
+                }
+            }
+            if !has_room {
+                return Err(running::exhausted(running.max_running()));
             }
         }
     }
 
-    async fn environment(&self) -> Result<BoundedEnvironment, Problem> {
-        let services = &self.services;
-        let branch = services
-            .forge
-            .branch_commit(&self.row.repository, &self.row.base_branch)
-            .await;
-        // An empty repository has no branch yet, and no file.
-        let branch = branch.is_ok().then_some(self.row.base_branch.as_str());
-        let found =
-            environment::find(&services.catalog, &services.forge, &self.row.repository, branch).await?;
-        let checked = found.checked.map_err(|error| error.problem())?;
-        let environment = services.bounds.apply(found.source, &checked)?;
+    /// The turn is over: nobody needs the sandbox now.
+    pub async fn leave(&self) {
+        if let Ok(id) = self.sandbox_id().await {
+            self.services.running.leave(&id, self.services.clock.now_ms());
+        }
+    }
+
+    /// Starts it by the environment of now; a second time if the first does not get far.
+    async fn start_over(&self, id: &SandboxId) -> Result<Arc<dyn Sandbox>, Problem> {
+        let environment = self.environment().await?;
         self.tell_once(&environment.notices).await;
-        Ok(environment)
+        match self.start(id, environment).await {
+            Ok(sandbox) => Ok(sandbox),
+            Err(problem) => {
+                tracing::info!(session = %self.row.id, code = problem.code, "a sandbox is started anew: {}", problem.message);
+                self.services.sandboxes.stop(id).await?;
+                self.start(id, environment).await
+            }
+        }
+    }
+
+    /// The environment that the next start goes by; looked for once in a turn.
+    pub async fn environment(&self) -> Result<&BoundedEnvironment, Problem> {
+        let find = async || {
+            let services = &self.services;
+            let (repository, branch) = (&self.row.repository, &self.row.base_branch);
+            let found =
+                environment::find(&services.catalog, &services.forge, repository, Some(branch)).await?;
+            let checked = found.checked.map_err(|error| error.problem())?;
+            services.bounds.apply(found.source, &checked)
+        };
+        self.environment.get_or_try_init(find).await
     }
 
     /// Shows what was cut of the environment, once for each as long as it is the same.
@@ -186,19 +218,117 @@ impl SessionWorkspace {
         id: &SandboxId,
         environment: &BoundedEnvironment,
     ) -> Result<Arc<dyn Sandbox>, Problem> {
+        let services = &self.services;
+        let egress = self.egress(id, environment);
+        let mut variables = environment.variables.clone();
+        let mut files = Vec::new();
+        if let Some(trust) = egress.trust().await? {
+            variables.extend(trust.variables);
+            files.push((trust.file_name.to_owned(), trust.pem.into_bytes()));
+        }
         let request = StartRequest {
             id: id.clone(),
-            routes: crate::broker::session_routes(self.services.clone(), self.row.clone()),
+            routes: crate::broker::session_routes(services.clone(), self.row.clone(), egress),
             backend: environment.backend,
             runtime: environment.runtime.clone(),
             resources: environment.resources,
-            variables: environment.variables.clone(),
-            files: Vec::new(),
+            variables,
+            files,
         };
-        let (sandbox, _) = self.services.sandboxes.start(request).await?;
+        let began = Instant::now();
+        let (sandbox, origin) = services.sandboxes.start(request).await?;
+        if origin == Origin::Started {
+            services
+                .metrics
+                .sandbox_started(environment.backend, began.elapsed());
+        }
+        self.measure_from_now(id, origin).await;
+        self.write_decisions();
         self.report(id, SandboxState::Syncing, None).await;
         checkout::ensure(&sandbox, &self.row, &self.author).await?;
+        self.start_services(&sandbox, &environment.services).await;
         Ok(sandbox)
+    }
+
+    fn egress(&self, id: &SandboxId, environment: &BoundedEnvironment) -> Arc<SandboxEgress> {
+        let services = &self.services;
+        let is_file_free = services.bounds.repository_egress == RepositoryEgress::Any;
+        SandboxEgress::new(
+            services.catalog.clone(),
+            services.egress.clone(),
+            id.clone(),
+            environment.egress.clone(),
+            Advice::new(&self.row.repository, environment.source, is_file_free),
+            self.slot.ledger.clone(),
+            services.metrics.clone(),
+        )
+    }
+
+    /// Brings what the ledger tells into the log, as long as the session is in memory.
+    fn write_decisions(&self) {
+        if self.slot.has_writer.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (ledger, handle) = (self.slot.ledger.clone(), self.handle.clone());
+        let session = self.row.id.clone();
+        self.services.tasks.spawn(async move {
+            loop {
+                let events = tokio::select! {
+                    events = ledger.next() => events,
+                    () = handle.closed() => return,
+                };
+                let batch = Batch {
+                    events,
+                    ..Batch::default()
+                };
+                if let Err(problem) = handle.append(batch).await {
+                    tracing::warn!(%session, code = problem.code, "decisions about connections are not recorded");
+                }
+            }
+        });
+    }
+
+    /// Starts the environment's services and waits a little for them; after that tool calls run while they get ready.
+    async fn start_services(&self, sandbox: &Arc<dyn Sandbox>, services: &[Service]) {
+        self.slot
+            .set_services(services.iter().map(service_fact).collect());
+        if services.is_empty() {
+            return;
+        }
+        service_watch::start(sandbox, services, &self.handle).await;
+        let (settled, mut is_settled) = watch::channel(false);
+        let following = service_watch::follow(sandbox.clone(), self.handle.clone(), settled);
+        self.services.tasks.spawn(following);
+        // The follower ends with the sandbox, and then nobody is waited for either.
+        let _ = tokio::time::timeout(READY_PATIENCE, is_settled.wait_for(|is_settled| *is_settled)).await;
+    }
+
+    async fn measure_from_now(&self, id: &SandboxId, origin: Origin) {
+        let sandboxes = &self.services.sandboxes;
+        let before = match origin {
+            Origin::Started => Some(SandboxUsage::default()),
+            Origin::Found => sandboxes.usage(id).await.ok(),
+        };
+        if let Err(problem) = sandboxes.begin_measure(id).await {
+            tracing::debug!(sandbox = %id, code = problem.code, "the peak of memory counts from the start");
+        }
+        let mut used_before = self.used_before.lock().unwrap_or_else(PoisonError::into_inner);
+        *used_before = before.map(|usage| (id.clone(), usage));
+    }
+
+    /// What this turn used of the sandbox; `None` if it used none, or nothing can be measured.
+    pub async fn usage(&self) -> Option<SandboxUsage> {
+        let (id, before) = self
+            .used_before
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()?;
+        let now = self.services.sandboxes.usage(&id).await.ok()?;
+        Some(SandboxUsage {
+            // Less than before: it was started again, and counts from there.
+            cpu_ms: now.cpu_ms.checked_sub(before.cpu_ms).unwrap_or(now.cpu_ms),
+            ..now
+        })
     }
 
     async fn sandbox_id(&self) -> Result<SandboxId, Problem> {
@@ -255,6 +385,17 @@ impl SessionWorkspace {
     }
 }
 
+/// What the agent is told of a service.
+pub(super) fn service_fact(service: &Service) -> ServiceFact {
+    ServiceFact {
+        name: service.name.clone(),
+        port: match service.ready {
+            Readiness::Port { port } => Some(port),
+            Readiness::Started | Readiness::Command { .. } | Readiness::Output { .. } => None,
+        },
+    }
+}
+
 fn workspace_error(error: SandboxError) -> WorkspaceError {
     match error {
         SandboxError::Call(error) => WorkspaceError::Call(error),
@@ -296,11 +437,16 @@ impl Workspace for SessionWorkspace {
         output: mpsc::Sender<OutputChunk>,
         cancel: CancellationToken,
     ) -> Result<Exit, WorkspaceError> {
-        self.used()
+        let exit = self
+            .used()
             .await?
             .exec(self.with_author(exec), output, cancel)
             .await
-            .map_err(workspace_error)
+            .map_err(workspace_error)?;
+        for limit in &exit.limits_hit {
+            self.services.metrics.limit_hit(*limit);
+        }
+        Ok(exit)
     }
 
     async fn spawn(&self, exec: Exec) -> Result<u32, WorkspaceError> {

@@ -4,6 +4,7 @@ use super::{Catalog, CatalogError, During};
 use crate::failure::StorageFailure;
 use greenroom_stdx::secret::Secret;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::hkdf;
 use rusqlite::{OptionalExtension, params};
 use std::fmt;
 use std::fs::OpenOptions;
@@ -47,6 +48,12 @@ impl Catalog {
             .transpose()
     }
 
+    /// 32 secret bytes for one purpose, the same each time as long as the key file is; they tell nothing about those of
+    /// another purpose or about stored secrets (HKDF-SHA256, RFC 5869).
+    pub fn derived_key(&self, purpose: &str) -> [u8; 32] {
+        self.secret_box.derived_key(purpose)
+    }
+
     /// Names of all secrets, sorted.
     pub async fn secret_names(&self) -> Result<Vec<String>, CatalogError> {
         self.database
@@ -71,10 +78,15 @@ impl Catalog {
     }
 }
 
+/// Separates derived keys from any other use of the key file.
+const DERIVED_KEYS: &[u8] = b"greenroom derived keys 1";
+
 /// AES-256-GCM under the key of the key file. A stored value is a random nonce, then ciphertext and tag; the name is
 /// authenticated with it, so that a value cannot be moved to another name.
 pub(super) struct SecretBox {
     key: LessSafeKey,
+    /// For keys of other purposes.
+    root: hkdf::Prk,
 }
 
 impl fmt::Debug for SecretBox {
@@ -96,7 +108,20 @@ impl SecretBox {
         })?;
         Ok(Self {
             key: LessSafeKey::new(key),
+            root: hkdf::Salt::new(hkdf::HKDF_SHA256, DERIVED_KEYS).extract(&bytes),
         })
+    }
+
+    fn derived_key(&self, purpose: &str) -> [u8; 32] {
+        let mut key = [0; 32];
+        let info = [purpose.as_bytes()];
+        let expanded = self
+            .root
+            .expand(&info, hkdf::HKDF_SHA256)
+            .and_then(|expanded| expanded.fill(&mut key));
+        // 32 bytes are the length of the hash, which HKDF-SHA256 always gives.
+        debug_assert!(expanded.is_ok());
+        key
     }
 
     fn seal(&self, name: &str, value: &Secret) -> Result<Vec<u8>, CatalogError> {

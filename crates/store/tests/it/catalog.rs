@@ -422,3 +422,16 @@ async fn the_environment_of_a_repository_is_replaced_and_forgotten() {
     catalog.remove_environment("shop").await.unwrap();
     assert_eq!(catalog.environment("shop").await.unwrap(), None);
 }
+
+#[tokio::test]
+async fn derived_keys_are_the_same_each_time_and_differ_by_purpose_and_key_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = open(dir.path()).await;
+    let key = catalog.derived_key("one");
+    assert_ne!(key, [0; 32]);
+    assert_ne!(key, catalog.derived_key("two"));
+    drop(catalog);
+    assert_eq!(open(dir.path()).await.derived_key("one"), key);
+    let other = tempfile::tempdir().unwrap();
+    assert_ne!(open(other.path()).await.derived_key("one"), key);
+}

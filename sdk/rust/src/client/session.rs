@@ -4,6 +4,7 @@ use super::Client;
 use crate::failure::ClientError;
 use crate::idempotency::IdempotencyKey;
 use crate::stream::SessionStream;
+use greenroom_protocol::client::environment::{ServiceLog, SessionServices};
 use greenroom_protocol::client::event::EventPage;
 use greenroom_protocol::client::prompt::{PromptReceipt, SendPrompt};
 use greenroom_protocol::client::pull_request::Diff;
@@ -83,6 +84,23 @@ impl Client {
     /// The session branch as pushed, against its base.
     pub async fn session_diff(&self, id: &SessionId) -> Result<Diff, ClientError> {
         self.get(&["sessions", id.as_str(), "diff"]).await
+    }
+
+    /// Services of the session's sandbox; empty while it does not run.
+    pub async fn session_services(&self, id: &SessionId) -> Result<SessionServices, ClientError> {
+        self.get(&["sessions", id.as_str(), "services"]).await
+    }
+
+    /// What a service wrote behind `after`; 409 `not_running`, 404 `service_unknown`.
+    pub async fn service_log(
+        &self,
+        id: &SessionId,
+        name: &str,
+        after: u64,
+    ) -> Result<ServiceLog, ClientError> {
+        let query = [("after", after.to_string())];
+        self.get_with(&["sessions", id.as_str(), "services", name, "log"], &query)
+            .await
     }
 
     /// All events behind `after`, then live ones; reconnects by itself. Sends nothing before the first

@@ -1,0 +1,124 @@
+//! The one sandbox of a session, shared by its turns, and how it is put to rest when nobody uses it.
+
+use super::command::SessionHandle;
+use super::services::SessionServices;
+use crate::egress::EgressLedger;
+use crate::sandbox::{RouteHandler, Sandbox};
+use greenroom_agent::world::ServiceFact;
+use greenroom_protocol::client::event::{EventBody, SandboxState};
+use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::guest::call::{Call, Reply};
+use greenroom_protocol::id::SandboxId;
+use greenroom_store::session_log::Batch;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+use tokio::sync::Mutex;
+
+/// A sandbox that takes longer to say what runs in it is as good as gone.
+const LIST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The session's sandbox: whoever needs it while it starts waits for the same start.
+pub struct SandboxSlot {
+    pub(super) ready: Mutex<Option<Arc<dyn Sandbox>>>,
+    /// Whether files may have changed since the last push. Outlives a turn whose push failed.
+    pub(super) has_unpushed: AtomicBool,
+    /// What people were told last about cuts of the environment.
+    pub(super) told: std::sync::Mutex<Vec<Problem>>,
+    /// Decisions about the sandbox's way out.
+    pub ledger: Arc<EgressLedger>,
+    /// Whether someone writes down what the ledger tells.
+    pub(super) has_writer: AtomicBool,
+    /// What runs in it beside the agent, by the environment it was started with.
+    services: std::sync::Mutex<Vec<ServiceFact>>,
+}
+
+impl SandboxSlot {
+    /// `has_unpushed`: what an earlier process left in the sandbox may not have been pushed.
+    pub fn new(has_unpushed: bool) -> Self {
+        Self {
+            ready: Mutex::new(None),
+            has_unpushed: AtomicBool::new(has_unpushed),
+            told: std::sync::Mutex::default(),
+            ledger: Arc::default(),
+            has_writer: AtomicBool::new(false),
+            services: std::sync::Mutex::default(),
+        }
+    }
+
+    /// The sandbox if it runs now; `None` also while it starts.
+    pub fn running(&self) -> Option<Arc<dyn Sandbox>> {
+        let ready = self.ready.try_lock().ok()?;
+        ready.clone().filter(|sandbox| sandbox.is_alive())
+    }
+
+    /// Services of the sandbox that runs; `None` if none does.
+    pub(super) fn running_services(&self) -> Option<Vec<ServiceFact>> {
+        self.running()?;
+        Some(
+            self.services
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
+        )
+    }
+
+    pub(super) fn set_services(&self, services: Vec<ServiceFact>) {
+        *self.services.lock().unwrap_or_else(PoisonError::into_inner) = services;
+    }
+
+    /// Stops the sandbox if no turn uses it and no command runs in it, and says whether it is stopped. Its files stay.
+    pub async fn rest(
+        &self,
+        services: &SessionServices,
+        handle: &SessionHandle,
+        id: &SandboxId,
+    ) -> Result<bool, Problem> {
+        // Whoever holds the lock uses it.
+        let Ok(mut ready) = self.ready.try_lock() else {
+            return Ok(false);
+        };
+        if !services.running.is_idle(id) {
+            return Ok(false);
+        }
+        let known = ready.clone().filter(|sandbox| sandbox.is_alive());
+        let sandbox = match known {
+            Some(sandbox) => Some(sandbox),
+            // From before the server started.
+            None => services.sandboxes.find(id, refuse_routes()).await?,
+        };
+        if let Some(sandbox) = &sandbox
+            && has_running_command(sandbox).await
+        {
+            return Ok(false);
+        }
+        services.sandboxes.stop(id).await?;
+        *ready = None;
+        services.running.gone(id);
+        let stopped = EventBody::SandboxStateChanged {
+            sandbox_id: id.clone(),
+            state: SandboxState::Stopped,
+            problem: None,
+        };
+        handle
+            .append(Batch {
+                events: vec![stopped],
+                ..Batch::default()
+            })
+            .await?;
+        Ok(true)
+    }
+}
+
+/// Whether something that an agent started still runs. Services do not count.
+async fn has_running_command(sandbox: &Arc<dyn Sandbox>) -> bool {
+    let listed = tokio::time::timeout(LIST_TIMEOUT, sandbox.call(Call::ListProcesses)).await;
+    match listed {
+        Ok(Ok(Reply::Processes { processes })) => processes.iter().any(|process| process.exit.is_none()),
+        _ => false,
+    }
+}
+
+fn refuse_routes() -> RouteHandler {
+    Arc::new(|_, stream| drop(stream))
+}

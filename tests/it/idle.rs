@@ -1,0 +1,145 @@
+//! Sandboxes that nobody uses are stopped, keep their files, and never stand in the way of work.
+
+use crate::script::{add, answer_repository};
+use greenroom_system_tests::api::{Api, of_type, pretty};
+use greenroom_system_tests::product::Product;
+use serde_json::Value;
+
+const SCRIPT: &str = r#"
+[[script]]
+name = "note"
+prompt_contains = "note"
+[[script.step]]
+[[script.step.call]]
+tool = "bash"
+arguments = { command = "echo kept > /home/agent/note; cat /home/agent/note" }
+[[script.step]]
+say = "Noted."
+
+[[script]]
+name = "recall"
+prompt_contains = "recall"
+[[script.step]]
+[[script.step.call]]
+tool = "bash"
+arguments = { command = "cat /home/agent/note" }
+[[script.step]]
+expect_result_contains = "kept"
+say = "Still there."
+
+[[script]]
+name = "background"
+prompt_contains = "background"
+[[script.step]]
+[[script.step.call]]
+tool = "bash"
+arguments = { command = "while [ ! -e /home/agent/end ]; do sleep 0.1; done", background = true }
+[[script.step]]
+say = "It runs."
+
+[[script]]
+name = "wait"
+prompt_contains = "wait"
+[[script.step]]
+[[script.step.call]]
+tool = "bash"
+arguments = { command = "while [ ! -e go ]; do sleep 0.05; done" }
+[[script.step]]
+say = "Waited."
+"#;
+
+fn states(events: &[Value]) -> Vec<String> {
+    of_type(events, "sandbox.state_changed")
+        .into_iter()
+        .map(|event| event["state"].as_str().unwrap_or_default().to_owned())
+        .collect()
+}
+
+async fn wait_until_stopped(api: &Api, session: &str) -> Vec<Value> {
+    api.wait_for(session, "a stopped sandbox", |events| {
+        states(events).last().is_some_and(|state| state == "stopped")
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_idle_sandbox_stops_and_the_next_turn_finds_its_files() {
+    let mut product = Product::with_config(SCRIPT, "\n[sandbox]\nidle_minutes = 0.02\n");
+    let source = answer_repository(&product);
+    let api = product.start().await;
+    add(&api, "answer", &source).await;
+    let session = api.start_session("answer", "note").await;
+    api.wait_for_turns(&session, 1).await;
+    wait_until_stopped(&api, &session).await;
+    assert_eq!(api.prompt(&session, "recall", "recall").await.0, 202);
+    let events = api.wait_for_turns(&session, 2).await;
+    let end = *of_type(&events, "turn.completed").last().unwrap();
+    assert_eq!(end["outcome"]["result"], "completed", "{}", pretty(&events));
+    wait_until_stopped(&api, &session).await;
+    product.stop();
+}
+
+#[tokio::test]
+async fn one_that_a_killed_server_left_running_is_stopped_too() {
+    let mut product = Product::with_config(SCRIPT, "\n[sandbox]\nidle_minutes = 0.05\n");
+    let source = answer_repository(&product);
+    let api = product.start().await;
+    add(&api, "answer", &source).await;
+    let session = api.start_session("answer", "note").await;
+    api.wait_for_turns(&session, 1).await;
+    product.kill();
+    let api = product.start().await;
+    wait_until_stopped(&api, &session).await;
+    product.stop();
+}
+
+#[tokio::test]
+async fn the_longest_idle_makes_room_and_work_is_never_stopped_for_others() {
+    let mut product = Product::with_config(SCRIPT, "\n[sandbox]\nmax_running = 1\n");
+    product.expect_warning("sandboxes_exhausted");
+    let source = answer_repository(&product);
+    let api = product.start().await;
+    add(&api, "answer", &source).await;
+    let first = api.start_session("answer", "note").await;
+    api.wait_for_turns(&first, 1).await;
+    let second = api.start_session("answer", "wait").await;
+    wait_until_stopped(&api, &first).await;
+    api.wait_for(&second, "a running command", |events| {
+        events
+            .iter()
+            .any(|event| event["type"] == "item.started" && event["item"]["tool"] == "bash")
+    })
+    .await;
+    // The only place is taken by work.
+    assert_eq!(api.prompt(&first, "recall", "recall").await.0, 202);
+    let events = api.wait_for_turns(&first, 2).await;
+    let end = *of_type(&events, "turn.completed").last().unwrap();
+    assert_eq!(end["outcome"]["problem"]["code"], "sandboxes_exhausted", "{end}");
+    assert_eq!(end["outcome"]["problem"]["retryable"], true, "{end}");
+    api.must_post(&format!("/v1/sessions/{second}/stop"), serde_json::json!({}))
+        .await;
+    api.wait_for_turns(&second, 1).await;
+    assert_eq!(api.prompt(&first, "once more", "recall").await.0, 202);
+    let events = api.wait_for_turns(&first, 3).await;
+    let end = *of_type(&events, "turn.completed").last().unwrap();
+    assert_eq!(end["outcome"]["result"], "completed", "{}", pretty(&events));
+    product.stop();
+}
+
+#[tokio::test]
+async fn a_command_in_the_background_keeps_its_sandbox() {
+    let mut product = Product::with_config(SCRIPT, "\n[sandbox]\nmax_running = 1\nidle_minutes = 0.01\n");
+    product.expect_warning("sandboxes_exhausted");
+    let source = answer_repository(&product);
+    let api = product.start().await;
+    add(&api, "answer", &source).await;
+    let first = api.start_session("answer", "background").await;
+    api.wait_for_turns(&first, 1).await;
+    // Not for another session, and so not for its age either: both ask the same.
+    let second = api.start_session("answer", "note").await;
+    let events = api.wait_for_turns(&second, 1).await;
+    let end = *of_type(&events, "turn.completed").last().unwrap();
+    assert_eq!(end["outcome"]["problem"]["code"], "sandboxes_exhausted", "{end}");
+    assert!(!states(&api.events(&first).await).contains(&"stopped".to_owned()));
+    product.stop();
+}
