@@ -119,7 +119,7 @@ async fn the_longest_idle_makes_room_and_work_is_never_stopped_for_others() {
     api.must_post(&format!("/v1/sessions/{second}/stop"), serde_json::json!({}))
         .await;
     api.wait_for_turns(&second, 1).await;
-    assert_eq!(api.prompt(&first, "once more", "recall").await.0, 202);
+    assert_eq!(api.prompt(&first, "once-more", "recall").await.0, 202);
     let events = api.wait_for_turns(&first, 3).await;
     let end = *of_type(&events, "turn.completed").last().unwrap();
     assert_eq!(end["outcome"]["result"], "completed", "{}", pretty(&events));

@@ -192,7 +192,10 @@ pub const OPTIONS: &[OptionSpec] = &[
         section: "sandbox",
         name: "idle_minutes",
         variable: "GREENROOM_SANDBOX_IDLE_MINUTES",
-        form: Form::Integer { min: 1, max: 525_600 },
+        form: Form::Number {
+            min: 0.01,
+            max: 525_600.0,
+        },
         default: "30",
         meaning: "A sandbox whose session had no turn for this long is stopped, unless a command runs in it; its files \
                   stay and the next turn starts it again.",
