@@ -402,6 +402,40 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/sessions/{id}/services": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Services of the session's sandbox; none while it does not run. */
+        get: operations["listServices"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{id}/services/{name}/log": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What a service wrote, from an offset on. */
+        get: operations["showServiceLog"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/pull-requests": {
         parameters: {
             query?: never;
@@ -1117,7 +1151,9 @@ export interface components {
             port: number;
             protocol: components["schemas"]["EgressProtocol"];
             verdict: components["schemas"]["EgressVerdict"];
-            /** @description The rule that allowed it, or why it was refused; one sentence without a full stop. */
+            /** @description Stable word for the reason, such as `rule`, `not_allowed`, `private` or `name_unknown`. */
+            code: string;
+            /** @description What follows "HOST:PORT" in a sentence, such as `is not allowed by this environment`. */
             reason: string;
             /** @description What would allow a refused one, if anything would. */
             hint?: string | null;
@@ -1342,6 +1378,51 @@ export interface components {
          * @enum {string}
          */
         FileStatus: "added" | "modified" | "deleted" | "renamed";
+        /** @description Answer to `GET /v1/sessions/{id}/services`, in the order of the environment; empty while no sandbox runs. */
+        SessionServices: {
+            services: components["schemas"]["SessionService"][];
+        };
+        /** @description A service of a session's sandbox. */
+        SessionService: {
+            name: string;
+            state: components["schemas"]["ServiceState"];
+            /**
+             * Format: uint32
+             * @description Starts beyond the first.
+             */
+            restarts: number;
+            /** @description Why it is not ready, one sentence; empty if it is. */
+            reason: string;
+        };
+        /** @description A service of a session's sandbox. */
+        ServicePath: {
+            /** @description `ses_…` */
+            id: string;
+            /** @description Its name in the environment. */
+            name: string;
+        };
+        /** @description Which part of a log to read. */
+        LogQuery: {
+            /**
+             * Format: uint64
+             * @description Bytes behind this offset; 0 if absent.
+             */
+            after?: number | null;
+        };
+        /** @description Answer to `GET /v1/sessions/{id}/services/{name}/log`. */
+        ServiceLog: {
+            /**
+             * Format: uint64
+             * @description Where `output` begins; above what was asked for if older output is not kept any more.
+             */
+            start_offset: number;
+            /**
+             * Format: uint64
+             * @description Pass as `after` to get what comes next.
+             */
+            end_offset: number;
+            output: string;
+        };
         /** @description Which pull requests to list. */
         PullRequestQuery: {
             state?: components["schemas"]["PullRequestState"] | null;
@@ -2466,6 +2547,75 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Diff"];
+                };
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listServices: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description `ses_…` */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Answer to `GET /v1/sessions/{id}/services`, in the order of the environment; empty while no sandbox runs. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionServices"];
+                };
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    showServiceLog: {
+        parameters: {
+            query?: {
+                /** @description Bytes behind this offset; 0 if absent. */
+                after?: number;
+            };
+            header?: never;
+            path: {
+                /** @description `ses_…` */
+                id: string;
+                /** @description Its name in the environment. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Answer to `GET /v1/sessions/{id}/services/{name}/log`. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ServiceLog"];
                 };
             };
             /** @description What went wrong. */

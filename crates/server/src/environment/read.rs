@@ -160,7 +160,6 @@ mod tests {
             "a..b",
             "https://example.com",
             "example.com/x",
-            "-a.com",
             "*a.com",
             "a.*.com",
             "ex ample.com",
@@ -286,5 +285,48 @@ mod tests {
             "e:2: resources.memory_mb: must be from 64 to 1048576 MiB (and 2 more errors)."
         );
         assert!(problem.hint.is_some() && !problem.retryable);
+    }
+
+    /// Every field of the type, by its JSON schema, as `docs/environments.md` writes it.
+    fn fields(schema: &serde_json::Value, of: &serde_json::Value, prefix: &str, found: &mut Vec<String>) {
+        let definition = |value: &serde_json::Value| -> serde_json::Value {
+            let name = value["$ref"].as_str().and_then(|name| name.rsplit('/').next());
+            name.map_or_else(|| value.clone(), |name| schema["$defs"][name].clone())
+        };
+        let of = definition(of);
+        for (name, value) in of["properties"].as_object().into_iter().flatten() {
+            let path = format!("{prefix}{name}");
+            let inner = match value["items"].is_object() {
+                true => definition(&value["items"]),
+                false => definition(value),
+            };
+            let is_group = inner["properties"].is_object();
+            if !is_group || value["items"].is_object() {
+                found.push(path.clone());
+            }
+            if is_group {
+                fields(schema, &inner, &format!("{path}."), found);
+            }
+        }
+    }
+
+    #[test]
+    fn every_field_stands_in_the_documentation_and_its_example_is_valid() {
+        let schema = schemars::schema_for!(Environment).to_value();
+        let mut found = Vec::new();
+        fields(&schema, &schema, "", &mut found);
+        assert!(
+            found.len() > 25 && found.contains(&"services.ready_port".to_owned()),
+            "{found:?}"
+        );
+        let document = include_str!("../../../../docs/environments.md");
+        for field in &found {
+            assert!(document.contains(&format!("| `{field}` |")), "{field}");
+        }
+        let example = document
+            .split("```toml\n")
+            .nth(1)
+            .and_then(|rest| rest.split("```").next());
+        check(example.expect("an example"), &["ok"]);
     }
 }
