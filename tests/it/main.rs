@@ -6,6 +6,7 @@
 mod bad_input;
 mod crash;
 mod disk;
+mod egress;
 mod entry;
 mod environment;
 mod hostile_git;
@@ -14,5 +15,6 @@ mod journey;
 mod limits;
 mod ordinary_user;
 mod script;
+mod services;
 mod together;
 mod wire_formats;

@@ -7,7 +7,7 @@ use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::guest::call::{Call, Exec, Exit, FileBytes, OutputChunk, Reply, Scope};
 use greenroom_protocol::id::SandboxId;
 use greenroom_server::sandbox::{
-    Origin, RouteHandler, Sandbox, SandboxError, SandboxProvider, SandboxResources, StartRequest,
+    Measure, Origin, RouteHandler, Sandbox, SandboxError, SandboxProvider, SandboxResources, StartRequest,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,7 +31,7 @@ impl SandboxProvider for LocalSandboxes {
     async fn start(&self, request: StartRequest) -> Result<(Arc<dyn Sandbox>, Origin), Problem> {
         let found = self.host.find(&request.id, request.routes.clone()).await;
         if let Some(sandbox) = found.map_err(|error| error.problem())? {
-            return Ok((LocalSandbox::watch(sandbox), Origin::Found));
+            return Ok((LocalSandbox::watch(&self.host, sandbox), Origin::Found));
         }
         let files = request.files.into_iter();
         let start = StartSandbox {
@@ -43,27 +43,18 @@ impl SandboxProvider for LocalSandboxes {
             ..StartSandbox::new(request.id, request.routes)
         };
         let started = self.host.start(start).await.map_err(|error| error.problem())?;
-        Ok((LocalSandbox::watch(started), Origin::Started))
+        Ok((LocalSandbox::watch(&self.host, started), Origin::Started))
     }
 
     async fn find(&self, id: &SandboxId, routes: RouteHandler) -> Result<Option<Arc<dyn Sandbox>>, Problem> {
         let found = self.host.find(id, routes).await;
-        Ok(found.map_err(|error| error.problem())?.map(LocalSandbox::watch))
+        Ok(found
+            .map_err(|error| error.problem())?
+            .map(|sandbox| LocalSandbox::watch(&self.host, sandbox)))
     }
 
     async fn is_running(&self, id: &SandboxId) -> Result<bool, Problem> {
         self.host.is_running(id).await.map_err(|error| error.problem())
-    }
-
-    async fn usage(&self, _id: &SandboxId) -> Result<SandboxUsage, Problem> {
-        Err(Problem::permanent(
-            "usage_unknown",
-            "This machine cannot measure sandboxes.",
-        ))
-    }
-
-    async fn begin_measure(&self, _id: &SandboxId) -> Result<(), Problem> {
-        Ok(())
     }
 
     async fn stop(&self, id: &SandboxId) -> Result<(), Problem> {
@@ -93,12 +84,13 @@ fn limits(resources: &SandboxResources) -> Limits {
 }
 
 struct LocalSandbox {
+    host: Host,
     sandbox: greenroom_host::Sandbox,
     is_closed: Arc<AtomicBool>,
 }
 
 impl LocalSandbox {
-    fn watch(sandbox: greenroom_host::Sandbox) -> Arc<dyn Sandbox> {
+    fn watch(host: &Host, sandbox: greenroom_host::Sandbox) -> Arc<dyn Sandbox> {
         let is_closed = Arc::new(AtomicBool::new(false));
         let (watched, flag) = (sandbox.clone(), is_closed.clone());
         // Ends with the link.
@@ -106,7 +98,11 @@ impl LocalSandbox {
             watched.closed().await;
             flag.store(true, Ordering::Relaxed);
         });
-        Arc::new(Self { sandbox, is_closed })
+        Arc::new(Self {
+            host: host.clone(),
+            sandbox,
+            is_closed,
+        })
     }
 }
 
@@ -156,7 +152,26 @@ impl Sandbox for LocalSandbox {
         self.sandbox.spawn(exec).await.map_err(translated)
     }
 
+    async fn begin_measure(&self) -> Result<Arc<dyn Measure>, Problem> {
+        let measure = self.host.begin_measure(&self.sandbox).await;
+        Ok(Arc::new(LocalMeasure(measure.map_err(|error| error.problem())?)))
+    }
+
     fn is_alive(&self) -> bool {
         !self.is_closed.load(Ordering::Relaxed)
+    }
+}
+
+struct LocalMeasure(greenroom_host::Measure);
+
+#[async_trait]
+impl Measure for LocalMeasure {
+    async fn usage(&self) -> Result<SandboxUsage, Problem> {
+        let usage = self.0.usage().await.map_err(|error| error.problem())?;
+        Ok(SandboxUsage {
+            cpu_ms: usage.cpu_ms,
+            peak_memory_bytes: usage.peak_memory_bytes,
+            disk_bytes: usage.disk_bytes,
+        })
     }
 }

@@ -73,13 +73,6 @@ pub trait SandboxProvider: Send + Sync {
     /// Whether it runs; disturbs nobody.
     async fn is_running(&self, id: &SandboxId) -> Result<bool, Problem>;
 
-    /// What the sandbox used since it was started, but for the peak of memory: since [`SandboxProvider::begin_measure`]
-    /// where the machine can tell.
-    async fn usage(&self, id: &SandboxId) -> Result<SandboxUsage, Problem>;
-
-    /// Measures the peak of memory from now on.
-    async fn begin_measure(&self, id: &SandboxId) -> Result<(), Problem>;
-
     /// Ends a sandbox's processes, whatever they are; its files stay for the next start. One that does not run is fine.
     async fn stop(&self, id: &SandboxId) -> Result<(), Problem>;
 
@@ -116,8 +109,18 @@ pub trait Sandbox: Send + Sync {
     /// Starts a background process and returns its number.
     async fn spawn(&self, exec: Exec) -> Result<u32, SandboxError>;
 
+    /// Begins to measure what the sandbox uses, for one turn. One measure at a time.
+    async fn begin_measure(&self) -> Result<Arc<dyn Measure>, Problem>;
+
     /// Whether calls can still succeed.
     fn is_alive(&self) -> bool;
+}
+
+/// A measure that runs.
+#[async_trait]
+pub trait Measure: Send + Sync {
+    /// What was used since it began; of disk, what is taken now.
+    async fn usage(&self) -> Result<SandboxUsage, Problem>;
 }
 
 /// Why a sandbox did not do it.

@@ -53,7 +53,7 @@ pub struct SessionService {
     pub reason: String,
 }
 
-/// Answer to `GET /v1/sessions/{id}/services`, in the order of the environment; empty while no sandbox runs.
+/// Answer to `GET /v1/sessions/{id}/services`, sorted by name; empty while no sandbox runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SessionServices {

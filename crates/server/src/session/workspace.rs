@@ -10,7 +10,7 @@ use super::service_watch::{self, READY_PATIENCE};
 use super::services::SessionServices;
 use crate::egress::{Advice, SandboxEgress};
 use crate::environment::{self, BoundedEnvironment, RepositoryEgress};
-use crate::sandbox::{Origin, Sandbox, SandboxError, StartRequest};
+use crate::sandbox::{Measure, Origin, Sandbox, SandboxError, StartRequest};
 use async_trait::async_trait;
 use greenroom_agent::world::{ServiceFact, Workspace, WorkspaceError};
 use greenroom_protocol::client::event::{EventBody, Item, ItemBody, SandboxState, SandboxUsage};
@@ -39,8 +39,8 @@ pub struct SessionWorkspace {
     is_checked: AtomicBool,
     /// As it was when the turn first asked for it.
     environment: OnceCell<BoundedEnvironment>,
-    /// What the sandbox had used when this turn began to use it.
-    used_before: std::sync::Mutex<Option<(SandboxId, SandboxUsage)>>,
+    /// Of the sandbox, since this turn began to use it.
+    measure: std::sync::Mutex<Option<Arc<dyn Measure>>>,
 }
 
 impl SessionWorkspace {
@@ -62,7 +62,7 @@ impl SessionWorkspace {
             slot,
             is_checked: AtomicBool::new(false),
             environment: OnceCell::new(),
-            used_before: std::sync::Mutex::default(),
+            measure: std::sync::Mutex::default(),
         })
     }
 
@@ -102,7 +102,7 @@ impl SessionWorkspace {
                 let id = self.sandbox_id().await?;
                 // It has its place already.
                 self.services.running.admit(&id, &self.handle);
-                self.measure_from_now(&id, Origin::Found).await;
+                self.measure_from_now(sandbox).await;
             }
             self.is_checked.store(true, Ordering::Relaxed);
             return Ok(sandbox.clone());
@@ -242,7 +242,7 @@ impl SessionWorkspace {
                 .metrics
                 .sandbox_started(environment.backend, began.elapsed());
         }
-        self.measure_from_now(id, origin).await;
+        self.measure_from_now(&sandbox).await;
         self.write_decisions();
         self.report(id, SandboxState::Syncing, None).await;
         checkout::ensure(&sandbox, &self.row, &self.author).await?;
@@ -303,32 +303,22 @@ impl SessionWorkspace {
         let _ = tokio::time::timeout(READY_PATIENCE, is_settled.wait_for(|is_settled| *is_settled)).await;
     }
 
-    async fn measure_from_now(&self, id: &SandboxId, origin: Origin) {
-        let sandboxes = &self.services.sandboxes;
-        let before = match origin {
-            Origin::Started => Some(SandboxUsage::default()),
-            Origin::Found => sandboxes.usage(id).await.ok(),
-        };
-        if let Err(problem) = sandboxes.begin_measure(id).await {
-            tracing::debug!(sandbox = %id, code = problem.code, "the peak of memory counts from the start");
+    async fn measure_from_now(&self, sandbox: &Arc<dyn Sandbox>) {
+        let measure = sandbox.begin_measure().await;
+        if let Err(problem) = &measure {
+            tracing::debug!(session = %self.row.id, code = problem.code, "what the turn uses is not measured");
         }
-        let mut used_before = self.used_before.lock().unwrap_or_else(PoisonError::into_inner);
-        *used_before = before.map(|usage| (id.clone(), usage));
+        *self.measure.lock().unwrap_or_else(PoisonError::into_inner) = measure.ok();
     }
 
     /// What this turn used of the sandbox; `None` if it used none, or nothing can be measured.
     pub async fn usage(&self) -> Option<SandboxUsage> {
-        let (id, before) = self
-            .used_before
+        let measure = self
+            .measure
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()?;
-        let now = self.services.sandboxes.usage(&id).await.ok()?;
-        Some(SandboxUsage {
-            // Less than before: it was started again, and counts from there.
-            cpu_ms: now.cpu_ms.checked_sub(before.cpu_ms).unwrap_or(now.cpu_ms),
-            ..now
-        })
+        measure.usage().await.ok()
     }
 
     async fn sandbox_id(&self) -> Result<SandboxId, Problem> {
