@@ -74,9 +74,12 @@ impl SandboxEgress {
         })
     }
 
-    /// What the sandbox must trust; `None` if its own certificates are enough.
-    pub async fn trust(&self) -> Result<Option<Trust>, Problem> {
-        Ok(self.current().await?.trust())
+    /// What the sandbox must trust; `None` if its own certificates are enough. The same whether or not the secrets are
+    /// stored yet: they may come while it runs.
+    pub fn trust(&self) -> Result<Option<Trust>, Problem> {
+        // Only the authority counts; nothing is ever served with these.
+        let stand_ins = vec![Some(Secret::new("-")); self.policy.credentials.len()];
+        Ok(self.opened(&stand_ins)?.trust())
     }
 
     /// Serves one connection of the sandbox to its end.
@@ -106,11 +109,7 @@ impl SandboxEgress {
         {
             return Ok(current.egress.clone());
         }
-        let egress = self.open(&secrets).map_err(|error| {
-            tracing::error!(sandbox = %self.sandbox, error = %Chain(error.as_ref()), "an egress cannot be set up");
-            Problem::permanent("egress_unusable", "The sandbox's way out cannot be set up.")
-                .with_hint("The server's log says why.")
-        })?;
+        let egress = self.opened(&secrets)?;
         *current = Some(Current {
             secrets,
             egress: egress.clone(),
@@ -125,6 +124,14 @@ impl SandboxEgress {
             secrets.push(secret.map_err(|error| error.problem())?);
         }
         Ok(secrets)
+    }
+
+    fn opened(&self, secrets: &[Option<Secret>]) -> Result<Egress, Problem> {
+        self.open(secrets).map_err(|error| {
+            tracing::error!(sandbox = %self.sandbox, error = %Chain(error.as_ref()), "an egress cannot be set up");
+            Problem::permanent("egress_unusable", "The sandbox's way out cannot be set up.")
+                .with_hint("The server's log says why.")
+        })
     }
 
     fn open(&self, secrets: &[Option<Secret>]) -> Result<Egress, Box<dyn std::error::Error + Send + Sync>> {

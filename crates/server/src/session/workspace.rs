@@ -222,7 +222,7 @@ impl SessionWorkspace {
         let egress = self.egress(id, environment);
         let mut variables = environment.variables.clone();
         let mut files = Vec::new();
-        if let Some(trust) = egress.trust().await? {
+        if let Some(trust) = egress.trust()? {
             variables.extend(trust.variables);
             files.push((trust.file_name.to_owned(), trust.pem.into_bytes()));
         }
