@@ -1378,7 +1378,7 @@ export interface components {
          * @enum {string}
          */
         FileStatus: "added" | "modified" | "deleted" | "renamed";
-        /** @description Answer to `GET /v1/sessions/{id}/services`, in the order of the environment; empty while no sandbox runs. */
+        /** @description Answer to `GET /v1/sessions/{id}/services`, sorted by name; empty while no sandbox runs. */
         SessionServices: {
             services: components["schemas"]["SessionService"][];
         };
@@ -2572,7 +2572,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Answer to `GET /v1/sessions/{id}/services`, in the order of the environment; empty while no sandbox runs. */
+            /** @description Answer to `GET /v1/sessions/{id}/services`, sorted by name; empty while no sandbox runs. */
             200: {
                 headers: {
                     [name: string]: unknown;
