@@ -6,8 +6,8 @@ use greenroom_system_tests::api::{assert_gapless, of_type};
 use greenroom_system_tests::product::Product;
 use serde_json::Value;
 
-/// Waits for a file in the sandbox, so that the test decides when a command ends.
-const WAITING: &str = r#"
+/// A command that is at work while the server dies and comes back. What it prints differs from how it is written.
+const WORKING: &str = r#"
 [[script]]
 name = "work"
 prompt_contains = "work"
@@ -19,14 +19,15 @@ arguments = { path = "kept.txt", content = "kept\n" }
 [[script.step]]
 [[script.step.call]]
 tool = "bash"
-arguments = { command = "while [ ! -e go ]; do sleep 0.05; done; echo finished" }
+arguments = { command = "echo once >> count.txt; echo be''gun; sleep 3; echo fin''ished" }
 [[script.step]]
+expect_result_contains = "begun\nfinished\n[exit code 0]"
 [[script.step.call]]
-tool = "read"
-arguments = { path = "kept.txt" }
+tool = "bash"
+arguments = { command = "echo ran $(wc -l < count.txt) time" }
 [[script.step]]
-expect_result_contains = "kept"
-say = "The file is still there."
+expect_result_contains = "ran 1 time"
+say = "The command ran on."
 
 [[script]]
 name = "next"
@@ -34,12 +35,6 @@ prompt_contains = "hello"
 [[script.step]]
 say = "Hello again."
 "#;
-
-fn is_running_bash(events: &[Value]) -> bool {
-    events
-        .iter()
-        .any(|event| event["type"] == "item.started" && event["item"]["tool"] == "bash")
-}
 
 fn texts<'a>(events: &'a [Value], kind: &str) -> Vec<&'a str> {
     of_type(events, "item.completed")
@@ -51,14 +46,21 @@ fn texts<'a>(events: &'a [Value], kind: &str) -> Vec<&'a str> {
 
 #[tokio::test]
 async fn a_killed_server_goes_on_with_the_turn() {
-    let mut product = Product::with_script(WAITING);
+    let mut product = Product::with_script(WORKING);
     let source = answer_repository(&product);
     let api = product.start().await;
     add(&api, "answer", &source).await;
-    let session = api.start_session("answer", "Please work.").await;
-    let (status, _) = api.prompt(&session, "next", "hello").await;
-    assert_eq!(status, 202);
-    api.wait_for(&session, "a running command", is_running_bash).await;
+    let created = api
+        .must_post("/v1/sessions", serde_json::json!({ "repository": "answer" }))
+        .await;
+    let session = created["session"]["id"].as_str().unwrap().to_owned();
+    let mut stream = api.stream(&session, 0).await;
+    for (key, text) in [("one", "Please work."), ("next", "hello")] {
+        assert_eq!(api.prompt(&session, key, text).await.0, 202);
+    }
+    stream
+        .until(|frame| frame["text"].as_str().is_some_and(|text| text.contains("begun")))
+        .await;
     let before = api.events(&session).await;
     product.kill();
 
@@ -79,23 +81,28 @@ async fn a_killed_server_goes_on_with_the_turn() {
     let bash: Vec<_> = of_type(&events, "item.completed")
         .into_iter()
         .filter(|event| event["item"]["tool"] == "bash")
-        .map(|event| event["item"]["status"].as_str().unwrap())
+        .map(|event| {
+            let item = &event["item"];
+            (item["status"].as_str().unwrap(), item["output"].as_str().unwrap())
+        })
         .collect();
     assert_eq!(
         bash,
-        ["interrupted"],
-        "the cut command is shown once, as interrupted"
+        [
+            ("succeeded", "begun\nfinished\n[exit code 0]"),
+            ("succeeded", "ran 1 time\n[exit code 0]")
+        ],
+        "the command went on without its server, and its result is shown once"
     );
     assert_eq!(
         texts(&events, "message"),
-        [
-            "First I write a file.",
-            "The file is still there.",
-            "Hello again."
-        ]
+        ["First I write a file.", "The command ran on.", "Hello again."]
     );
     let pushed = of_type(&events, "change.pushed");
-    assert_eq!(pushed.last().unwrap()["files"], serde_json::json!(["kept.txt"]));
+    assert_eq!(
+        pushed.last().unwrap()["files"],
+        serde_json::json!(["count.txt", "kept.txt"])
+    );
     product.stop();
 }
 

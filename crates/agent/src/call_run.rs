@@ -49,8 +49,16 @@ impl CallOutput {
     }
 }
 
+/// What to do with a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Doing {
+    Run,
+    /// It ran before a crash: its program is followed if the sandbox still knows it, and it is never run again.
+    FindAgain,
+}
+
 /// Runs a call to its end, or until a stop has been waited for long enough.
-pub(crate) async fn run_one(call: OpenCall, input: &TurnInput) -> Ended {
+pub(crate) async fn run_one(call: OpenCall, doing: Doing, input: &TurnInput) -> Ended {
     let began = Instant::now();
     let cancel = input.stop.child_token();
     let (output, status) = match &call.refusal {
@@ -61,6 +69,7 @@ pub(crate) async fn run_one(call: OpenCall, input: &TurnInput) -> Ended {
             let context = ToolContext {
                 workspace: input.workspace.clone(),
                 platform: input.platform.clone(),
+                key: call.item_id.to_string(),
                 cancel,
                 show_output: Box::new(move |text| recorder.delta(&item_id, DeltaChannel::Output, text)),
             };
@@ -71,8 +80,14 @@ pub(crate) async fn run_one(call: OpenCall, input: &TurnInput) -> Ended {
                     tokio::time::sleep(STOP_GRACE).await;
                 }
             };
+            let work = async {
+                match doing {
+                    Doing::Run => Some(tools::run(&call.call, &context).await),
+                    Doing::FindAgain => tools::find_again(&call.call, &context).await,
+                }
+            };
             let result = tokio::select! {
-                result = tools::run(&call.call, &context) => Some(result),
+                result = work => result,
                 () = stopped_for_good => None,
             };
             let was_stopped = input.stop.is_cancelled();

@@ -2,9 +2,8 @@
 //! decided by [`crate::turn`]; this does it, and watches for the stop.
 
 use crate::answer::{self, Answer, Finished};
-use crate::call_run::{CallOutput, Ended, item, run_one, text_of};
+use crate::call_run::{CallOutput, Doing, Ended, item, run_one, text_of};
 use crate::context;
-use crate::history;
 use crate::tools;
 use crate::turn::{Emptiness, Next, OpenCall, Turn};
 use crate::world::{
@@ -40,7 +39,7 @@ pub struct BuiltInDriver;
 #[async_trait]
 impl Driver for BuiltInDriver {
     async fn run_turn(&self, input: TurnInput) -> TurnEnd {
-        let (turn, first) = begin(&input);
+        let (turn, first, cut) = begin(&input);
         let mut run = Run {
             input,
             turn,
@@ -48,7 +47,7 @@ impl Driver for BuiltInDriver {
             has_instructions_settled: false,
         };
         let result = run
-            .finish(first)
+            .whole(first, cut)
             .await
             .unwrap_or_else(|RecordError(problem)| TurnResult::Failed(problem));
         TurnEnd {
@@ -58,26 +57,12 @@ impl Driver for BuiltInDriver {
     }
 }
 
-/// The turn as it stands, and what must be recorded of it first.
-fn begin(input: &TurnInput) -> (Turn, Record) {
+/// The turn as it stands, what must be recorded of it first, and calls that a crash cut.
+fn begin(input: &TurnInput) -> (Turn, Record, Vec<OpenCall>) {
     let limits = input.facts.limits;
     let resumed = Turn::resumed(input.history.clone(), &input.resumed, limits, fresh_item_id);
-    if let Some((turn, interrupted)) = resumed {
-        let mut record = Record::default();
-        for call in interrupted {
-            let result = history::result(call.call.id.clone(), history::INTERRUPTED, true);
-            record.journal.push(JournalEntry::ToolCallEnded {
-                call_id: call.call.id.clone(),
-                result,
-            });
-            record.completed.push(item(
-                &call,
-                ToolCallStatus::Interrupted,
-                history::INTERRUPTED,
-                None,
-            ));
-        }
-        return (turn, record);
+    if let Some((turn, cut)) = resumed {
+        return (turn, Record::default(), cut);
     }
     let message = context::prompt_message(&input.prompt);
     let record = Record {
@@ -86,7 +71,11 @@ fn begin(input: &TurnInput) -> (Turn, Record) {
         }],
         ..Record::default()
     };
-    (Turn::fresh(input.history.clone(), message, limits), record)
+    (
+        Turn::fresh(input.history.clone(), message, limits),
+        record,
+        Vec::new(),
+    )
 }
 
 struct Run {
@@ -106,6 +95,13 @@ enum Asked {
 }
 
 impl Run {
+    /// Settles what a crash cut, then goes on to the end.
+    async fn whole(&mut self, first: Record, cut: Vec<OpenCall>) -> Result<TurnResult, RecordError> {
+        // Calls whose program the sandbox still has get their real result, the others say that nobody knows.
+        self.end_calls(cut, Doing::FindAgain).await?;
+        self.finish(first).await
+    }
+
     /// `pending` goes to disk together with the first step.
     async fn finish(&mut self, mut pending: Record) -> Result<TurnResult, RecordError> {
         // A stopped turn that is resumed only to say so may look finished: its last words are kept as an answer.
@@ -256,7 +252,7 @@ impl Run {
         }
     }
 
-    /// Runs calls beside each other and records each result as it comes. Returns what ends the turn, if something does.
+    /// Runs calls beside each other. Returns what ends the turn, if something does.
     async fn run_calls(
         &mut self,
         pending: Record,
@@ -271,9 +267,29 @@ impl Run {
         }
         self.flush(begin).await?;
 
+        let lost = self.end_calls(calls, Doing::Run).await?;
+        if lost.is_some() {
+            let mut journal = self.turn.give_up_waiting("not run: the sandbox is gone");
+            journal.extend(self.turn.close_open_step());
+            self.flush(Record {
+                journal,
+                ..Record::default()
+            })
+            .await?;
+        }
+        Ok(lost)
+    }
+
+    /// Brings calls to their end beside each other and records each result as it comes. Returns why the sandbox is gone, if
+    /// it is.
+    async fn end_calls(
+        &mut self,
+        calls: Vec<OpenCall>,
+        doing: Doing,
+    ) -> Result<Option<Problem>, RecordError> {
         let mut running = FuturesUnordered::new();
         for call in calls {
-            running.push(run_one(call, &self.input));
+            running.push(run_one(call, doing, &self.input));
         }
         let mut lost = None;
         while let Some(ended) = running.next().await {
@@ -324,16 +340,6 @@ impl Run {
                 });
             }
             self.input.recorder.record(record).await?;
-        }
-        drop(running);
-        if lost.is_some() {
-            let mut journal = self.turn.give_up_waiting("not run: the sandbox is gone");
-            journal.extend(self.turn.close_open_step());
-            self.flush(Record {
-                journal,
-                ..Record::default()
-            })
-            .await?;
         }
         Ok(lost)
     }

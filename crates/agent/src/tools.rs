@@ -44,6 +44,8 @@ pub enum Access {
 pub struct ToolContext {
     pub workspace: Arc<dyn Workspace>,
     pub platform: Arc<dyn Platform>,
+    /// Names what the call runs, so that it is found again after a crash: the id of its item.
+    pub key: String,
     /// Cancelled when the turn is stopped.
     pub cancel: CancellationToken,
     /// Shows output as it comes; never waits.
@@ -241,10 +243,21 @@ pub fn plan(call: &ToolCall) -> CallPlan {
 
 /// Runs a call. Text of any outcome is bounded to [`MAX_RESULT_BYTES`].
 pub async fn run(call: &ToolCall, ctx: &ToolContext) -> Result<ToolOutput, ToolFailure> {
-    let mut output = match parse(call) {
+    bound(match parse(call) {
         Ok(input) => input.run(ctx).await,
         Err(error) => Err(ToolFailure::Answer(error)),
-    };
+    })
+}
+
+/// Goes on with a call that a crash cut, if what it ran is still known; `None` if nobody can tell whether it ran.
+pub async fn find_again(call: &ToolCall, ctx: &ToolContext) -> Option<Result<ToolOutput, ToolFailure>> {
+    match parse(call) {
+        Ok(Input::Bash(bash)) => bash.find_again(ctx).await.map(bound),
+        Ok(_) | Err(_) => None,
+    }
+}
+
+fn bound(mut output: Result<ToolOutput, ToolFailure>) -> Result<ToolOutput, ToolFailure> {
     match &mut output {
         Ok(output) => {
             for block in &mut output.content {

@@ -2,7 +2,7 @@
 //! this what came of it. A turn cut by a crash is rebuilt from its journal by the same functions.
 
 use crate::answer::Finished;
-use crate::history::{self, INTERRUPTED};
+use crate::history;
 use crate::tools::{self, Access};
 use crate::world::{JournalEntry, TurnLimits, TurnResult};
 use greenroom_llm::conversation::{Block, Message, Role, StopReason, TokenUsage, ToolCall};
@@ -76,8 +76,9 @@ impl Turn {
         }
     }
 
-    /// A turn as its journal tells it. The second value are calls that began and whose end nobody saw; they have the
-    /// result "interrupted" now, which the caller records. `fresh_id` names items of calls that never began.
+    /// A turn as its journal tells it. The second value are calls that began and whose end nobody saw; the caller finds out
+    /// what it can and tells [`Turn::call_ended`] of each before it asks what is next. `fresh_id` names items of calls that
+    /// never began.
     pub fn resumed(
         history: Vec<Message>,
         journal: &[JournalEntry],
@@ -92,14 +93,13 @@ impl Turn {
         for entry in rest {
             turn.replay(entry, &mut fresh_id);
         }
-        let mut interrupted = Vec::new();
-        for call in &mut turn.calls {
-            if call.is_started && call.result.is_none() {
-                call.result = Some(history::result(call.call.id.clone(), INTERRUPTED, true));
-                interrupted.push(call.clone());
-            }
-        }
-        Some((turn, interrupted))
+        let cut = turn
+            .calls
+            .iter()
+            .filter(|call| call.is_started && call.result.is_none())
+            .cloned()
+            .collect();
+        Some((turn, cut))
     }
 
     fn replay(&mut self, entry: &JournalEntry, fresh_id: &mut impl FnMut() -> ItemId) {
@@ -614,9 +614,9 @@ mod tests {
             },
         ];
         let fresh_id = || ItemId::from_bits(0);
-        let (turn, interrupted) =
+        let (turn, cut) =
             Turn::resumed(Vec::new(), &journal, TurnLimits::default(), fresh_id).expect("a turn");
         assert_eq!(turn.next(), Next::Ask);
-        assert_eq!(interrupted, []);
+        assert_eq!(cut, []);
     }
 }

@@ -53,10 +53,20 @@ pub trait Workspace: Send + Sync {
     async fn write_file(&self, path: &str, scope: Scope, bytes: Vec<u8>) -> Result<(), WorkspaceError>;
 
     /// Runs a program, passing output on as it comes. On cancellation the process group is killed and the exit is
-    /// still returned. A full `output` channel slows the program down.
+    /// still returned. A full `output` channel slows the program down. One with a key goes on when this future is dropped
+    /// or the server dies, and is found again by `Call::ListProcesses`.
     async fn exec(
         &self,
         exec: Exec,
+        output: mpsc::Sender<OutputChunk>,
+        cancel: CancellationToken,
+    ) -> Result<Exit, WorkspaceError>;
+
+    /// Follows a process that goes on without us, from the first output that is kept; otherwise like
+    /// [`Workspace::exec`]. Also one that has ended and is remembered.
+    async fn attach(
+        &self,
+        process_id: u32,
         output: mpsc::Sender<OutputChunk>,
         cancel: CancellationToken,
     ) -> Result<Exit, WorkspaceError>;

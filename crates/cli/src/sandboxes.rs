@@ -148,6 +148,16 @@ impl Sandbox for LocalSandbox {
         self.sandbox.exec(exec, output, cancel).await.map_err(translated)
     }
 
+    async fn attach(
+        &self,
+        process_id: u32,
+        output: mpsc::Sender<OutputChunk>,
+        cancel: CancellationToken,
+    ) -> Result<Exit, SandboxError> {
+        let program = self.sandbox.attach(process_id, 0).await.map_err(translated)?;
+        program.follow(None, output, cancel).await.map_err(translated)
+    }
+
     async fn spawn(&self, exec: Exec) -> Result<u32, SandboxError> {
         self.sandbox.spawn(exec).await.map_err(translated)
     }

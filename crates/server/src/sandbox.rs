@@ -98,10 +98,19 @@ pub trait Sandbox: Send + Sync {
     /// Replaces a file at once and completely.
     async fn write_file(&self, path: &str, scope: Scope, bytes: Vec<u8>) -> Result<(), SandboxError>;
 
-    /// Runs a program to its end; cancellation kills its group and still returns the exit.
+    /// Runs a program to its end; cancellation kills its group and still returns the exit. One with a key goes on when this
+    /// future is dropped or the server dies.
     async fn exec(
         &self,
         exec: Exec,
+        output: mpsc::Sender<OutputChunk>,
+        cancel: CancellationToken,
+    ) -> Result<Exit, SandboxError>;
+
+    /// Follows a process that goes on without us to its end, from the first output that is kept; otherwise like `exec`.
+    async fn attach(
+        &self,
+        process_id: u32,
         output: mpsc::Sender<OutputChunk>,
         cancel: CancellationToken,
     ) -> Result<Exit, SandboxError>;

@@ -70,6 +70,7 @@ struct Process {
     argv: Vec<String>,
     output: String,
     exit: Option<Exit>,
+    key: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -175,6 +176,28 @@ impl MemoryWorkspace {
     pub fn fail_changes_of(&self, path: &str, code: CallErrorCode, message: &str) {
         let error = failed(code, path, message);
         self.state().failures.insert(path.to_owned(), error);
+    }
+
+    /// Puts a process there that goes on without its call; returns its number.
+    pub fn keep(&self, argv: Vec<String>, key: Option<String>, ran: Ran) -> u32 {
+        let mut state = self.state();
+        let output = ran.chunks.iter().flat_map(|chunk| chunk.bytes.clone());
+        let output: Vec<u8> = output.collect();
+        state.processes.push(Process {
+            argv,
+            output: String::from_utf8_lossy(&output).into_owned(),
+            exit: (!ran.runs_on).then_some(ran.exit),
+            key,
+        });
+        u32::try_from(state.processes.len()).unwrap_or(u32::MAX)
+    }
+
+    fn by_key(&self, key: &str) -> Option<u32> {
+        let state = self.state();
+        let mut numbered = (1..).zip(&state.processes);
+        numbered
+            .find(|(_, process)| process.key.as_deref() == Some(key))
+            .map(|(process_id, _)| process_id)
     }
 
     /// From now on everything fails with [`WorkspaceError::Lost`].
@@ -333,7 +356,7 @@ impl State {
                         argv: process.argv.clone(),
                         started_ms_ago: 0,
                         exit: process.exit.clone(),
-                        key: None,
+                        key: process.key.clone(),
                         has_terminal: false,
                     })
                     .collect(),
@@ -598,8 +621,12 @@ impl Workspace for MemoryWorkspace {
         output: mpsc::Sender<OutputChunk>,
         cancel: CancellationToken,
     ) -> Result<Exit, WorkspaceError> {
+        if let Some(process_id) = exec.key.as_deref().and_then(|key| self.by_key(key)) {
+            return self.attach(process_id, output, cancel).await;
+        }
         self.alive()?.execs.push(exec.clone());
         let ran = (self.program)(self, &exec);
+        let process_id = exec.key.map(|key| self.keep(exec.argv, Some(key), ran.clone()));
         for chunk in ran.chunks {
             if output.send(chunk).await.is_err() {
                 break;
@@ -608,28 +635,60 @@ impl Workspace for MemoryWorkspace {
         if !ran.runs_on {
             return Ok(ran.exit);
         }
-        // Time is not played: a program that runs on ends only when it is cancelled.
-        cancel.cancelled().await;
-        Ok(Exit {
-            code: None,
-            signal: Some(15),
-            killed: Some(KillReason::Cancelled),
-            duration_ms: 1,
-            ..Exit::default()
-        })
+        let exit = cancelled(&cancel).await;
+        if let Some(process_id) = process_id
+            && let Ok(process) = self.state().process(process_id)
+        {
+            process.exit = Some(exit.clone());
+        }
+        Ok(exit)
+    }
+
+    async fn attach(
+        &self,
+        process_id: u32,
+        output: mpsc::Sender<OutputChunk>,
+        cancel: CancellationToken,
+    ) -> Result<Exit, WorkspaceError> {
+        let (bytes, exit) = {
+            let mut state = self.alive()?;
+            let process = state.process(process_id).map_err(WorkspaceError::Call)?;
+            (process.output.clone().into_bytes(), process.exit.clone())
+        };
+        if !bytes.is_empty() {
+            let is_error_output = false;
+            // Nobody may listen, which changes nothing.
+            let _ = output
+                .send(OutputChunk {
+                    is_error_output,
+                    bytes,
+                })
+                .await;
+        }
+        if let Some(exit) = exit {
+            return Ok(exit);
+        }
+        let exit = cancelled(&cancel).await;
+        let mut state = self.alive()?;
+        let process = state.process(process_id).map_err(WorkspaceError::Call)?;
+        Ok(process.exit.get_or_insert(exit).clone())
     }
 
     async fn spawn(&self, exec: Exec) -> Result<u32, WorkspaceError> {
         self.alive()?.execs.push(exec.clone());
         let ran = (self.program)(self, &exec);
-        let mut state = self.alive()?;
-        let output = ran.chunks.iter().flat_map(|chunk| chunk.bytes.clone());
-        let output: Vec<u8> = output.collect();
-        state.processes.push(Process {
-            argv: exec.argv,
-            output: String::from_utf8_lossy(&output).into_owned(),
-            exit: (!ran.runs_on).then_some(ran.exit),
-        });
-        Ok(u32::try_from(state.processes.len()).unwrap_or(u32::MAX))
+        Ok(self.keep(exec.argv, exec.key, ran))
+    }
+}
+
+/// Time is not played: a program that runs on ends only when it is cancelled.
+async fn cancelled(cancel: &CancellationToken) -> Exit {
+    cancel.cancelled().await;
+    Exit {
+        code: None,
+        signal: Some(15),
+        killed: Some(KillReason::Cancelled),
+        duration_ms: 1,
+        ..Exit::default()
     }
 }

@@ -2,7 +2,8 @@
 
 use super::bounds::{HeadTail, Utf8Chunks};
 use super::{Access, Tool, ToolContext, ToolFailure, ToolOutput};
-use greenroom_protocol::guest::call::{Exec, Exit, KillReason, LimitKind, OutputChunk};
+use crate::world::WorkspaceError;
+use greenroom_protocol::guest::call::{Call, Exec, Exit, KillReason, LimitKind, OutputChunk, Reply};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::mpsc;
@@ -57,6 +58,7 @@ impl Tool for Bash {
             is_merged: true,
             timeout_ms: (!self.background).then_some(seconds * 1000),
             is_background: self.background,
+            key: (!self.background).then(|| ctx.key.clone()),
             ..Exec::default()
         };
         if self.background {
@@ -65,35 +67,75 @@ impl Tool for Bash {
                 "started in the background as process {process_id}; read its output with bash_output, end it with bash_kill"
             )));
         }
-        let (sender, mut receiver) = mpsc::channel::<OutputChunk>(OUTPUT_CHANNEL_CHUNKS);
-        let collect = async {
-            let mut decoder = Utf8Chunks::default();
-            let mut output = HeadTail::new(MAX_OUTPUT_BYTES);
-            let mut shown_bytes = 0;
-            let mut take = |text: &str| {
-                if text.is_empty() {
-                    return;
-                }
-                output.push(text);
-                if shown_bytes < MAX_SHOWN_BYTES {
-                    shown_bytes += text.len();
-                    (ctx.show_output)(text);
-                }
-            };
-            while let Some(chunk) = receiver.recv().await {
-                take(&decoder.push(&chunk.bytes));
-            }
-            take(decoder.finish());
-            output.finish()
-        };
+        let (sender, receiver) = mpsc::channel(OUTPUT_CHANNEL_CHUNKS);
         let run = ctx.workspace.exec(exec, sender, ctx.cancel.clone());
-        let (exit, output) = tokio::join!(run, collect);
+        let (exit, output) = tokio::join!(run, collect(receiver, ctx));
         let exit = exit?;
         Ok(ToolOutput {
             is_error: exit.code != Some(0),
             ..ToolOutput::text(describe(&output, &exit, seconds))
         })
     }
+}
+
+impl Bash {
+    /// The command of this call that an earlier server started, followed to its end. `None` if the sandbox does not know it.
+    pub(super) async fn find_again(self, ctx: &ToolContext) -> Option<Result<ToolOutput, ToolFailure>> {
+        let Ok(Reply::Processes { processes }) = ctx.workspace.call(Call::ListProcesses).await else {
+            return None;
+        };
+        let found = processes
+            .into_iter()
+            .find(|process| process.key.as_deref() == Some(&ctx.key))?;
+        // Its first output may have fallen out of the buffer while nobody read it.
+        let oldest = Call::ReadProcess {
+            process_id: found.process_id,
+            after_offset: 0,
+            max_bytes: 1,
+        };
+        let lost_bytes = match ctx.workspace.call(oldest).await {
+            Ok(Reply::ProcessOutput { start_offset, .. }) => start_offset,
+            _ => 0,
+        };
+        let (sender, receiver) = mpsc::channel(OUTPUT_CHANNEL_CHUNKS);
+        let follow = ctx.workspace.attach(found.process_id, sender, ctx.cancel.clone());
+        let (exit, output) = tokio::join!(follow, collect(receiver, ctx));
+        let seconds = self.timeout_seconds.unwrap_or(DEFAULT_TIMEOUT_SECONDS);
+        let output = match lost_bytes {
+            0 => output,
+            lost_bytes => format!("[{lost_bytes} older bytes are gone]\n{output}"),
+        };
+        match exit {
+            Ok(exit) => Some(Ok(ToolOutput {
+                is_error: exit.code != Some(0),
+                ..ToolOutput::text(describe(&output, &exit, seconds))
+            })),
+            // It was forgotten, or lost with its sandbox, in this moment.
+            Err(WorkspaceError::Call(_) | WorkspaceError::Lost(_)) => None,
+        }
+    }
+}
+
+/// Output bounded for the model, shown as it comes.
+async fn collect(mut receiver: mpsc::Receiver<OutputChunk>, ctx: &ToolContext) -> String {
+    let mut decoder = Utf8Chunks::default();
+    let mut output = HeadTail::new(MAX_OUTPUT_BYTES);
+    let mut shown_bytes = 0;
+    let mut take = |text: &str| {
+        if text.is_empty() {
+            return;
+        }
+        output.push(text);
+        if shown_bytes < MAX_SHOWN_BYTES {
+            shown_bytes += text.len();
+            (ctx.show_output)(text);
+        }
+    };
+    while let Some(chunk) = receiver.recv().await {
+        take(&decoder.push(&chunk.bytes));
+    }
+    take(decoder.finish());
+    output.finish()
 }
 
 /// Output, then how it ended.

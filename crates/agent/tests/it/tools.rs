@@ -45,6 +45,8 @@ impl World {
         let ctx = ToolContext {
             workspace: self.workspace.clone(),
             platform: self.platform.clone(),
+            // Each call has its own, as its item has.
+            key: format!("itm_{}", self.workspace.execs().len()),
             cancel: self.cancel.clone(),
             show_output: Box::new(move |text| shown.lock().unwrap().push_str(text)),
         };
@@ -279,15 +281,15 @@ async fn programs_run_show_output_and_stop() {
             .run("bash", json!({"command": "serve", "background": true}))
             .await,
     );
-    assert!(started.contains("as process 1"), "{started}");
-    let output = json!({"process_id": 1});
+    assert!(started.contains("as process 3"), "{started}");
+    let output = json!({"process_id": 3});
     assert_eq!(
         text(world.run("bash_output", output.clone()).await),
         "started\n[still running; next offset 8]"
     );
     assert_eq!(
         text(world.run("bash_kill", output.clone()).await),
-        "killed process 1"
+        "killed process 3"
     );
     assert_eq!(
         text(world.run("bash_output", output).await),

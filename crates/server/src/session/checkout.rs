@@ -5,7 +5,7 @@ use super::run::{run, run_checked};
 use crate::sandbox::{Sandbox, SandboxError};
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::session::Session;
-use greenroom_protocol::guest::call::{Call, CallErrorCode, Scope};
+use greenroom_protocol::guest::call::{Call, CallErrorCode, Reply, Scope};
 use greenroom_protocol::guest::{GIT_PORT, WORKSPACE_PATH};
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,7 +45,11 @@ pub async fn ensure(sandbox: &Arc<dyn Sandbox>, row: &Session, author: &ChangeAu
         .await
     {
         Ok(_) => {
-            return remove_locks(sandbox, env, &cancel).await;
+            // A command that went on without its server may be a git at work; its locks are its own.
+            return match has_running_command(sandbox).await {
+                true => Ok(()),
+                false => remove_locks(sandbox, env, &cancel).await,
+            };
         }
         // No tool was here before the mark: what there is can only be half a checkout.
         Err(SandboxError::Call(error)) if error.code == CallErrorCode::NotFound => {
@@ -103,6 +107,17 @@ pub async fn ensure(sandbox: &Arc<dyn Sandbox>, row: &Session, author: &ChangeAu
             SandboxError::Call(error) => Problem::permanent("checkout_failed", error.message),
             SandboxError::Lost(problem) => problem,
         })
+}
+
+/// Whether a command of a turn still runs.
+async fn has_running_command(sandbox: &Arc<dyn Sandbox>) -> bool {
+    match sandbox.call(Call::ListProcesses).await {
+        Ok(Reply::Processes { processes }) => processes
+            .iter()
+            .any(|process| process.key.is_some() && process.exit.is_none()),
+        // What cannot be looked into is met by what comes next.
+        Ok(_) | Err(_) => false,
+    }
 }
 
 /// Removes git's lock files: a git that was killed leaves them, and every later one would refuse to work.

@@ -439,6 +439,19 @@ impl Workspace for SessionWorkspace {
         Ok(exit)
     }
 
+    async fn attach(
+        &self,
+        process_id: u32,
+        output: mpsc::Sender<OutputChunk>,
+        cancel: CancellationToken,
+    ) -> Result<Exit, WorkspaceError> {
+        self.used()
+            .await?
+            .attach(process_id, output, cancel)
+            .await
+            .map_err(workspace_error)
+    }
+
     async fn spawn(&self, exec: Exec) -> Result<u32, WorkspaceError> {
         self.used()
             .await?

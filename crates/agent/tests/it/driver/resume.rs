@@ -2,6 +2,7 @@
 
 use super::watched::WatchedWorkspace;
 use super::*;
+use greenroom_agent::fake::Ran;
 use greenroom_agent::world::Record;
 use greenroom_protocol::client::event::{Item, ToolCallStatus};
 use std::collections::HashMap;
@@ -71,8 +72,8 @@ fn rest_of_script(journal: &[JournalEntry]) -> Arc<ListedModel> {
 /// What ran in this world, named as in [`EFFECTS`], sorted.
 fn effects(world: &World) -> Vec<String> {
     let mut effects: Vec<String> = world.workspace.began();
-    // `write` looks at the old file first.
-    effects.retain(|what| what != "read new.txt");
+    // `write` looks at the old file first, and a cut command is looked for.
+    effects.retain(|what| what != "read new.txt" && what != "call");
     effects.extend(
         world
             .platform
@@ -280,4 +281,101 @@ async fn a_turn_that_is_cut_again_and_again_does_not_continue_for_ever() {
         2,
         "one answer, three continuations; two were asked for before"
     );
+}
+
+/// The scripted turn, cut while its command runs, and the key of what it runs.
+async fn cut_in_its_command() -> (Vec<JournalEntry>, String) {
+    let journal = undisturbed().await.recorder.journal();
+    let is_start = |entry: &JournalEntry| match entry {
+        JournalEntry::ToolCallStarted { call_id, .. } => call_id == "c4",
+        _ => false,
+    };
+    let at = journal.iter().position(is_start).expect("the command began");
+    let prefix = journal[..=at].to_vec();
+    let key = started(&prefix)["c4"].to_string();
+    (prefix, key)
+}
+
+#[tokio::test]
+async fn a_command_that_went_on_alone_gives_its_real_result() {
+    for (ran, expected, status) in [
+        (
+            Ran::exited(0, "all passed\n"),
+            "all passed\n[exit code 0]",
+            ToolCallStatus::Succeeded,
+        ),
+        (
+            Ran::exited(1, "one failed\n"),
+            "one failed\n[exit code 1]",
+            ToolCallStatus::Failed,
+        ),
+    ] {
+        let (prefix, key) = cut_in_its_command().await;
+        let world = world(RecordingRecorder::default());
+        let argv = vec!["bash".to_owned()];
+        world.workspace.memory.keep(argv, Some(key.clone()), ran);
+        let model = rest_of_script(&prefix);
+        let end = world.resume(&model, prefix.clone()).await;
+        assert_eq!(end.result, TurnResult::Completed);
+        assert_eq!(
+            effects(&world),
+            ["attach 1", "pull request"],
+            "it did not run again"
+        );
+        let results = &model.requests()[0].messages;
+        assert_eq!(
+            result_of(results, "c4"),
+            (expected.to_owned(), status == ToolCallStatus::Failed)
+        );
+        let shown: Vec<_> = world
+            .recorder
+            .completed()
+            .into_iter()
+            .filter(|item| item.id.to_string() == key)
+            .collect();
+        let [item] = shown.as_slice() else {
+            panic!("shown once: {shown:?}")
+        };
+        match &item.body {
+            ItemBody::ToolCall(call) => assert_eq!((call.status, call.output.as_str()), (status, expected)),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_went_on_alone_is_ended_with_its_stopped_turn() {
+    let (prefix, key) = cut_in_its_command().await;
+    let world = world(RecordingRecorder::default());
+    let argv = vec!["bash".to_owned()];
+    world
+        .workspace
+        .memory
+        .keep(argv, Some(key), Ran::runs_on("half\n"));
+    world.stop.cancel();
+    let end = world.resume(&model([]), prefix.clone()).await;
+    assert_eq!(end.result, TurnResult::Stopped);
+    let mut whole = prefix;
+    whole.extend(world.recorder.journal());
+    let next = next_request(&whole).await;
+    let (text, is_error) = result_of(&next.messages, "c4");
+    assert!(is_error);
+    assert_eq!(text, "half\n[killed because the turn was stopped]");
+}
+
+#[tokio::test]
+async fn a_command_of_another_call_is_not_taken_for_it() {
+    let (prefix, _) = cut_in_its_command().await;
+    let world = world(RecordingRecorder::default());
+    for key in [None, Some("itm_other".to_owned())] {
+        let argv = vec!["bash".to_owned()];
+        world
+            .workspace
+            .memory
+            .keep(argv, key, Ran::exited(0, "something else\n"));
+    }
+    let model = rest_of_script(&prefix);
+    world.resume(&model, prefix).await;
+    let (text, is_error) = result_of(&model.requests()[0].messages, "c4");
+    assert!(is_error && text.starts_with("interrupted"), "{text}");
 }

@@ -39,7 +39,10 @@ async fn stays_stopped(world: &World) {
         let end = again.resume(&model, journal.clone()).await;
         assert_eq!(end.result, TurnResult::Stopped, "behind {cut} records");
         assert_eq!(model.requests().len(), 0);
-        assert_eq!(again.workspace.all_began(), Vec::<String>::new());
+        // A command that was cut is looked for, so that it does not go on alone; nothing else is done.
+        let mut began = again.workspace.all_began();
+        began.retain(|what| what != "call");
+        assert_eq!(began, Vec::<String>::new());
         journal.extend(again.recorder.journal());
         next_request(&journal).await;
 

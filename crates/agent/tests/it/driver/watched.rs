@@ -146,6 +146,16 @@ impl Workspace for WatchedWorkspace {
         self.memory.exec(exec, output, cancel).await
     }
 
+    async fn attach(
+        &self,
+        process_id: u32,
+        output: mpsc::Sender<OutputChunk>,
+        cancel: CancellationToken,
+    ) -> Result<Exit, WorkspaceError> {
+        let _inside = self.enter(format!("attach {process_id}")).await;
+        self.memory.attach(process_id, output, cancel).await
+    }
+
     async fn spawn(&self, exec: Exec) -> Result<u32, WorkspaceError> {
         let command = exec.argv.last().cloned().unwrap_or_default();
         let _inside = self.enter(format!("spawn {command}")).await;
