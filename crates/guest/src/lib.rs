@@ -13,6 +13,7 @@ mod process;
 mod pump;
 mod reaper;
 mod ring;
+mod room;
 mod route;
 mod search;
 mod service;

@@ -213,14 +213,11 @@ fn start_call(link: &Arc<Link>, id: u32, payload: &[u8]) -> io::Result<()> {
         stream.close();
         return Ok(());
     }
-    let (serving, answer) = (Arc::clone(&stream), link.answer);
-    let started = std::thread::Builder::new()
-        .name("call".into())
-        .stack_size(1 << 20)
-        .spawn(move || {
-            answer(&serving, call);
-            serving.close();
-        });
+    let started = serve_call(link, &stream, call).or_else(|_| {
+        crate::room::make();
+        // It was understood before.
+        serve_call(link, &stream, serde_json::from_slice(payload)?)
+    });
     if started.is_err() {
         stream.close();
         return refuse(failed(
@@ -229,6 +226,19 @@ fn start_call(link: &Arc<Link>, id: u32, payload: &[u8]) -> io::Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Answers a call on a thread of its own.
+fn serve_call(link: &Link, stream: &Arc<Stream>, call: Call) -> io::Result<()> {
+    let (serving, answer) = (Arc::clone(stream), link.answer);
+    std::thread::Builder::new()
+        .name("call".into())
+        .stack_size(1 << 20)
+        .spawn(move || {
+            answer(&serving, call);
+            serving.close();
+        })
+        .map(drop)
 }
 
 /// A newer host may say what this guest does not know yet; any other is wrong.

@@ -2,6 +2,7 @@
 //! cancellation. One thread waits for everything in one poll.
 
 use crate::reaper;
+use crate::room;
 use crate::stream::Input;
 use crate::terminal;
 use crate::wake::{self, Wake};
@@ -322,6 +323,6 @@ fn exit_of(status: i64, killed: Option<KillReason>, duration: Duration) -> Exit 
         signal: libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status)),
         killed,
         duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
-        limits_hit: Vec::new(),
+        limits_hit: room::after_end(),
     }
 }

@@ -1,7 +1,7 @@
 //! Collects ended processes: those the guest started, whose owners are told, and orphans, which only need to go.
 
-use crate::usage;
-use std::collections::HashMap;
+use crate::{room, usage};
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::process::{Child, Command};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
@@ -93,10 +93,27 @@ fn reap_one() -> bool {
     true
 }
 
-/// Starts a process; `tell` gets its wait status once, on the reaper's thread.
+/// Looks at the leaders of all sessions that somebody answers for. No process is started meanwhile.
+pub fn with_leaders<T>(look: impl FnOnce(&HashSet<i32>) -> T) -> T {
+    let owners = owners();
+    look(&owners.keys().copied().collect())
+}
+
+/// Starts a process; `tell` gets its wait status once, on the reaper's thread. In a sandbox that is full, what earlier calls
+/// left behind makes room for it.
 pub fn spawn(command: &mut Command, tell: impl FnOnce(i32) + Send + 'static) -> io::Result<Child> {
     let mut owners = owners();
-    let child = command.spawn()?;
+    let mut child = command.spawn();
+    if child
+        .as_ref()
+        .is_err_and(|error| error.raw_os_error() == Some(libc::EAGAIN))
+    {
+        drop(owners);
+        room::make();
+        owners = self::owners();
+        child = command.spawn();
+    }
+    let child = child?;
     owners.insert(
         child.id() as i32,
         Owner {

@@ -11,6 +11,8 @@ static PEAK_BYTES: AtomicU64 = AtomicU64::new(0);
 pub struct ProcessStat {
     pub pid: i32,
     pub session: i32,
+    /// Whether it only waits to be collected.
+    pub is_ended: bool,
     threads: u32,
     /// Its own processor time and that of its collected children, in clock ticks.
     ticks: u64,
@@ -48,6 +50,7 @@ fn parse(pid: i32, stat: &str, memory: &str) -> Option<ProcessStat> {
     Some(ProcessStat {
         pid,
         session: field(6)?.parse().ok()?,
+        is_ended: matches!(field(3), Some(&"Z" | &"X")),
         threads: field(20)?.parse().ok()?,
         ticks,
         private_pages: resident.saturating_sub(shared),

@@ -5,8 +5,9 @@ use crate::host::{Host, HostConfig, StartSandbox};
 use crate::route::refuse_routes;
 use greenroom_protocol::guest::call::Exec;
 use greenroom_protocol::id::SandboxId;
-use greenroom_sandbox::cgroup::{self, Controller};
+use greenroom_sandbox::cgroup::{self, Controller, Placement, Version};
 use greenroom_sandbox::identity;
+use greenroom_sandbox::spec::Limits;
 use std::path::Path;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -40,6 +41,7 @@ pub enum Verdict {
 pub async fn probe(state_dir: &Path) -> Vec<Finding> {
     let mut findings = vec![privilege(), sandbox(state_dir).await];
     findings.extend(groups());
+    findings.extend(other_limits());
     findings.push(landlock());
     findings.push(virtual_machine());
     findings
@@ -139,42 +141,8 @@ fn groups() -> Vec<Finding> {
     let name = format!("greenroom-probe-{}", std::process::id());
     let placements = cgroup::prepare(&name);
     let findings = Controller::ALL
-        .iter()
-        .map(|controller| {
-            let found = placements
-                .iter()
-                .find(|placement| placement.controllers.contains(controller));
-            let (name, instead) = match controller {
-                Controller::Memory => ("limit_memory", "memory of a sandbox is not limited"),
-                Controller::Pids => (
-                    "limit_processes",
-                    "processes are limited per sandbox by RLIMIT_NPROC",
-                ),
-                Controller::Cpu => ("limit_cpu", "processor time of a sandbox is not limited"),
-                Controller::Cpuacct => ("usage_cpu", "processor time is added up from processes"),
-            };
-            match found {
-                Some(placement) => Finding {
-                    name,
-                    verdict: Verdict::Good,
-                    detail: format!(
-                        "Limited by cgroup {:?} at {}.",
-                        placement.version,
-                        placement.directory.display()
-                    ),
-                    hint: None,
-                },
-                None => Finding {
-                    name,
-                    verdict: Verdict::Reduced,
-                    detail: format!(
-                        "No cgroup of controller {} is writable; {instead}.",
-                        controller.name()
-                    ),
-                    hint: Some("Run as root, or under systemd with Delegate=yes.".to_owned()),
-                },
-            }
-        })
+        .into_iter()
+        .map(|controller| group(controller, &placements))
         .collect();
     for placement in &placements {
         let _ = cgroup::remove(&placement.directory, std::time::Duration::from_secs(1));
@@ -182,18 +150,122 @@ fn groups() -> Vec<Finding> {
     findings
 }
 
+/// What holds or counts one resource.
+fn group(controller: Controller, placements: &[Placement]) -> Finding {
+    let (name, instead) = match controller {
+        Controller::Memory => ("limit_memory", "the memory of a sandbox is not limited"),
+        Controller::Pids => (
+            "limit_processes",
+            "RLIMIT_NPROC limits the processes of a sandbox, and a call says that it hit the limit only if the sandbox is \
+             still full at its end",
+        ),
+        Controller::Cpu => ("limit_cpu", "the processor time of a sandbox is not limited"),
+        Controller::Cpuacct => ("usage_cpu", "processor time is added up from processes"),
+    };
+    let found = placements
+        .iter()
+        .find(|placement| placement.controllers.contains(&controller));
+    let Some(placement) = found else {
+        return Finding {
+            name,
+            verdict: Verdict::Reduced,
+            detail: format!(
+                "No cgroup of controller {} is writable; {instead}.",
+                controller.name()
+            ),
+            hint: Some("Run as root, or under systemd with Delegate=yes.".to_owned()),
+        };
+    };
+    let version = match placement.version {
+        Version::V1 => "v1",
+        Version::V2 => "v2",
+    };
+    let place = placement.directory.display();
+    let swap = match placement.version {
+        Version::V1 => "memory.memsw.limit_in_bytes",
+        Version::V2 => "memory.swap.max",
+    };
+    let does = match controller {
+        Controller::Memory if placement.directory.join(swap).exists() => "Limited with swap",
+        Controller::Memory => "Limited without swap, which this kernel does not count,",
+        Controller::Pids | Controller::Cpu => "Limited",
+        Controller::Cpuacct => "Counted",
+    };
+    Finding {
+        name,
+        verdict: Verdict::Good,
+        detail: format!("{does} by cgroup {version} at {place}."),
+        hint: None,
+    }
+}
+
+/// Limits that need no resource group.
+fn other_limits() -> Vec<Finding> {
+    let good = |name, detail: &str| Finding {
+        name,
+        verdict: Verdict::Good,
+        detail: detail.to_owned(),
+        hint: None,
+    };
+    vec![
+        good(
+            "limit_disk",
+            "Watched by the supervisor of each sandbox, which kills its programs when they took more; no quota of the \
+             filesystem is used.",
+        ),
+        open_files(),
+        good(
+            "limit_wall_time",
+            "The supervisor of each sandbox ends it when its life time is over.",
+        ),
+        good(
+            "limit_output",
+            "The guest ends a command that writes more than it may.",
+        ),
+    ]
+}
+
+fn open_files() -> Finding {
+    let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    let wanted = Limits::default().max_open_files;
+    match most.filter(|most| *most < wanted) {
+        None => Finding {
+            name: "limit_open_files",
+            verdict: Verdict::Good,
+            detail: "Limited by RLIMIT_NOFILE, per process.".to_owned(),
+            hint: None,
+        },
+        Some(most) => Finding {
+            name: "limit_open_files",
+            verdict: Verdict::Reduced,
+            detail: format!(
+                "RLIMIT_NOFILE of this process is {most}, so that programs get no more than that."
+            ),
+            hint: Some(format!(
+                "Raise it to {wanted} or more (ulimit -Hn, LimitNOFILE= in systemd)."
+            )),
+        },
+    }
+}
+
 fn landlock() -> Finding {
     let version = greenroom_sandbox::landlock_version();
-    Finding {
-        name: "landlock",
-        verdict: Verdict::Unused,
-        detail: match version {
-            Some(version) => {
-                format!("The kernel has Landlock version {version}; sandboxes do not use it yet.")
-            }
-            None => "The kernel has no Landlock; sandboxes do not use it yet.".to_owned(),
+    match greenroom_sandbox::landlock_shortcoming(version) {
+        None => Finding {
+            name: "landlock",
+            verdict: Verdict::Good,
+            detail: format!(
+                "Landlock version {} holds what sandboxes write.",
+                version.unwrap_or_default()
+            ),
+            hint: None,
         },
-        hint: None,
+        Some(shortcoming) => Finding {
+            name: "landlock",
+            verdict: Verdict::Reduced,
+            detail: format!("Not all of Landlock is there: {shortcoming}."),
+            hint: Some("A newer kernel (6.12 or later) with lsm=landlock has all of it.".to_owned()),
+        },
     }
 }
 

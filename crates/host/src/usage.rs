@@ -118,11 +118,13 @@ fn hits_between(before: Reading, after: Reading, exit: &Exit) -> Vec<LimitKind> 
     // A file beyond `RLIMIT_FSIZE`; shells tell of a signal as 128 and its number.
     const FILE_TOO_LARGE: i32 = 25;
     let is_file_too_large = exit.signal == Some(FILE_TOO_LARGE) || exit.code == Some(128 + FILE_TOO_LARGE);
+    // Where no group counts refusals, the guest's word is all there is; it concerns only itself.
+    let is_crowded = exit.limits_hit.contains(&LimitKind::Processes);
     [
         (LimitKind::Memory, after.refusals.memory > before.refusals.memory),
         (
             LimitKind::Processes,
-            after.refusals.processes > before.refusals.processes,
+            after.refusals.processes > before.refusals.processes || is_crowded,
         ),
         (LimitKind::Disk, after.disk > before.disk || is_file_too_large),
         (LimitKind::Output, exit.killed == Some(KillReason::OutputLimit)),

@@ -50,7 +50,7 @@ pub fn version() -> Option<u32> {
 }
 
 /// What a kernel with this version does not hold, for people; `None` if it holds everything.
-pub(crate) fn shortcoming(version: Option<u32>) -> Option<String> {
+pub fn shortcoming(version: Option<u32>) -> Option<String> {
     match version {
         None => Some(
             "the kernel has no Landlock; mounts and file modes alone hold what may be written".to_owned(),

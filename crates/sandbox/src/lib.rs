@@ -44,4 +44,4 @@ mod supervise;
 mod syscall;
 mod vsock;
 
-pub use landlock::version as landlock_version;
+pub use landlock::{shortcoming as landlock_shortcoming, version as landlock_version};

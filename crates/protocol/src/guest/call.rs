@@ -268,7 +268,8 @@ pub struct Exit {
     /// Why the guest killed it, if it did.
     pub killed: Option<KillReason>,
     pub duration_ms: u64,
-    /// Limits of the sandbox that were hit while it ran; filled in by the host, which sees them. Empty from a guest.
+    /// Limits of the sandbox that were hit while it ran; filled in by the host, which sees them. A guest names only
+    /// [`LimitKind::Processes`], when it had to end what the program left behind.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits_hit: Vec<LimitKind>,
 }
