@@ -124,6 +124,10 @@ pub struct SandboxConfig {
     pub backends: Vec<Backend>,
     /// Names of programs; may be empty.
     pub runtimes: Vec<String>,
+    /// Kernel of virtual machines; `None`: there are none.
+    pub microvm_kernel: Option<PathBuf>,
+    /// Firecracker's program; `None`: from `PATH`.
+    pub firecracker: Option<PathBuf>,
     /// After this long without a turn a sandbox is stopped.
     pub idle_minutes: f64,
     /// Sandboxes that may run at once.

@@ -117,6 +117,8 @@ fn build(
             max_output_mb: get.integer("sandbox.max_output_mb"),
             backends,
             runtimes: get.list("sandbox.runtimes"),
+            microvm_kernel: get.path("sandbox.microvm_kernel"),
+            firecracker: get.path("sandbox.firecracker"),
             idle_minutes: get.number("sandbox.idle_minutes"),
             max_running: usize::try_from(get.integer("sandbox.max_running")).unwrap_or(usize::MAX),
         },

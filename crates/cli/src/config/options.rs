@@ -190,6 +190,23 @@ pub const OPTIONS: &[OptionSpec] = &[
     },
     OptionSpec {
         section: "sandbox",
+        name: "microvm_kernel",
+        variable: "GREENROOM_SANDBOX_MICROVM_KERNEL",
+        form: Form::Path,
+        default: "",
+        meaning: "Guest kernel of the backend microvm: an uncompressed vmlinux with virtio-mmio, virtio-blk, virtio-vsock, \
+                  ext4 and overlayfs built in. Unset: there are no virtual machines.",
+    },
+    OptionSpec {
+        section: "sandbox",
+        name: "firecracker",
+        variable: "GREENROOM_SANDBOX_FIRECRACKER",
+        form: Form::Path,
+        default: "",
+        meaning: "Firecracker's program. Unset: firecracker from PATH.",
+    },
+    OptionSpec {
+        section: "sandbox",
         name: "idle_minutes",
         variable: "GREENROOM_SANDBOX_IDLE_MINUTES",
         form: Form::Number {
