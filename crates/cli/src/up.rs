@@ -88,8 +88,8 @@ pub async fn up(config: Config, ready: impl FnOnce(&Ready)) -> anyhow::Result<()
         machines,
         ..HostConfig::new(state_dir)
     })
-        .await
-        .map_err(|error| UpError(error.problem()))?;
+    .await
+    .map_err(|error| UpError(error.problem()))?;
     let models = ModelDirectory::new(models::registry(&config, &catalog)?);
     let server = Server::new(ServerParts {
         settings: settings(&config, &url),
