@@ -20,8 +20,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Streams that may be open at once on a link; each has a thread.
-const MAX_STREAMS: usize = 256;
+/// Streams that may be open at once on a link; each has a thread. Routes (64 for each port) and forwards (192) leave a
+/// hundred for calls.
+const MAX_STREAMS: usize = 512;
 
 /// How long a host may take for its first frame.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);

@@ -24,5 +24,5 @@ pub use greenroom_sandbox::spec::Limits;
 pub use host::{Host, HostConfig, SandboxFile, StartSandbox};
 pub use probe::{Finding, Verdict, probe};
 pub use route::{RouteHandler, RouteStream, refuse_routes};
-pub use sandbox::{Changes, ForwardStream, Program, Sandbox};
+pub use sandbox::{Changes, ForwardStream, MAX_READ_BYTES, Program, Sandbox};
 pub use usage::{Measure, SandboxUsage};

@@ -113,7 +113,7 @@ impl Link {
         self.end();
         let streams: Vec<_> = self.shared.streams().drain().map(|(_, stream)| stream).collect();
         for stream in streams {
-            stream.push(Event::Gone);
+            stream.push(Item::Gone);
         }
     }
 
@@ -137,13 +137,13 @@ impl Link {
             return Ok(());
         };
         match header.kind {
-            FrameKind::Output => stream.push_data(payload, false),
-            FrameKind::ErrorOutput => stream.push_data(payload, true),
+            FrameKind::Output => stream.push_data(&payload, false),
+            FrameKind::ErrorOutput => stream.push_data(&payload, true),
             FrameKind::Reply => {
                 let reply = serde_json::from_slice(&payload).map_err(|_| violation("a malformed reply"))?;
-                stream.push_bounded(Event::Reply(reply))
+                stream.push_bounded(Item::Reply(Box::new(reply)))
             }
-            FrameKind::End => stream.push_bounded(Event::End),
+            FrameKind::End => stream.push_bounded(Item::End),
             FrameKind::Credit => {
                 let bytes = payload.try_into().map_err(|_| violation("a malformed credit"))?;
                 stream.add_credit(u32::from_be_bytes(bytes));
@@ -151,7 +151,7 @@ impl Link {
             }
             FrameKind::Reset => {
                 self.close(&stream);
-                stream.push(Event::Gone);
+                stream.push(Item::Gone);
                 Ok(())
             }
             FrameKind::Hello | FrameKind::Call | FrameKind::Input | FrameKind::Cancel | FrameKind::Open => {
@@ -197,7 +197,7 @@ impl Link {
         streams.insert(id, Arc::clone(&stream));
         drop(streams);
         if self.shared.closed.is_cancelled() {
-            stream.push(Event::Gone);
+            stream.push(Item::Gone);
         }
         stream
     }
@@ -310,9 +310,23 @@ pub(crate) struct Stream {
     credited: Notify,
 }
 
+/// A place in the order of events. Small, because a guest may send each byte of a window as a frame of its own.
+enum Item {
+    /// The next bytes of [`State::data`].
+    Data {
+        len: u32,
+        is_error_output: bool,
+    },
+    Reply(Box<Reply>),
+    End,
+    Gone,
+}
+
 #[derive(Default)]
 struct State {
-    events: VecDeque<Event>,
+    items: VecDeque<Item>,
+    /// The bytes of all items.
+    data: BytesMut,
     /// Bytes that arrived and were not granted again.
     held: usize,
     replies: u32,
@@ -343,20 +357,20 @@ impl Stream {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, event: Event) {
+    fn push(&self, item: Item) {
         let mut state = self.state();
-        state.is_gone |= matches!(event, Event::Gone);
-        state.events.push_back(event);
+        state.is_gone |= matches!(item, Item::Gone);
+        state.items.push_back(item);
         drop(state);
         self.arrived.notify_one();
         self.credited.notify_one();
     }
 
     /// A stream has one end, and at most two replies: one that a program started, one that it ended.
-    fn push_bounded(&self, event: Event) -> io::Result<()> {
+    fn push_bounded(&self, item: Item) -> io::Result<()> {
         let mut state = self.state();
-        let (seen, most) = match event {
-            Event::Reply(_) => (&mut state.replies, MAX_REPLIES),
+        let (seen, most) = match item {
+            Item::Reply(_) => (&mut state.replies, MAX_REPLIES),
             _ => (&mut state.ends, 1),
         };
         if *seen >= most {
@@ -364,27 +378,28 @@ impl Stream {
         }
         *seen += 1;
         drop(state);
-        self.push(event);
+        self.push(item);
         Ok(())
     }
 
-    fn push_data(&self, bytes: Vec<u8>, is_error_output: bool) -> io::Result<()> {
+    fn push_data(&self, bytes: &[u8], is_error_output: bool) -> io::Result<()> {
         let mut state = self.state();
         if state.held + bytes.len() > STREAM_WINDOW_BYTES as usize || state.ends > 0 {
             return Err(violation("more data than was granted"));
         }
         state.held += bytes.len();
-        match state.events.back_mut() {
-            // Many tiny frames become one, so that the window bounds memory too.
-            Some(Event::Data {
-                bytes: last,
+        state.data.extend_from_slice(bytes);
+        // At most a frame.
+        let added = bytes.len() as u32;
+        match state.items.back_mut() {
+            // Many tiny frames become one.
+            Some(Item::Data {
+                len,
                 is_error_output: kind,
-            }) if *kind == is_error_output && last.len() + bytes.len() <= MAX_PAYLOAD_BYTES => {
-                last.extend_from_slice(&bytes);
-            }
-            _ if bytes.is_empty() => {}
-            _ => state.events.push_back(Event::Data {
-                bytes,
+            }) if *kind == is_error_output && (*len + added) as usize <= MAX_PAYLOAD_BYTES => *len += added,
+            _ if added == 0 => {}
+            _ => state.items.push_back(Item::Data {
+                len: added,
                 is_error_output,
             }),
         }
@@ -415,8 +430,16 @@ impl Stream {
         loop {
             {
                 let mut state = self.state();
-                match state.events.pop_front() {
-                    Some(event) => return event,
+                match state.items.pop_front() {
+                    Some(Item::Data { len, is_error_output }) => {
+                        return Event::Data {
+                            bytes: state.data.split_to(len as usize).into(),
+                            is_error_output,
+                        };
+                    }
+                    Some(Item::Reply(reply)) => return Event::Reply(*reply),
+                    Some(Item::End) => return Event::End,
+                    Some(Item::Gone) => return Event::Gone,
                     None if state.is_gone => return Event::Gone,
                     None => {}
                 }

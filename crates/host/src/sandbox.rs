@@ -6,6 +6,7 @@ mod forward;
 mod program;
 mod watch;
 
+pub use file::MAX_READ_BYTES;
 pub use forward::ForwardStream;
 pub use program::Program;
 pub use watch::Changes;

@@ -6,8 +6,11 @@ use crate::link::Event;
 use greenroom_protocol::guest::call::{Call, CallError, CallErrorCode, FileBytes, Reply, Scope};
 use greenroom_protocol::guest::frame::FrameKind;
 
+/// Bytes of a file that one read brings into memory. More is read in parts.
+pub const MAX_READ_BYTES: u64 = 64 << 20;
+
 impl Sandbox {
-    /// At most `max_bytes` of a file from `offset`, and its whole size in bytes.
+    /// At most `max_bytes` of a file from `offset`, and never more than [`MAX_READ_BYTES`]; and its whole size in bytes.
     pub async fn read_file(
         &self,
         path: &str,
@@ -15,6 +18,7 @@ impl Sandbox {
         offset: u64,
         max_bytes: u64,
     ) -> Result<FileBytes, SandboxError> {
+        let max_bytes = max_bytes.min(MAX_READ_BYTES);
         let mut lease = self
             .open(&Call::ReadFile {
                 path: path.to_owned(),

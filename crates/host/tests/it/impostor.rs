@@ -1,7 +1,7 @@
 //! A directory that looks like a running sandbox, with the test as its guest; and frames by hand.
 
 use crate::world::{World, fresh_id};
-use greenroom_host::{HostError, Sandbox, refuse_routes};
+use greenroom_host::{HostError, RouteHandler, Sandbox, refuse_routes};
 use greenroom_protocol::guest::call::{Call, Reply};
 use greenroom_protocol::guest::frame::{FrameKind, HEADER_BYTES, decode_header, encode_header};
 use greenroom_protocol::id::SandboxId;
@@ -48,7 +48,11 @@ impl Impostor {
     }
 
     pub async fn find(&self, world: &World) -> Result<Sandbox, HostError> {
-        let found = world.host.find(&self.id, refuse_routes()).await?;
+        self.find_with(world, refuse_routes()).await
+    }
+
+    pub async fn find_with(&self, world: &World, routes: RouteHandler) -> Result<Sandbox, HostError> {
+        let found = world.host.find(&self.id, routes).await?;
         Ok(found.expect("it looks alive"))
     }
 }
