@@ -5,7 +5,7 @@ import { lazy, memo, Suspense, useState, type ReactNode } from "react";
 import { LazyMarkdown } from "../markdown/lazy-markdown.tsx";
 import { LineCounts } from "../ui/badge.tsx";
 import { Icon, type IconName } from "../ui/icon.tsx";
-import { ProblemNotice } from "../ui/notice.tsx";
+import { ProblemNotice, Words } from "../ui/notice.tsx";
 import { ToolCall } from "./tool-call.tsx";
 
 const PatchTable = lazy(async () => ({
@@ -163,7 +163,11 @@ function Egress({ event }: { event: EgressEvent }) {
           {host} {event.reason}
           {count}
         </p>
-        {event.hint != null && <p className="mt-0.5 text-muted">{event.hint}</p>}
+        {event.hint != null && (
+          <p className="mt-0.5 text-muted">
+            <Words text={event.hint} />
+          </p>
+        )}
       </div>
     </div>
   );

@@ -31,13 +31,30 @@ export function ProblemNotice({
       <div className="min-w-0 flex-1">
         <p className="font-medium">
           {title !== undefined && <span>{title}: </span>}
-          {problem.message}
+          <Words text={problem.message} />
         </p>
-        {problem.hint != null && <p className="mt-0.5 text-text">{problem.hint}</p>}
+        {problem.hint != null && (
+          <p className="mt-0.5 text-text">
+            <Words text={problem.hint} />
+          </p>
+        )}
         <p className="mt-0.5 font-mono text-xs text-muted">{problem.code}</p>
         {children}
       </div>
     </div>
+  );
+}
+
+/** Text in which backticks mark what is typed or written in a file. */
+export function Words({ text }: { text: string }) {
+  return text.split("`").map((part, index) =>
+    index % 2 === 0 ? (
+      part
+    ) : (
+      <code key={index} className="font-mono text-xs break-all">
+        {part}
+      </code>
+    ),
   );
 }
 
