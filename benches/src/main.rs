@@ -17,7 +17,7 @@ async fn main() -> Result<()> {
     let machine = Machine::current();
     let mut results = Vec::new();
     if sandbox::NAMES.iter().any(|name| name.starts_with(&prefix)) {
-        results.extend(sandbox::run().await?);
+        results.extend(sandbox::run(&prefix).await?);
     }
     if prompt::NAMES.iter().any(|name| name.starts_with(&prefix)) {
         results.extend(prompt::run().await?);

@@ -1,6 +1,7 @@
 //! The static programs inside this binary, and where they lie on disk to be executed.
 
 use crate::failure::HostError;
+use crate::launcher::Launchers;
 use sha2::{Digest as _, Sha256};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,14 +15,18 @@ const GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/greenroom-guest")
 pub struct Programs {
     pub launcher: PathBuf,
     pub guest: PathBuf,
+    /// Runs `launcher`.
+    pub launchers: Launchers,
 }
 
 /// Writes what is missing or damaged below `directory`. Names carry a digest, so that sandboxes of an older version keep
 /// theirs.
 pub fn install(directory: &Path) -> Result<Programs, HostError> {
     fs::create_dir_all(directory).map_err(HostError::file("make directory", directory))?;
+    let launcher = write(directory, "greenroom-launcher", LAUNCHER)?;
     Ok(Programs {
-        launcher: write(directory, "greenroom-launcher", LAUNCHER)?,
+        launchers: Launchers::new(launcher.clone()),
+        launcher,
         guest: write(directory, "greenroom-guest", GUEST)?,
     })
 }

@@ -162,6 +162,8 @@ impl Host {
         let programs = install(&state_dir.join("bin"))?;
         let base = host_base(&state_dir.join("base"))?;
         let groups = cgroup::prepare(&group_name(&state_dir));
+        // After that, because it may move this process to another group, and the launcher must be in the same.
+        programs.launchers.refill();
         Ok(Self(Arc::new(Inner {
             state_dir,
             programs,
@@ -178,7 +180,11 @@ impl Host {
         let host = self.clone();
         let (id, routes) = (start.id.clone(), start.routes.clone());
         let socket = blocking(move || host.launch(start)).await?;
-        self.link(id, socket, routes).await
+        let sandbox = self.link(id, socket, routes).await;
+        let launchers = self.0.programs.launchers.clone();
+        // For the next one, which need not wait for it.
+        drop(tokio::task::spawn_blocking(move || launchers.refill()));
+        sandbox
     }
 
     /// Finds a sandbox that runs, also one that another server process started; `None` if it does not run. A link that
@@ -237,9 +243,11 @@ impl Host {
         blocking(move || host.reap_blocking(&wanted)).await
     }
 
-    /// Removes the host's own resource groups if no sandbox runs in them. For an orderly end; nothing else depends on it.
+    /// Ends the launcher that waits for the next start, and removes the host's own resource groups if no sandbox runs in
+    /// them. For an orderly end; nothing else depends on it.
     pub async fn close(self) {
         let _ = blocking(move || {
+            self.0.programs.launchers.end();
             for group in &self.0.groups {
                 let _ = fs::remove_dir(&group.directory);
             }

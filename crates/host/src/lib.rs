@@ -7,6 +7,7 @@ mod embedded;
 mod expose;
 mod failure;
 mod host;
+mod launcher;
 mod link;
 mod microvm;
 mod probe;

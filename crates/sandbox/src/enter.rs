@@ -70,7 +70,7 @@ fn become_guest(
     set_rlimits(spec)?;
     landlock::restrict(handover.guest.as_fd())?;
     give_descriptors(handover)?;
-    seccomp::install(&filters).map_err(|error| LaunchFailure {
+    seccomp::install(filters).map_err(|error| LaunchFailure {
         step: format!("install system call filter: {error}"),
         errno: 0,
     })?;

@@ -6,6 +6,7 @@ use seccompiler::{
     TargetArch, sock_filter,
 };
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 /// Answered with EPERM, whatever the arguments.
 pub const DENIED: &[(&str, i64)] = &[
@@ -114,8 +115,20 @@ const TERMINAL_INJECTION: &[u64] = &[0x5412, 0x541c];
 #[cfg(target_arch = "x86_64")]
 const X32_BIT: u32 = 0x4000_0000;
 
-/// The filters, to be installed in this order. Both are checked on every call; the stricter answer wins.
-pub fn programs() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
+/// The filters, to be installed in this order. Both are checked on every call; the stricter answer wins. Compiled once.
+pub fn programs() -> Result<&'static [BpfProgram; 2], &'static seccompiler::BackendError> {
+    static PROGRAMS: LazyLock<Result<[BpfProgram; 2], seccompiler::BackendError>> =
+        LazyLock::new(compile_programs);
+    PROGRAMS.as_ref()
+}
+
+/// Compiles the filters now, so that [`programs`] has them at hand.
+pub fn prepare() {
+    // Whoever installs them reports a failure.
+    let _ = programs();
+}
+
+fn compile_programs() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
     let mut denied: BTreeMap<i64, Vec<SeccompRule>> =
         DENIED.iter().map(|(_, number)| (*number, Vec::new())).collect();
     let mut clone = Vec::new();

@@ -2,7 +2,6 @@
 
 use crate::backend::{Backend, Launch, root};
 use crate::failure::HostError;
-use crate::supervisor;
 use greenroom_sandbox::spec::LaunchOrders;
 use std::path::Path;
 
@@ -18,7 +17,7 @@ impl Backend for Namespace {
             ..
         } = launch;
         let warnings = root::overlay_or_copy(&mut spec, base, |spec| {
-            supervisor::launch(&programs.launcher, &LaunchOrders::Namespace(spec.clone()))
+            programs.launchers.launch(&LaunchOrders::Namespace(spec.clone()))
         })?;
         for warning in warnings {
             tracing::warn!(directory = %spec.directory.display(), "{warning}");

@@ -1,7 +1,8 @@
-//! The launcher's entry: reads its orders, forks away from the host, and hands over to the library. Not for people.
+//! The launcher's entry: forks away from the host, reads its orders, and hands over to the library. Not for people.
 
 use greenroom_sandbox::spec::{LaunchFailure, LaunchOrders, LaunchReport};
 use std::io::Read as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -11,29 +12,47 @@ fn main() -> ExitCode {
     // The guest's socket gets this number later; reserving it keeps every other descriptor off it.
     // SAFETY: dup of standard input, which is open by contract; the copy is replaced by dup2 or closed on exec.
     let reserved = unsafe { libc::fcntl(0, libc::F_DUPFD_CLOEXEC, greenroom_sandbox::spec::GUEST_SOCKET_FD) };
-    let mut text = Vec::new();
-    let orders = match std::io::stdin().read_to_end(&mut text) {
-        Ok(_) => serde_json::from_slice::<LaunchOrders>(&text).map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
-    let orders = match orders {
-        Ok(orders) if reserved == greenroom_sandbox::spec::GUEST_SOCKET_FD => orders,
-        Ok(_) => return refuse("reserve the guest's descriptor".to_owned()),
-        Err(error) => return refuse(format!("read launch orders: {error}")),
-    };
+    if reserved != greenroom_sandbox::spec::GUEST_SOCKET_FD {
+        return refuse("reserve the guest's descriptor".to_owned());
+    }
     // SAFETY: one thread; the child goes on with a copy, the parent ends at once without running destructors.
     match unsafe { libc::fork() } {
         -1 => refuse(format!("fork: {}", std::io::Error::last_os_error())),
-        0 => {
-            let code = match &orders {
-                LaunchOrders::Namespace(spec) => greenroom_sandbox::launch::run(spec),
-                LaunchOrders::Machine(spec) => greenroom_sandbox::machine::run(spec),
-            };
-            ExitCode::from(u8::try_from(code).unwrap_or(1))
-        }
+        0 => serve(),
         // SAFETY: ends the process without flushing what the child also holds.
         _ => unsafe { libc::_exit(0) },
     }
+}
+
+/// Everything that needs no orders is done before they come: hosts execute a launcher ahead of its use.
+fn serve() -> ExitCode {
+    greenroom_sandbox::seccomp::prepare();
+    let mut text = Vec::with_capacity(64 << 10);
+    let orders = match std::io::stdin().read_to_end(&mut text) {
+        // The host has no use for this one.
+        Ok(0) => return ExitCode::SUCCESS,
+        Ok(_) => serde_json::from_slice::<LaunchOrders>(&text).map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    let code = match orders {
+        Err(error) => return refuse(format!("read launch orders: {error}")),
+        Ok(orders) => {
+            if let Err(error) = log_in(orders.directory()) {
+                return refuse(format!("open log: {error}"));
+            }
+            match &orders {
+                LaunchOrders::Namespace(spec) => greenroom_sandbox::launch::run(spec),
+                LaunchOrders::Machine(spec) => greenroom_sandbox::machine::run(spec),
+            }
+        }
+    };
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+/// Standard error, of the guest too, goes to a file beside the sandbox.
+fn log_in(directory: &Path) -> std::io::Result<()> {
+    let log = std::fs::File::create(directory.join("launcher.log"))?;
+    Ok(rustix::stdio::dup2_stderr(&log)?)
 }
 
 #[expect(clippy::print_stdout, reason = "the report is the launcher's output")]
