@@ -4,9 +4,9 @@
 use crate::cgroup::{self, Controller, Version};
 use crate::failure::Step;
 use crate::spec::{GUEST_SOCKET_FD, LaunchFailure, LaunchSpec, Privilege};
-use crate::{identity, landlock, mounts, seccomp, syscall};
+use crate::{identity, landlock, mounts, network, seccomp, syscall};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::UnshareFlags;
 use std::ffi::CString;
@@ -19,6 +19,8 @@ pub(crate) struct Handover<'a> {
     pub listener: &'a OwnedFd,
     /// The guest's program.
     pub guest: &'a OwnedFd,
+    /// A network namespace made ahead.
+    pub network: Option<&'a OwnedFd>,
     /// The supervisor's ids; in a new user namespace the child cannot tell its own.
     pub uid: u32,
     pub gid: u32,
@@ -58,7 +60,11 @@ fn become_guest(
     // SAFETY: shares no file descriptors; there is one thread.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP) }.step("make cgroup namespace")?;
     rustix::system::sethostname(spec.hostname.as_bytes()).step("set host name")?;
-    bring_loopback_up().step("bring loopback up")?;
+    match (handover.network, spec.privilege) {
+        // The user namespace that owns it is not this process's.
+        (Some(network), Privilege::Root { .. }) => network::enter(network).step("enter network namespace")?,
+        _ => network::make().step("make network namespace")?,
+    }
     mounts::enter_root(spec)?;
 
     if let Privilege::Root { host_id } = spec.privilege {
@@ -165,23 +171,5 @@ fn give_descriptors(handover: &Handover<'_>) -> Result<(), LaunchFailure> {
         Ok(())
     } else {
         Err(syscall::last_errno()).step("close descriptors")
-    }
-}
-
-fn bring_loopback_up() -> rustix::io::Result<()> {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
-    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
-    let borrowed: BorrowedFd<'_> = socket.as_fd();
-    // SAFETY: an all-zero ifreq is valid; the name fits with its NUL.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    request.ifr_name[0] = b'l' as libc::c_char;
-    request.ifr_name[1] = b'o' as libc::c_char;
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-    // SAFETY: SIOCSIFFLAGS (netdevice(7)) reads an ifreq.
-    let result = unsafe { libc::ioctl(borrowed.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(syscall::last_errno())
     }
 }

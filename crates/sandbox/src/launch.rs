@@ -6,13 +6,28 @@ use crate::spec::{LaunchFailure, LaunchReport, LaunchSpec, Privilege};
 use crate::supervise::{
     begin, end, finish, listen, release_host, remove_cgroups, report, unblock_signals, wait,
 };
-use crate::{cgroup, enter, guard, landlock, syscall};
+use crate::{cgroup, enter, guard, landlock, network, seccomp, syscall};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 
+/// What needs no orders and so is made before they come.
+pub struct Ahead {
+    network: Option<OwnedFd>,
+}
+
+impl Ahead {
+    /// Compiles the system call filter and makes a network namespace; where this process may not, a start does.
+    pub fn prepare() -> Self {
+        seccomp::prepare();
+        Self {
+            network: network::make_ahead(),
+        }
+    }
+}
+
 /// Builds the sandbox and stays until its end. Returns the exit code of the launcher.
-pub fn run(spec: &LaunchSpec) -> i32 {
-    let started = match start(spec) {
+pub fn run(spec: &LaunchSpec, ahead: Ahead) -> i32 {
+    let started = match start(spec, ahead) {
         Ok(started) => started,
         Err(failure) => {
             remove_cgroups(&spec.cgroups);
@@ -37,7 +52,7 @@ struct Started {
     lock: OwnedFd,
 }
 
-fn start(spec: &LaunchSpec) -> Result<Started, LaunchFailure> {
+fn start(spec: &LaunchSpec, ahead: Ahead) -> Result<Started, LaunchFailure> {
     let lock = begin(&spec.directory)?;
     let listener = listen(&spec.directory)?;
     let guest =
@@ -47,8 +62,8 @@ fn start(spec: &LaunchSpec) -> Result<Started, LaunchFailure> {
         warnings.extend(cgroup::create(placement, &spec.limits).step("make resource group")?);
     }
     let (ours, theirs) = syscall::message_pair().step("make channel to child")?;
-    let child = clone_child(spec, &theirs, &ours, &listener, &guest)?;
-    drop((theirs, listener, guest));
+    let child = clone_child(spec, &theirs, &ours, &listener, &guest, ahead.network.as_ref())?;
+    drop((theirs, listener, guest, ahead));
     match await_guest(child, &ours) {
         Ok(()) => Ok(Started {
             child,
@@ -68,9 +83,9 @@ fn clone_child(
     ours: &OwnedFd,
     listener: &OwnedFd,
     guest: &OwnedFd,
+    network: Option<&OwnedFd>,
 ) -> Result<i32, LaunchFailure> {
-    let mut namespaces =
-        libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    let mut namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     if spec.privilege == Privilege::User {
         namespaces |= libc::CLONE_NEWUSER;
     }
@@ -89,6 +104,7 @@ fn clone_child(
         supervisor: theirs,
         listener,
         guest,
+        network,
         uid: rustix::process::geteuid().as_raw(),
         gid: rustix::process::getegid().as_raw(),
     };

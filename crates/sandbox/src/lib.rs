@@ -40,6 +40,7 @@ pub mod launch;
 #[doc(hidden)]
 pub mod machine;
 mod mounts;
+mod network;
 mod supervise;
 mod syscall;
 mod vsock;

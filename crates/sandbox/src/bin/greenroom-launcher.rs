@@ -1,5 +1,6 @@
 //! The launcher's entry: forks away from the host, reads its orders, and hands over to the library. Not for people.
 
+use greenroom_sandbox::launch::Ahead;
 use greenroom_sandbox::spec::{LaunchFailure, LaunchOrders, LaunchReport};
 use std::io::Read as _;
 use std::path::Path;
@@ -26,7 +27,7 @@ fn main() -> ExitCode {
 
 /// Everything that needs no orders is done before they come: hosts execute a launcher ahead of its use.
 fn serve() -> ExitCode {
-    greenroom_sandbox::seccomp::prepare();
+    let ahead = Ahead::prepare();
     let mut text = Vec::with_capacity(64 << 10);
     let orders = match std::io::stdin().read_to_end(&mut text) {
         // The host has no use for this one.
@@ -41,7 +42,7 @@ fn serve() -> ExitCode {
                 return refuse(format!("open log: {error}"));
             }
             match &orders {
-                LaunchOrders::Namespace(spec) => greenroom_sandbox::launch::run(spec),
+                LaunchOrders::Namespace(spec) => greenroom_sandbox::launch::run(spec, ahead),
                 LaunchOrders::Machine(spec) => greenroom_sandbox::machine::run(spec),
             }
         }
