@@ -120,9 +120,8 @@ impl StartSandbox {
     }
 }
 
-/// A file that appears in a sandbox as `/etc/greenroom/NAME`, mode 0644, for one start. In sandboxes started by root nobody
-/// inside can change it. An ordinary user's sandbox can write to all of its own /etc and so cover it, also for its own later
-/// starts.
+/// A file that appears in a sandbox as `/etc/greenroom/NAME`, mode 0644, for one start. Nobody inside can change it; in an
+/// ordinary user's sandbox it belongs to the agent, and only the kernel's Landlock stands in the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SandboxFile {
     /// One component of a path.
