@@ -200,7 +200,7 @@ impl Backend for Microvm {
             limits,
             cgroups: spec.cgroups.clone(),
         });
-        supervisor::launch(&launch.programs.launcher, &orders)?;
+        launch.programs.launchers.launch(&orders)?;
         let started = start(&spec.directory, &machine).and_then(|()| await_guest(&spec.directory));
         if let Err(error) = started {
             // Its supervisor holds a machine that is of no use.
