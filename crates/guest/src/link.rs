@@ -32,8 +32,16 @@ pub type Answer = fn(&Arc<Stream>, Call);
 
 /// The guest as a whole: at most one link.
 pub struct Guest {
-    current: Mutex<Option<Arc<Link>>>,
+    current: Mutex<Current>,
     answer: Answer,
+}
+
+#[derive(Default)]
+struct Current {
+    link: Option<Arc<Link>>,
+    /// The number of the newest link that there ever was. It stays when that link goes: an older one whose host says hello
+    /// only then would otherwise live on, although it was taken over.
+    newest: Option<u64>,
 }
 
 impl Guest {
@@ -45,38 +53,40 @@ impl Guest {
         }
     }
 
-    /// Makes `link` the one, unless a newer one is already.
-    fn replace(&self, link: &Arc<Link>) {
+    /// Makes `link` the one; `false` if there was a newer one already.
+    fn replace(&self, link: &Arc<Link>) -> bool {
         let mut current = self.lock();
-        if current
-            .as_ref()
-            .is_some_and(|current| current.number > link.number)
-        {
-            drop(current);
-            return link.end();
+        if current.newest.is_some_and(|newest| newest > link.number) {
+            return false;
         }
-        let old = current.replace(Arc::clone(link));
+        current.newest = Some(link.number);
+        let old = current.link.replace(Arc::clone(link));
         drop(current);
         if let Some(old) = old {
             old.end();
         }
+        true
     }
 
     /// Forgets `link` if it is still the current one.
     fn forget(&self, link: &Arc<Link>) {
         let mut current = self.lock();
-        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, link)) {
-            *current = None;
+        if current
+            .link
+            .as_ref()
+            .is_some_and(|current| Arc::ptr_eq(current, link))
+        {
+            current.link = None;
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<Link>>> {
+    fn lock(&self) -> MutexGuard<'_, Current> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Opens a stream for a loopback connection; `None` without a host that knows the route.
     pub fn open_route(&self, route: Route) -> Option<Arc<Stream>> {
-        let link = self.lock().clone()?;
+        let link = self.lock().link.clone()?;
         if route.since_generation() > link.generation() {
             return None;
         }
@@ -109,7 +119,8 @@ pub fn serve(guest: &Arc<Guest>, listener: &OwnedFd) {
     }
 }
 
-/// Serves one link to its end. It replaces one of a lower number once its host has said hello.
+/// Serves one link to its end. It replaces one of a lower number once its host has said hello, and is not served once one of
+/// a higher number was.
 pub fn serve_link(guest: &Arc<Guest>, socket: UnixStream, number: u64) {
     // Whatever goes wrong, the answer is the same: this link is over.
     let Ok((reader, hello, generation)) = greet(socket) else {
@@ -128,9 +139,10 @@ pub fn serve_link(guest: &Arc<Guest>, socket: UnixStream, number: u64) {
         streams: Mutex::default(),
         next_route_id: AtomicU32::new(2),
     });
-    guest.replace(&link);
-    let _ = read_frames(&link, reader);
-    guest.forget(&link);
+    if guest.replace(&link) {
+        let _ = read_frames(&link, reader);
+        guest.forget(&link);
+    }
     link.end();
 }
 

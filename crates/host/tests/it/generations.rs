@@ -2,6 +2,7 @@
 
 use crate::impostor::{Impostor, Peer};
 use crate::world::{World, assert_code};
+use greenroom_host::refuse_routes;
 use greenroom_protocol::guest::call::{Call, CallErrorCode, Exec, Reply, TerminalSize};
 use greenroom_protocol::guest::frame::FrameKind;
 use greenroom_protocol::{GUEST_GENERATION, OLDEST_GUEST_GENERATION};
@@ -9,7 +10,11 @@ use greenroom_protocol::{GUEST_GENERATION, OLDEST_GUEST_GENERATION};
 crate::scenarios!(
     a_host_serves_guests_of_neighbouring_generations,
     a_guest_serves_hosts_of_neighbouring_generations,
+    a_host_that_says_hello_late_was_taken_over,
 );
+
+/// Rounds of a race that is lost only sometimes.
+const ROUNDS: usize = 30;
 
 fn newer_calls() -> Vec<Call> {
     vec![
@@ -103,4 +108,27 @@ async fn a_guest_serves_hosts_of_neighbouring_generations(world: &World) {
     tokio::time::timeout(crate::world::PATIENCE, sandbox.closed())
         .await
         .unwrap();
+}
+
+async fn a_host_that_says_hello_late_was_taken_over(world: &World) {
+    let sandbox = world.start().await;
+    for round in 0..ROUNDS {
+        let mut late = Peer::connect(world, sandbox.id());
+        let mut newer = Peer::connect(world, sandbox.id());
+        newer.hello(GUEST_GENERATION);
+        newer.call(1, &Call::Ping);
+        assert_eq!(newer.next_reply(1), Some(Reply::Done));
+        // Nobody is there any more, and yet the other one is not the newest.
+        drop(newer);
+        late.hello(GUEST_GENERATION);
+        late.call(1, &Call::Ping);
+        assert_eq!(late.next_reply(1), None, "round {round}");
+    }
+    let found = world
+        .host
+        .find(sandbox.id(), refuse_routes())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(found.call(Call::Ping).await.unwrap(), Reply::Done);
 }
