@@ -119,7 +119,9 @@ impl Report {
             "name", "n", "p50", "p99", "max", "aim p50/p99", "met"
         );
         for result in &self.results {
-            let aim = |aim: Option<f64>| aim.map_or("-".to_owned(), |aim| format!("{aim}"));
+            let aim = |aim: Option<f64>| {
+                aim.map_or("-".to_owned(), |aim| format!("{}", (aim * 100.0).round() / 100.0))
+            };
             let peers: Vec<String> = result
                 .peers
                 .iter()

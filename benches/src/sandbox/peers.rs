@@ -164,7 +164,7 @@ fn bundle(base: &Path, directory: &Path) -> Result<PathBuf> {
         "hostname": "sandbox",
         "mounts": [
             { "destination": "/proc", "type": "proc", "source": "proc" },
-            tmpfs("/dev"), tmpfs("/tmp"), tmpfs("/run"), tmpfs("/workspace"),
+            { "destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid"] }, tmpfs("/tmp"), tmpfs("/run"), tmpfs("/workspace"),
             { "destination": "/usr", "type": "bind", "source": "/usr", "options": ["rbind", "ro"] }
         ],
         "linux": {
