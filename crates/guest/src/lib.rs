@@ -1,6 +1,7 @@
 //! First process of every sandbox: serves the host's calls over one link at a time, runs and reaps processes, and carries
 //! loopback connections to the host. Trusts nobody with more than this sandbox; must not depend on anything but the protocol.
 
+mod beneath;
 mod call;
 mod exec;
 mod failure;
@@ -17,6 +18,7 @@ mod room;
 mod route;
 mod search;
 mod service;
+mod stdio;
 pub mod stream;
 mod terminal;
 mod usage;
@@ -41,8 +43,8 @@ pub fn run() -> ExitCode {
         eprintln!("greenroom-guest: is the first process of a sandbox and nothing else");
         return ExitCode::FAILURE;
     }
-    let listener = match listener() {
-        Ok(listener) => listener,
+    let hosts = match hosts() {
+        Ok(hosts) => hosts,
         Err(reason) => {
             eprintln!("greenroom-guest: {reason}");
             return ExitCode::FAILURE;
@@ -56,8 +58,32 @@ pub fn run() -> ExitCode {
         eprintln!("greenroom-guest: {error}");
         return ExitCode::FAILURE;
     }
-    link::serve(&guest, &listener);
+    match hosts {
+        Hosts::Listener(listener) => link::serve(&guest, &listener),
+        Hosts::Pipes(trunk) => {
+            if let Err(error) = trunk.serve(&guest) {
+                eprintln!("greenroom-guest: {error}");
+            }
+        }
+    }
     ExitCode::SUCCESS
+}
+
+/// Where hosts come from.
+enum Hosts {
+    /// Each by a connection.
+    Listener(OwnedFd),
+    /// All through one pair of pipes.
+    Pipes(stdio::Trunk),
+}
+
+fn hosts() -> Result<Hosts, String> {
+    match std::env::args().nth(1).as_deref() {
+        Some(stdio::ARGUMENT) => stdio::Trunk::take()
+            .map(Hosts::Pipes)
+            .map_err(|error| format!("no pipes: {error}")),
+        _ => listener().map(Hosts::Listener),
+    }
 }
 
 /// The socket on which the host is expected: passed by the launcher, or made here in a machine of our own.

@@ -83,9 +83,21 @@ impl Located {
             ) {
                 // Something was renamed meanwhile and the kernel cannot be sure; it asks for another try.
                 Err(Errno::AGAIN) if attempts < 32 => attempts += 1,
+                Err(Errno::NOSYS) => match self.open_by_steps(relative, flags) {
+                    Err(Errno::AGAIN) if attempts < 32 => attempts += 1,
+                    result => return result,
+                },
                 result => return result,
             }
         }
+    }
+
+    /// For kernels without openat2.
+    fn open_by_steps(&self, relative: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+        if self.resolve.contains(ResolveFlags::BENEATH) {
+            return crate::beneath::open(&self.base, relative, flags);
+        }
+        rustix::fs::openat(&self.base, relative, flags | OFlags::CLOEXEC, Mode::empty())
     }
 
     /// The directory that holds it, open, and its last name.

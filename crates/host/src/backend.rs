@@ -1,8 +1,9 @@
-//! What isolates a sandbox, behind one trait. Which backend a sandbox has is recorded in its directory, so that one process
-//! may start it and another, later, find it and end it.
+//! What isolates a sandbox, behind one trait. It starts sandboxes; to find, stop and remove one nobody needs to know what
+//! isolates it.
 
 mod microvm;
 mod namespace;
+mod oci;
 mod root;
 
 use crate::base::Base;
@@ -16,22 +17,20 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 pub use microvm::{MachineConfig, MachineError};
+pub(crate) use oci::findings as oci_findings;
 pub(crate) use root::{make_private, prepare as prepare_root};
 
 /// One way to run a sandbox. Blocking; used from worker threads only.
 ///
 /// Each backend keeps a supervisor process for each sandbox that outlives the host's process, holds the lock in the
 /// sandbox's directory as long as it lives, listens on the guest's socket there, and ends the sandbox when it is asked to
-/// (`SIGTERM`) or dies. So finding a sandbox, connecting to its guest and stopping it are the same for all of them and no
-/// part of this trait.
+/// (`SIGTERM`) or dies. Nothing that it keeps outside of its sandbox's directory and resource groups outlives it. So finding
+/// a sandbox, connecting to its guest, stopping it and clearing up after a supervisor that was killed are the same for all of
+/// them and no part of this trait.
 pub(crate) trait Backend {
     /// Starts the sandbox. Returns once its supervisor holds the lock and its guest's socket accepts connections; on
     /// failure nothing of it is left but files in its directory.
     fn launch(&self, launch: Launch<'_>) -> Result<(), HostError>;
-
-    /// Removes what a supervisor leaves outside of its sandbox's directory and resource groups when it is killed. Called
-    /// only when nobody holds the lock; nothing to remove is fine.
-    fn clear(&self, directory: &Path) -> Result<(), HostError>;
 }
 
 /// Everything a backend needs to start one sandbox.
@@ -48,7 +47,8 @@ pub(crate) struct Launch<'a> {
 /// The backend for a sandbox to be started.
 pub(crate) fn choose(
     backend: environment::Backend,
-    _runtime: Option<&str>,
+    runtime: Option<&str>,
+    is_privileged: bool,
     machines: &MachineConfig,
     state_dir: &Path,
 ) -> Result<Box<dyn Backend>, HostError> {
@@ -58,13 +58,8 @@ pub(crate) fn choose(
             machines,
             state_dir.join("machines"),
         )?)),
-        environment::Backend::Oci => Err(HostError::BackendUnavailable(backend)),
+        environment::Backend::Oci => Ok(Box::new(oci::Oci::choose(runtime, is_privileged)?)),
     }
-}
-
-/// The backend with which the sandbox of `directory` was started last.
-pub(crate) fn recorded(_directory: &Path) -> Result<Box<dyn Backend>, HostError> {
-    Ok(Box::new(namespace::Namespace))
 }
 
 /// An executable file by path, or by name in this process's `PATH`.

@@ -35,6 +35,16 @@ pub enum HostError {
     BackendUnavailable(Backend),
     #[error("there is no virtual machine for the sandbox")]
     Machine(#[source] MachineError),
+    #[error("the OCI runtime {0} is not installed")]
+    RuntimeMissing(String),
+    #[error("the OCI runtime {0} cannot be used without root")]
+    RuntimeNeedsRoot(String),
+    #[error("the OCI runtime {runtime} did not start the sandbox: {reason}")]
+    RuntimeRefused {
+        runtime: String,
+        /// Its own last words.
+        reason: String,
+    },
     #[error("a worker of the host was cancelled")]
     Cancelled,
 }
@@ -87,6 +97,23 @@ impl HostError {
                 ),
             )
             .with_hint(error.hint()),
+            Self::RuntimeMissing(runtime) => Problem::permanent(
+                "runtime_missing",
+                format!("The OCI runtime {runtime} is not installed on this server."),
+            )
+            .with_hint("Install crun, runc or runsc, or name another runtime in the environment."),
+            Self::RuntimeNeedsRoot(runtime) => Problem::permanent(
+                "runtime_needs_root",
+                format!("The OCI runtime {runtime} needs a server that runs as root."),
+            )
+            .with_hint("Run the server as root, or name the runtime crun, which works without."),
+            Self::RuntimeRefused { runtime, reason } => Problem::transient(
+                "runtime_refused",
+                format!("The OCI runtime {runtime} did not start the sandbox."),
+            )
+            .with_hint(format!(
+                "It said: {reason}. Run `greenroom doctor` to see which runtimes work here."
+            )),
             Self::Cancelled => Problem::transient("server_stopping", "The server is stopping."),
         }
     }

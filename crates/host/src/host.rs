@@ -298,6 +298,7 @@ impl Host {
         let backend = backend::choose(
             start.backend,
             start.runtime.as_deref(),
+            self.0.is_privileged,
             &self.0.machines,
             &self.0.state_dir,
         )?;
@@ -341,7 +342,6 @@ impl Host {
         self.0.exposed.forget(id);
         supervisor::stop(id, &directory)?;
         // A supervisor that was killed could not do it.
-        backend::recorded(&directory)?.clear(&directory)?;
         self.remove_groups(id)
     }
 

@@ -40,6 +40,7 @@ pub enum Verdict {
 /// host's own programs and base.
 pub async fn probe(state_dir: &Path) -> Vec<Finding> {
     let mut findings = vec![privilege(), sandbox(state_dir).await];
+    findings.extend(crate::backend::oci_findings(state_dir).await);
     findings.extend(groups());
     findings.extend(other_limits());
     findings.push(landlock());

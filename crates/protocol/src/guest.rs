@@ -6,6 +6,7 @@
 pub mod call;
 pub mod frame;
 pub mod service;
+pub mod trunk;
 
 use crate::{GUEST_GENERATION, OLDEST_GUEST_GENERATION};
 use serde::{Deserialize, Serialize};

@@ -84,7 +84,7 @@ fn become_guest(
 }
 
 /// The supervisor may have died before the kernel was asked to tell. Nobody would read a report.
-fn end_if_alone(supervisor: &OwnedFd) {
+pub(crate) fn end_if_alone(supervisor: &OwnedFd) {
     let mut channel = [PollFd::new(supervisor, PollFlags::empty())];
     let now = Timespec::default();
     if rustix::event::poll(&mut channel, Some(&now)).is_ok_and(|changed| changed > 0) {
@@ -134,7 +134,7 @@ fn set_rlimits(spec: &LaunchSpec) -> Result<(), LaunchFailure> {
 }
 
 /// `RLIMIT_NPROC`. Where a resource group holds the number, a little more, because only the group counts what it refuses.
-fn most_processes(spec: &LaunchSpec) -> u64 {
+pub(crate) fn most_processes(spec: &LaunchSpec) -> u64 {
     let is_held_by_group = spec
         .cgroups
         .iter()

@@ -55,11 +55,20 @@ pub(crate) fn become_agent(host_id: u32) -> Result<(), LaunchFailure> {
 /// Maps this process's uid and gid to the agent's in its user namespace, which has no map yet. Groups are given up first
 /// (user_namespaces(7)).
 pub(crate) fn map_to_agent(host_uid: u32, host_gid: u32) -> Result<(), LaunchFailure> {
+    map_to(AGENT_ID, host_uid, host_gid)
+}
+
+/// Like [`map_to_agent`], to 0: for a program that wants to be root where it is not.
+pub(crate) fn map_to_root(host_uid: u32, host_gid: u32) -> Result<(), LaunchFailure> {
+    map_to(0, host_uid, host_gid)
+}
+
+fn map_to(inside: u32, host_uid: u32, host_gid: u32) -> Result<(), LaunchFailure> {
     // A change of identity gives a process's own files in /proc to root.
     rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable).step("own /proc/self")?;
     std::fs::write("/proc/self/setgroups", "deny").step("deny setgroups")?;
-    std::fs::write("/proc/self/gid_map", format!("{AGENT_ID} {host_gid} 1")).step("write gid map")?;
-    std::fs::write("/proc/self/uid_map", format!("{AGENT_ID} {host_uid} 1")).step("write uid map")
+    std::fs::write("/proc/self/gid_map", format!("{inside} {host_gid} 1")).step("write gid map")?;
+    std::fs::write("/proc/self/uid_map", format!("{inside} {host_uid} 1")).step("write uid map")
 }
 
 /// Gives up every capability in every set, and the way to get new ones.

@@ -41,6 +41,9 @@ pub mod launch;
 pub mod machine;
 mod mounts;
 mod network;
+#[doc(hidden)]
+pub mod oci;
+mod relay;
 mod supervise;
 mod syscall;
 mod vsock;

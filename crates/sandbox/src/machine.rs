@@ -9,14 +9,14 @@ use crate::spec::{
     MachineSpec, Privilege,
 };
 use crate::supervise::{
-    begin, end, exit_record, finish, kill, listen, release_host, remove_cgroups, report, signal_set,
-    unblock_signals, wait,
+    begin, end, exit_record, finish, kill, listen, next_signal, release_host, remove_cgroups, report,
+    signal_file, unblock_signals, wait,
 };
 use crate::usage::Counters;
 use crate::vsock::Vsock;
 use crate::{guard, identity, syscall};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
+use rustix::fd::{AsFd as _, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Gid, Uid};
 use std::ffi::CString;
@@ -79,18 +79,6 @@ fn start(spec: &MachineSpec) -> Result<(i32, OwnedFd, Vsock, OwnedFd), LaunchFai
     }
     let vsock = Vsock::new(listener, MACHINE_VSOCK_NAME, spec.guest_port);
     Ok((child, lock, vsock, signals))
-}
-
-/// Reads as ready when a signal came; the signals are blocked.
-fn signal_file() -> rustix::io::Result<OwnedFd> {
-    let set = signal_set();
-    // SAFETY: signalfd(2) with a valid set; the result is checked before it is owned.
-    let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
-    if fd < 0 {
-        return Err(syscall::last_errno());
-    }
-    // SAFETY: just made, and owned by nobody else.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 fn spawn(spec: &MachineSpec) -> Result<i32, LaunchFailure> {
@@ -190,13 +178,4 @@ fn supervise(spec: &MachineSpec, child: i32, mut vsock: Vsock, signals: &OwnedFd
         }
         vsock.serve();
     }
-}
-
-fn next_signal(signals: &OwnedFd) -> Option<i32> {
-    // SAFETY: an all-zero signalfd_siginfo is valid and overwritten by a whole read.
-    let mut info: libc::signalfd_siginfo = unsafe { std::mem::zeroed() };
-    let len = size_of::<libc::signalfd_siginfo>();
-    // SAFETY: the buffer is as long as said.
-    let read = unsafe { libc::read(signals.as_raw_fd(), (&raw mut info).cast(), len) };
-    (usize::try_from(read) == Ok(len)).then(|| i32::try_from(info.ssi_signo).unwrap_or(0))
 }

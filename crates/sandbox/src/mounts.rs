@@ -26,10 +26,10 @@ const DEVICE_LINKS: &[(&str, &str)] = &[
 ];
 
 /// Parts of /proc that concern the machine and are made read-only.
-const PROC_READ_ONLY: &[&str] = &["sys", "sysrq-trigger", "irq", "bus", "fs"];
+pub(crate) const PROC_READ_ONLY: &[&str] = &["sys", "sysrq-trigger", "irq", "bus", "fs"];
 
 /// Files of /proc that show the machine's memory, keys or logs, covered with /dev/null.
-const PROC_HIDDEN: &[&str] = &[
+pub(crate) const PROC_HIDDEN: &[&str] = &[
     "kcore",
     "kmsg",
     "keys",
@@ -41,13 +41,13 @@ const PROC_HIDDEN: &[&str] = &[
 
 /// Largest /dev/shm in bytes, if the sandbox has at least twice as much memory. What lies there and in /run counts as the
 /// sandbox's memory and is gone when it stops; everything else, /tmp too, is in the overlay and stays.
-const SHARED_MEMORY_BYTES: u64 = 256 << 20;
+pub(crate) const SHARED_MEMORY_BYTES: u64 = 256 << 20;
 
 /// Size of /run, for sockets and process numbers of services.
-const RUN_BYTES: u64 = 16 << 20;
+pub(crate) const RUN_BYTES: u64 = 16 << 20;
 
 /// Files that fit into /dev/shm and /run each; they would take memory beside the size.
-const MEMORY_FILES: &str = "16384";
+pub(crate) const MEMORY_FILES: &str = "16384";
 
 /// Builds everything and makes it `/`. Afterwards no host path is reachable.
 pub(crate) fn enter_root(spec: &LaunchSpec) -> Result<(), LaunchFailure> {
@@ -100,7 +100,7 @@ pub(crate) fn enter_root(spec: &LaunchSpec) -> Result<(), LaunchFailure> {
     rustix::process::chdir("/").step("enter root")
 }
 
-fn root_mount(spec: &LaunchSpec) -> Result<OwnedFd, LaunchFailure> {
+pub(crate) fn root_mount(spec: &LaunchSpec) -> Result<OwnedFd, LaunchFailure> {
     match &spec.root {
         Root::Overlay { lower, upper, work } => overlay(lower, upper, work, spec.privilege),
         Root::Directory { path } => {
@@ -280,7 +280,11 @@ fn restrict_proc(root: &OwnedFd) -> Result<(), LaunchFailure> {
 }
 
 /// A new, detached mount of a filesystem. An option with an empty value is a flag.
-fn filesystem(kind: &str, options: &[(&str, &str)], attributes: u64) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn filesystem(
+    kind: &str,
+    options: &[(&str, &str)],
+    attributes: u64,
+) -> rustix::io::Result<OwnedFd> {
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
     for (key, value) in options {
         if value.is_empty() {
@@ -303,7 +307,7 @@ fn detached(context: &OwnedFd, attributes: u64) -> rustix::io::Result<OwnedFd> {
 }
 
 /// A detached copy of a host path and all that is mounted below it, read-only.
-fn read_only_copy(path: &Path) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn read_only_copy(path: &Path) -> rustix::io::Result<OwnedFd> {
     let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     let tree = open_tree(CWD, path, flags)?;
@@ -315,6 +319,6 @@ fn read_only_copy(path: &Path) -> rustix::io::Result<OwnedFd> {
     Ok(tree)
 }
 
-fn attach(mount: &OwnedFd, at: impl AsFd, path: impl rustix::path::Arg) -> rustix::io::Result<()> {
+pub(crate) fn attach(mount: &OwnedFd, at: impl AsFd, path: impl rustix::path::Arg) -> rustix::io::Result<()> {
     move_mount(mount, "", at, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }

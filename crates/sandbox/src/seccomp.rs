@@ -101,7 +101,7 @@ pub const ABSENT: &[(&str, i64)] = &[
 pub const SOCKET_FAMILIES: &[i32] = &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
 /// Flags of clone(2) that make a namespace.
-const NAMESPACE_FLAGS: &[i32] = &[
+pub(crate) const NAMESPACE_FLAGS: &[i32] = &[
     libc::CLONE_NEWUSER,
     libc::CLONE_NEWNS,
     libc::CLONE_NEWPID,
@@ -112,7 +112,7 @@ const NAMESPACE_FLAGS: &[i32] = &[
 ];
 
 /// Terminal requests that put input into somebody else's terminal (`TIOCSTI`, `TIOCLINUX`).
-const TERMINAL_INJECTION: &[u64] = &[0x5412, 0x541c];
+pub(crate) const TERMINAL_INJECTION: &[u64] = &[0x5412, 0x541c];
 
 /// Numbers of the x32 system call table start here on x86-64; a filter on 64-bit numbers would not see them.
 #[cfg(target_arch = "x86_64")]

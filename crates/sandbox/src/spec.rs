@@ -16,6 +16,8 @@ pub const GUEST_SOCKET_FD: i32 = 3;
 pub enum LaunchOrders {
     /// Namespaces on the host's kernel.
     Namespace(LaunchSpec),
+    /// By an OCI runtime.
+    Oci(OciSpec),
     /// A virtual machine.
     Machine(MachineSpec),
 }
@@ -25,10 +27,37 @@ impl LaunchOrders {
     pub fn directory(&self) -> &Path {
         match self {
             Self::Namespace(spec) => &spec.directory,
+            Self::Oci(spec) => &spec.sandbox.directory,
             Self::Machine(spec) => &spec.directory,
         }
     }
 }
+
+/// Everything a launcher needs to build one sandbox with an OCI runtime.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OciSpec {
+    pub sandbox: LaunchSpec,
+    /// The runtime's program, absolute.
+    pub program: PathBuf,
+    pub runtime: OciRuntime,
+}
+
+/// Which runtime it is, as far as they differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OciRuntime {
+    Crun,
+    Runc,
+    /// gVisor.
+    Runsc,
+    /// One that is taken to behave as the specification says, such as youki.
+    Other,
+}
+
+/// Beginning of a [`LaunchFailure::step`] that says why an OCI runtime did not start the guest: its own last words follow.
+pub const RUNTIME_REFUSED: &str = "runtime refused: ";
+/// Name of the file with the beginning of what an OCI runtime said on standard error.
+pub const RUNTIME_LOG_NAME: &str = "runtime.log";
 
 /// Everything a launcher needs to hold one Firecracker process. Who configures and starts the machine is the host, over
 /// [`MACHINE_API_NAME`].

@@ -3,9 +3,9 @@
 
 use crate::cgroup::{self, Placement};
 use crate::failure::Step;
-use crate::lock;
 use crate::spec::{EXIT_NAME, ExitRecord, HITS_NAME, LOCK_NAME, LaunchFailure, LaunchReport, SOCKET_NAME};
-use rustix::fd::OwnedFd;
+use crate::{lock, syscall};
+use rustix::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use std::io::Write as _;
 use std::path::Path;
@@ -144,4 +144,26 @@ pub(crate) fn release_host() {
         let _ = rustix::stdio::dup2_stdin(&null);
         let _ = rustix::stdio::dup2_stdout(&null);
     }
+}
+
+/// Reads as ready when a signal came; the signals are blocked.
+pub(crate) fn signal_file() -> rustix::io::Result<OwnedFd> {
+    let set = signal_set();
+    // SAFETY: signalfd(2) with a valid set; the result is checked before it is owned.
+    let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+    if fd < 0 {
+        return Err(syscall::last_errno());
+    }
+    // SAFETY: just made, and owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The next signal that came, if any.
+pub(crate) fn next_signal(signals: &OwnedFd) -> Option<i32> {
+    // SAFETY: an all-zero signalfd_siginfo is valid and overwritten by a whole read.
+    let mut info: libc::signalfd_siginfo = unsafe { std::mem::zeroed() };
+    let len = size_of::<libc::signalfd_siginfo>();
+    // SAFETY: the buffer is as long as said.
+    let read = unsafe { libc::read(signals.as_raw_fd(), (&raw mut info).cast(), len) };
+    (usize::try_from(read) == Ok(len)).then(|| i32::try_from(info.ssi_signo).unwrap_or(0))
 }

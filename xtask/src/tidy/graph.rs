@@ -12,7 +12,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("greenroom-protocol", &[]),
     ("greenroom-store", &["greenroom-protocol", "greenroom-stdx"]),
     ("greenroom-llm", &["greenroom-stdx"]),
-    ("greenroom-sandbox", &["greenroom-stdx"]),
+    ("greenroom-sandbox", &["greenroom-protocol", "greenroom-stdx"]),
     ("greenroom-forge", &["greenroom-protocol", "greenroom-stdx"]),
     ("greenroom-egress", &["greenroom-protocol", "greenroom-stdx"]),
     (

@@ -209,11 +209,6 @@ impl Backend for Microvm {
         }
         Ok(())
     }
-
-    fn clear(&self, _directory: &Path) -> Result<(), HostError> {
-        // The kernel ends Firecracker with its supervisor.
-        Ok(())
-    }
 }
 
 fn broken(error: ImageError) -> HostError {

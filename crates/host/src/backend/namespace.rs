@@ -3,7 +3,6 @@
 use crate::backend::{Backend, Launch, root};
 use crate::failure::HostError;
 use greenroom_sandbox::spec::LaunchOrders;
-use std::path::Path;
 
 #[derive(Debug)]
 pub(super) struct Namespace;
@@ -22,11 +21,6 @@ impl Backend for Namespace {
         for warning in warnings {
             tracing::warn!(directory = %spec.directory.display(), "{warning}");
         }
-        Ok(())
-    }
-
-    fn clear(&self, _directory: &Path) -> Result<(), HostError> {
-        // The kernel ends everything with the supervisor.
         Ok(())
     }
 }

@@ -1,10 +1,10 @@
 //! File calls: whole writes, ranges, confinement to the workspace, search.
 
-use crate::world::{World, assert_code, fresh_id, plain, sh};
+use crate::world::{World, assert_code, fresh_id, sh};
 use greenroom_host::{SandboxFile, StartSandbox};
 use greenroom_protocol::guest::call::{Call, CallErrorCode, EntryKind, Grep, Reply, Scope};
 
-crate::scenarios!(
+crate::scenarios_everywhere!(
     files_round_trip_at_any_size,
     paths_do_not_leave_the_workspace,
     writes_keep_modes_and_follow_links_inside,
@@ -266,7 +266,7 @@ async fn given_files_are_there_and_stay_as_given(world: &World) {
             name: name.to_owned(),
             bytes: text.as_bytes().to_vec(),
         }],
-        ..plain(&id)
+        ..world.plain(&id)
     };
     let sandbox = world.host.start(with("one.pem", "first\n")).await.unwrap();
     let shown = "cd /etc/greenroom; cat one.pem; stat -c %a one.pem; ls";
@@ -275,7 +275,7 @@ async fn given_files_are_there_and_stay_as_given(world: &World) {
     let again = world.host.start(with("one.pem", "second\n")).await.unwrap();
     assert_eq!(sh(&again, "cat /etc/greenroom/one.pem").await.ok(), "second\n");
     world.host.stop(&id).await.unwrap();
-    let without = world.host.start(plain(&id)).await.unwrap();
+    let without = world.host.start(world.plain(&id)).await.unwrap();
     assert_eq!(
         sh(&without, "cat /etc/greenroom/one.pem").await.exit.code,
         Some(1)

@@ -2,7 +2,7 @@
 
 use crate::world::{World, open, sh};
 
-crate::scenarios!(links_in_the_upper_lead_nowhere_when_removed);
+crate::scenarios_everywhere!(links_in_the_upper_lead_nowhere_when_removed);
 
 async fn links_in_the_upper_lead_nowhere_when_removed(world: &World) {
     let outside = tempfile::tempdir().unwrap();

@@ -1,10 +1,10 @@
 //! A sandbox's life beyond one host: found again, started over its files, killed, reaped.
 
-use crate::world::{World, eventually, fresh_id, open, plain, sh};
+use crate::world::{World, eventually, fresh_id, open, sh};
 use greenroom_host::{HostError, refuse_routes};
 use greenroom_protocol::guest::call::{Call, Reply};
 
-crate::scenarios!(
+crate::scenarios_everywhere!(
     it_is_found_again_after_the_host_is_gone,
     it_starts_again_over_its_files,
     a_killed_supervisor_takes_its_sandbox_along,
@@ -56,10 +56,10 @@ async fn it_starts_again_over_its_files(world: &World) {
     world.host.stop(&id).await.unwrap();
     sandbox.closed().await;
     assert!(world.host.find(&id, refuse_routes()).await.unwrap().is_none());
-    let again = world.host.start(plain(&id)).await.unwrap();
+    let again = world.host.start(world.plain(&id)).await.unwrap();
     assert_eq!(sh(&again, "cat c/b/file ~/note").await.ok(), "kept\nmine\n");
     world.host.remove(&id).await.unwrap();
-    let fresh = world.host.start(plain(&id)).await.unwrap();
+    let fresh = world.host.start(world.plain(&id)).await.unwrap();
     assert_eq!(sh(&fresh, "ls -A").await.ok(), "");
 }
 
@@ -75,7 +75,7 @@ async fn a_killed_supervisor_takes_its_sandbox_along(world: &World) {
         .await
         .expect("the link ends");
     assert!(sandbox.call(Call::Ping).await.is_err());
-    let again = world.host.start(plain(sandbox.id())).await.unwrap();
+    let again = world.host.start(world.plain(sandbox.id())).await.unwrap();
     assert_eq!(sh(&again, "pgrep -c sleep || true").await.ok(), "0\n");
 }
 
@@ -93,7 +93,7 @@ async fn unwanted_ones_are_reaped(world: &World) {
 
 async fn one_id_runs_once(world: &World) {
     let sandbox = world.start().await;
-    let again = world.host.start(plain(sandbox.id())).await;
+    let again = world.host.start(world.plain(sandbox.id())).await;
     assert!(matches!(again, Err(HostError::AlreadyRunning(_))));
     assert_eq!(sh(&sandbox, "echo alive").await.ok(), "alive\n");
 }

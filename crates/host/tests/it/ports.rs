@@ -1,6 +1,6 @@
 //! Connections from the host to ports of a sandbox, directly and through addresses of this machine.
 
-use crate::world::{PATIENCE, World, assert_code, eventually, open, plain, sh, shell};
+use crate::world::{PATIENCE, World, assert_code, eventually, open, sh, shell};
 use greenroom_host::{ExposeError, Host, Sandbox, refuse_routes};
 use greenroom_protocol::guest::GIT_PORT;
 use greenroom_protocol::guest::call::{Call, CallErrorCode, Exec};
@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-crate::scenarios!(
+crate::scenarios_everywhere!(
     a_port_is_reached_on_either_loopback_address,
     a_half_closed_connection_is_answered,
     an_answer_before_a_refusal_to_read_comes_through,
@@ -257,7 +257,7 @@ async fn an_address_of_this_machine_leads_to_a_web_server(world: &World) {
         Err(ExposeError::Closed)
     ));
     // Started again, it is.
-    let again = world.host.start(plain(kept.id())).await.unwrap();
+    let again = world.host.start(world.plain(kept.id())).await.unwrap();
     assert_eq!(again.exposed(), [idle]);
 }
 

@@ -1,11 +1,11 @@
 //! Connections from inside to the host's broker.
 
-use crate::world::{World, fresh_id, sh, with_routes};
+use crate::world::{World, fresh_id, sh};
 use greenroom_protocol::guest::{GIT_PORT, Route};
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-crate::scenarios!(
+crate::scenarios_everywhere!(
     a_connection_reaches_the_broker_both_ways,
     a_refused_connection_fails_at_once
 );
@@ -24,7 +24,11 @@ async fn a_connection_reaches_the_broker_both_ways(world: &World) {
             stream.write_all(&vec![b'y'; 2_000_000]).await.unwrap();
         });
     });
-    let sandbox = world.host.start(with_routes(&fresh_id(), routes)).await.unwrap();
+    let sandbox = world
+        .host
+        .start(world.with_routes(&fresh_id(), routes))
+        .await
+        .unwrap();
     let script = format!(
         "python3 - <<'EOF'\nimport socket\ns=socket.create_connection(('127.0.0.1',{GIT_PORT}))\ns.sendall(b'x'*3000000)\n\
          s.shutdown(socket.SHUT_WR)\nn=0\nfirst=b''\nwhile True:\n b=s.recv(65536)\n if not b: break\n \

@@ -1,6 +1,6 @@
 //! Readers that do not read: each holds up its own stream and nothing else.
 
-use crate::world::{PATIENCE, World, fresh_id, sh, shell, with_routes};
+use crate::world::{PATIENCE, World, fresh_id, sh, shell};
 use greenroom_protocol::guest::GIT_PORT;
 use greenroom_protocol::guest::call::{Call, Exec, Grep, Reply, Scope};
 use std::sync::Arc;
@@ -21,7 +21,11 @@ async fn readers_that_do_not_read_hold_up_nobody(world: &World) {
         count.fetch_add(1, Ordering::SeqCst);
         keep.lock().unwrap().push(stream);
     });
-    let sandbox = world.host.start(with_routes(&fresh_id(), routes)).await.unwrap();
+    let sandbox = world
+        .host
+        .start(world.with_routes(&fresh_id(), routes))
+        .await
+        .unwrap();
     sh(
         &sandbox,
         "head -c 30000000 /dev/zero | tr '\\0' 'a' | fold -w 100 > big; mkdir watched",

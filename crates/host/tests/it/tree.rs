@@ -8,7 +8,7 @@ use greenroom_protocol::guest::call::{
 use std::collections::BTreeMap;
 use tokio::time::timeout;
 
-crate::scenarios!(
+crate::scenarios_everywhere!(
     a_walk_lists_everything_in_order,
     a_walk_goes_on_where_a_page_ended,
     changes_are_reported_once,

@@ -2,6 +2,7 @@
 
 use crate::leftovers;
 use greenroom_host::{Host, HostConfig, RouteHandler, Sandbox, SandboxError, StartSandbox, refuse_routes};
+use greenroom_protocol::environment::Backend;
 use greenroom_protocol::guest::call::{CallErrorCode, Exec, Exit, OutputChunk};
 use greenroom_protocol::id::SandboxId;
 use std::os::fd::AsRawFd as _;
@@ -21,17 +22,38 @@ const AS_USER: &str = "GREENROOM_TEST_AS_USER";
 /// An uid that no account has.
 const ORDINARY_UID: u32 = 61_234;
 
-/// Makes one test per user out of a scenario `async fn name(world: &World)`.
+/// Makes one test per user out of a scenario `async fn name(world: &World)`, with sandboxes by namespaces.
 #[macro_export]
 macro_rules! scenarios {
     ($($name:ident),+ $(,)?) => {
-        mod as_root {
-            $(#[test] fn $name() { $crate::world::run_as_root(|world| Box::pin(super::$name(world))) })+
-        }
-        mod as_user {
+        $crate::scenarios_with!(as_root, as_root, Isolation::Namespace, $($name),+);
+        $crate::scenarios_with!(as_user, as_user, Isolation::Namespace, $($name),+);
+    };
+}
+
+/// Makes one test per backend, runtime and user out of a scenario. It starts sandboxes by [`World::start`] and
+/// [`World::plain`].
+#[macro_export]
+macro_rules! scenarios_everywhere {
+    ($($name:ident),+ $(,)?) => {
+        $crate::scenarios!($($name),+);
+        $crate::scenarios_with!(crun_as_root, as_root, Isolation::Oci("crun"), $($name),+);
+        $crate::scenarios_with!(crun_as_user, as_user, Isolation::Oci("crun"), $($name),+);
+        $crate::scenarios_with!(runc_as_root, as_root, Isolation::Oci("runc"), $($name),+);
+        $crate::scenarios_with!(runsc_as_root, as_root, Isolation::Oci("runsc"), $($name),+);
+    };
+}
+
+/// One test per scenario, in a module named for the backend and the user.
+#[macro_export]
+macro_rules! scenarios_with {
+    ($module:ident, $run:ident, $isolation:expr, $($name:ident),+) => {
+        mod $module {
+            use $crate::world::Isolation;
             $(#[test] fn $name() {
-                $crate::world::run_as_user(
+                $crate::world::$run(
                     concat!(module_path!(), "::", stringify!($name)),
+                    $isolation,
                     |world| Box::pin(super::$name(world)),
                 )
             })+
@@ -39,19 +61,64 @@ macro_rules! scenarios {
     };
 }
 
+/// What isolates the sandboxes of a scenario.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    Namespace,
+    /// By an OCI runtime.
+    Oci(&'static str),
+}
+
+impl Isolation {
+    /// Whether sandboxes have a kernel of their own: what they see of /proc and limits is that kernel's.
+    pub fn has_own_kernel(self) -> bool {
+        self == Self::Oci("runsc")
+    }
+
+    /// Whether the machine can do it; says so if not.
+    fn is_possible(self) -> bool {
+        let Self::Oci(runtime) = self else {
+            return true;
+        };
+        let is_installed = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"]
+            .iter()
+            .any(|directory| std::path::Path::new(directory).join(runtime).exists());
+        if !is_installed {
+            eprintln!("SKIPPED-FEATURE: {runtime} is not installed; sandboxes by it are not tested");
+        }
+        is_installed
+    }
+}
+
 type Scenario = for<'a> fn(&'a World) -> std::pin::Pin<Box<dyn Future<Output = ()> + 'a>>;
 
+/// With namespaces.
 pub fn run_as_root(scenario: Scenario) {
+    as_root("", Isolation::Namespace, scenario);
+}
+
+pub fn as_root(_test: &str, isolation: Isolation, scenario: Scenario) {
+    if !isolation.is_possible() {
+        return;
+    }
     if is_root() {
-        run(scenario);
+        run_with(isolation, scenario);
     } else {
         eprintln!("SKIPPED-FEATURE: root is needed for sandboxes started by root");
     }
 }
 
+/// With namespaces.
 pub fn run_as_user(test: &str, scenario: Scenario) {
+    as_user(test, Isolation::Namespace, scenario);
+}
+
+pub fn as_user(test: &str, isolation: Isolation, scenario: Scenario) {
+    if !isolation.is_possible() {
+        return;
+    }
     if !is_root() || std::env::var_os(AS_USER).is_some() {
-        return run(scenario);
+        return run_with(isolation, scenario);
     }
     // Through a descriptor, because the directories above the program may be closed to that user.
     let program = std::fs::File::open(std::env::current_exe().unwrap()).unwrap();
@@ -82,14 +149,18 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Runs a scenario as whoever this process is.
+/// Runs a scenario as whoever this process is, with namespaces.
 pub fn run(scenario: Scenario) {
+    run_with(Isolation::Namespace, scenario);
+}
+
+fn run_with(isolation: Isolation, scenario: Scenario) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .unwrap();
-    let world = runtime.block_on(World::new());
+    let world = runtime.block_on(World::new(isolation));
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         runtime.block_on(scenario(&world))
     }));
@@ -105,11 +176,12 @@ pub fn run(scenario: Scenario) {
 pub struct World {
     pub host: Host,
     pub state: PathBuf,
+    pub isolation: Isolation,
     temp: tempfile::TempDir,
 }
 
 impl World {
-    async fn new() -> Self {
+    async fn new(isolation: Isolation) -> Self {
         let temp = tempfile::Builder::new()
             .prefix("gr-host-")
             .tempdir_in("/tmp")
@@ -117,11 +189,33 @@ impl World {
         std::fs::set_permissions(temp.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
         let state = temp.path().join("state");
         let host = open(&state).await;
-        Self { host, state, temp }
+        Self {
+            host,
+            state,
+            isolation,
+            temp,
+        }
     }
 
     pub async fn start(&self) -> Sandbox {
-        self.host.start(plain(&fresh_id())).await.unwrap()
+        self.host.start(self.plain(&fresh_id())).await.unwrap()
+    }
+
+    /// A start without anything special.
+    pub fn plain(&self, id: &SandboxId) -> StartSandbox {
+        self.with_routes(id, refuse_routes())
+    }
+
+    pub fn with_routes(&self, id: &SandboxId, routes: RouteHandler) -> StartSandbox {
+        let start = StartSandbox::new(id.clone(), routes);
+        match self.isolation {
+            Isolation::Namespace => start,
+            Isolation::Oci(runtime) => StartSandbox {
+                backend: Backend::Oci,
+                runtime: Some(runtime.to_owned()),
+                ..start
+            },
+        }
     }
 
     /// Everything is removed, and nothing of it is left anywhere.
@@ -142,12 +236,9 @@ pub fn fresh_id() -> SandboxId {
     SandboxId::from_bits(greenroom_stdx::id::fresh_bits())
 }
 
+/// A start by namespaces, without anything special.
 pub fn plain(id: &SandboxId) -> StartSandbox {
-    with_routes(id, refuse_routes())
-}
-
-pub fn with_routes(id: &SandboxId, routes: RouteHandler) -> StartSandbox {
-    StartSandbox::new(id.clone(), routes)
+    StartSandbox::new(id.clone(), refuse_routes())
 }
 
 /// Whether sandboxes of this world have a resource group of a v1 or v2 controller.

@@ -43,6 +43,7 @@ fn serve() -> ExitCode {
             }
             match &orders {
                 LaunchOrders::Namespace(spec) => greenroom_sandbox::launch::run(spec, ahead),
+                LaunchOrders::Oci(spec) => greenroom_sandbox::oci::run(spec),
                 LaunchOrders::Machine(spec) => greenroom_sandbox::machine::run(spec),
             }
         }
