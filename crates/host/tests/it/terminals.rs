@@ -144,7 +144,7 @@ async fn keys_signal_the_foreground_job(world: &World) {
 async fn a_new_size_is_told(world: &World) {
     let sandbox = world.start().await;
     let script = "import os, signal, time\n\
-                  def tell(*_):\n    size = os.get_terminal_size()\n    print(size.lines, size.columns, flush=True)\n\
+                  def tell(*_):\n    size = os.get_terminal_size()\n    os.write(1, b'%d %d\\n' % (size.lines, size.columns))\n\
                   signal.signal(signal.SIGWINCH, tell)\n\
                   print('ready', flush=True)\n\
                   while True: time.sleep(600)";
