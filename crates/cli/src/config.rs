@@ -134,6 +134,16 @@ pub struct SandboxConfig {
     pub max_running: usize,
 }
 
+impl SandboxConfig {
+    /// What the operator provides for virtual machines.
+    pub fn machines(&self) -> greenroom_host::MachineConfig {
+        greenroom_host::MachineConfig {
+            firecracker: self.firecracker.clone(),
+            kernel: self.microvm_kernel.clone(),
+        }
+    }
+}
+
 /// Where sandboxes may connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EgressConfig {

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use greenroom_agent::driver::BuiltInDriver;
 use greenroom_agent::world::TurnLimits;
 use greenroom_forge::{Forge, ForgeConfig};
-use greenroom_host::{Host, HostConfig, MachineConfig};
+use greenroom_host::{Host, HostConfig};
 use greenroom_protocol::client::problem::Problem;
 use greenroom_server::api::app::Settings;
 use greenroom_server::egress::EgressSettings;
@@ -80,12 +80,8 @@ pub async fn up(config: Config, ready: impl FnOnce(&Ready)) -> anyhow::Result<()
         .state_dir
         .clone()
         .unwrap_or_else(|| data.sandboxes());
-    let machines = MachineConfig {
-        firecracker: config.sandbox.firecracker.clone(),
-        kernel: config.sandbox.microvm_kernel.clone(),
-    };
     let host = Host::open(HostConfig {
-        machines,
+        machines: config.sandbox.machines(),
         ..HostConfig::new(state_dir)
     })
     .await

@@ -16,6 +16,7 @@ use greenroom_sandbox::spec::LaunchSpec;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+pub(crate) use microvm::finding as machine_finding;
 pub use microvm::{MachineConfig, MachineError};
 pub(crate) use oci::findings as oci_findings;
 pub(crate) use root::{make_private, prepare as prepare_root};

@@ -1,5 +1,6 @@
 //! What this machine can do for sandboxes, found by trying, and what is used instead of what it cannot.
 
+use crate::backend::MachineConfig;
 use crate::failure::{HostError, launch_hint};
 use crate::host::{Host, HostConfig, StartSandbox};
 use crate::route::refuse_routes;
@@ -38,13 +39,13 @@ pub enum Verdict {
 
 /// Tries everything, with a throwaway sandbox below `state_dir` (made if missing), and leaves nothing behind in it but the
 /// host's own programs and base.
-pub async fn probe(state_dir: &Path) -> Vec<Finding> {
+pub async fn probe(state_dir: &Path, machines: &MachineConfig) -> Vec<Finding> {
     let mut findings = vec![privilege(), sandbox(state_dir).await];
     findings.extend(crate::backend::oci_findings(state_dir).await);
     findings.extend(groups());
     findings.extend(other_limits());
     findings.push(landlock());
-    findings.push(virtual_machine());
+    findings.push(crate::backend::machine_finding(state_dir, machines).await);
     findings
 }
 
@@ -267,23 +268,5 @@ fn landlock() -> Finding {
             detail: format!("Not all of Landlock is there: {shortcoming}."),
             hint: Some("A newer kernel (6.12 or later) with lsm=landlock has all of it.".to_owned()),
         },
-    }
-}
-
-fn virtual_machine() -> Finding {
-    // Opening proves nothing about booting; nothing uses it yet, so it is not tried further.
-    let opens = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm")
-        .is_ok();
-    Finding {
-        name: "kvm",
-        verdict: Verdict::Unused,
-        detail: match opens {
-            true => "/dev/kvm opens; no backend uses it yet.".to_owned(),
-            false => "/dev/kvm is not there or not permitted; no backend uses it yet.".to_owned(),
-        },
-        hint: None,
     }
 }

@@ -15,7 +15,7 @@ pub(super) async fn checks(config: &Config) -> Vec<Check> {
     let base = nearest_existing(state_dir);
     // Its own folder: a running server holds the lock of the real one.
     let probe_dir = base.join(format!(".gr-doctor-{}", std::process::id()));
-    let findings = greenroom_host::probe(&probe_dir).await;
+    let findings = greenroom_host::probe(&probe_dir, &config.sandbox.machines()).await;
     let removed = std::fs::remove_dir_all(&probe_dir);
     let mut checks: Vec<Check> = findings.into_iter().map(check).collect();
     if let Err(error) = removed

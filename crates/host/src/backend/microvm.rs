@@ -1,6 +1,8 @@
 //! A virtual machine for each sandbox: Firecracker, configured over its API and held by a supervisor of its own. The host's
 //! kernel is not shared. What it needs from the operator: Firecracker, a guest kernel, and a working /dev/kvm.
 
+mod finding;
+
 use crate::backend::{Backend, Launch, make_private};
 use crate::failure::HostError;
 use crate::host::SandboxFile;
@@ -20,6 +22,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use thiserror::Error;
+
+pub(crate) use finding::finding;
 
 /// How long a machine may take from its start until its guest listens.
 const BOOT_PATIENCE: Duration = Duration::from_secs(30);

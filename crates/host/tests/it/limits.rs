@@ -383,7 +383,7 @@ async fn an_exit_that_hit_nothing_names_nothing(world: &World) {
 
 async fn the_doctor_says_what_holds_each_limit(world: &World) {
     let directory = world.state.with_file_name("doctor");
-    let findings = probe(&directory).await;
+    let findings = probe(&directory, &greenroom_host::MachineConfig::default()).await;
     let find = |name: &str| findings.iter().find(|finding| finding.name == name).expect(name);
     assert_eq!(find("sandbox").verdict, Verdict::Good, "{findings:?}");
     for (name, controller) in [

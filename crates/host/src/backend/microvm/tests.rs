@@ -141,6 +141,41 @@ fn a_kernel_that_is_none_fails_with_firecrackers_words_and_leaves_no_process() {
     assert_eq!(String::from_utf8_lossy(&running.stdout), "");
 }
 
+#[test]
+fn doctor_tries_to_boot_and_says_why_it_cannot() {
+    let Some(firecracker) = peer("firecracker") else {
+        return;
+    };
+    let temp = tempfile::Builder::new()
+        .prefix("gr-vm-")
+        .tempdir_in("/tmp")
+        .unwrap();
+    let kernel = temp.path().join("no-kernel");
+    fs::write(&kernel, "this is no kernel").unwrap();
+    let state = temp.path().join("state");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let try_it = |config: MachineConfig| runtime.block_on(finding(&state, &config));
+    let none = try_it(MachineConfig::default());
+    assert_eq!(none.verdict, crate::probe::Verdict::Unused);
+    let failed = try_it(MachineConfig {
+        firecracker: Some(firecracker),
+        kernel: Some(kernel),
+    });
+    assert_eq!(failed.verdict, crate::probe::Verdict::Reduced);
+    assert!(
+        failed.detail.contains("Firecracker refused /actions"),
+        "{}",
+        failed.detail
+    );
+    assert!(failed.hint.unwrap().contains("/dev/kvm"));
+    let left = fs::read_dir(state.join("machine-probe")).unwrap().flatten();
+    let left: Vec<_> = left
+        .map(|entry| entry.file_name())
+        .filter(|name| name != "images")
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
 struct Ended(Child);
 
 impl Drop for Ended {
