@@ -15,6 +15,10 @@ use tokio::net::UnixStream;
 /// How long one call may take. Starting a machine loads the kernel into its memory.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// From its socket's appearance until the process listens.
+const LISTEN_PATIENCE: Duration = Duration::from_secs(2);
+const LISTEN_PAUSE: Duration = Duration::from_millis(1);
+
 /// Largest answer that is read, in bytes.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
@@ -44,9 +48,22 @@ struct Fault {
 }
 
 impl Client {
-    /// Connects; the process must be listening.
+    /// Connects; the process's socket must be there.
     pub async fn connect(socket: &Path) -> Result<Self, ApiError> {
-        let stream = UnixStream::connect(socket).await.map_err(ApiError::Connect)?;
+        let deadline = tokio::time::Instant::now() + LISTEN_PATIENCE;
+        let stream = loop {
+            match UnixStream::connect(socket).await {
+                Ok(stream) => break stream,
+                // Its socket is there a moment before it listens.
+                Err(error)
+                    if error.kind() == io::ErrorKind::ConnectionRefused
+                        && tokio::time::Instant::now() < deadline =>
+                {
+                    tokio::time::sleep(LISTEN_PAUSE).await;
+                }
+                Err(error) => return Err(ApiError::Connect(error)),
+            }
+        };
         let (sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(ApiError::Talk)?;
