@@ -10,11 +10,11 @@ use rustix::io::Errno;
 const MAX_LINKS: u32 = 40;
 
 /// Opens `path`, relative to `base` and never above it.
-pub fn open(base: &OwnedFd, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+pub fn open(base: &OwnedFd, path: impl AsRef<[u8]>, flags: OFlags) -> Result<OwnedFd, Errno> {
     let mut way: Vec<OwnedFd> = Vec::new();
     // Still to go, the next step last.
     let mut steps = Vec::new();
-    push_steps(&mut steps, path.as_bytes())?;
+    push_steps(&mut steps, path.as_ref())?;
     let mut links = 0;
     while let Some(step) = steps.pop() {
         let here = way.last().unwrap_or(base);

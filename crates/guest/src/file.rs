@@ -233,7 +233,8 @@ pub fn remove(path: &str, scope: Scope) -> CallResult {
     }
 }
 
-fn is_symlink(stat: &Stat) -> bool {
+/// Whether it is a symbolic link itself.
+pub fn is_symlink(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Symlink
 }
 

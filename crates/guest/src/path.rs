@@ -8,6 +8,8 @@ use greenroom_protocol::guest::call::{CallErrorCode, Scope};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 
 /// Links followed by hand at the end of a path that is to be written.
 const MAX_LINKS: u32 = 16;
@@ -72,24 +74,13 @@ impl Located {
     }
 
     fn open_part(&self, relative: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
-        let mut attempts = 0;
-        loop {
-            match rustix::fs::openat2(
-                &self.base,
-                relative,
-                flags | OFlags::CLOEXEC,
-                Mode::empty(),
-                self.resolve,
-            ) {
-                // Something was renamed meanwhile and the kernel cannot be sure; it asks for another try.
-                Err(Errno::AGAIN) if attempts < 32 => attempts += 1,
-                Err(Errno::NOSYS) => match self.open_by_steps(relative, flags) {
-                    Err(Errno::AGAIN) if attempts < 32 => attempts += 1,
-                    result => return result,
-                },
-                result => return result,
-            }
-        }
+        let opening = flags | OFlags::CLOEXEC;
+        retry(
+            || match rustix::fs::openat2(&self.base, relative, opening, Mode::empty(), self.resolve) {
+                Err(Errno::NOSYS) => self.open_by_steps(relative, flags),
+                result => result,
+            },
+        )
     }
 
     /// For kernels without openat2.
@@ -196,8 +187,56 @@ fn is_link(parent: &OwnedFd, name: &str) -> bool {
         .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
 }
 
+/// The place where a walk starts, open. A walk goes by paths, which the sandbox's processes may lead elsewhere meanwhile;
+/// what it finds counts only as far as it is still below this place.
+pub struct Root {
+    located: Located,
+    fd: OwnedFd,
+    /// Where it was when it was opened, links resolved.
+    pub path: PathBuf,
+}
+
+impl Root {
+    /// Confined to the scope; `flags` beside those for a place.
+    pub fn open(path: &str, scope: Scope, flags: OFlags) -> CallResult<Self> {
+        let located = locate(path, scope)?;
+        let fd = located.open(OFlags::PATH | flags)?;
+        let path = path_of(&fd).map_err(|error| os(error, &located.shown))?;
+        Ok(Self { located, fd, path })
+    }
+
+    /// Opens what a walk found; a link itself with [`OFlags::PATH`]. `None` if it is not there any more.
+    pub fn reopen(&self, found: &Path, flags: OFlags) -> Option<OwnedFd> {
+        let relative = found.strip_prefix(&self.path).ok()?;
+        if relative.as_os_str().is_empty() {
+            // A walk of one file.
+            return self.located.open(flags).ok();
+        }
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        retry(
+            || match rustix::fs::openat2(&self.fd, relative, flags, Mode::empty(), resolve) {
+                Err(Errno::NOSYS) => crate::beneath::open(&self.fd, relative.as_os_str().as_bytes(), flags),
+                result => result,
+            },
+        )
+        .ok()
+    }
+}
+
+/// Tries again while something was renamed meanwhile and the kernel cannot be sure.
+fn retry<T>(mut open: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    let mut attempts = 0;
+    loop {
+        match open() {
+            Err(Errno::AGAIN) if attempts < 32 => attempts += 1,
+            result => return result,
+        }
+    }
+}
+
 /// Where an open file is now, as a path of the sandbox.
-pub fn path_of(fd: impl AsFd) -> Result<std::path::PathBuf, Errno> {
+pub fn path_of(fd: impl AsFd) -> Result<PathBuf, Errno> {
     use rustix::fd::AsRawFd as _;
     use std::os::unix::ffi::OsStringExt as _;
     let link = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());

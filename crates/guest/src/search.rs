@@ -2,7 +2,7 @@
 
 use crate::call::{BoundedList, without_nul};
 use crate::failure::{CallResult, failed};
-use crate::path::{locate, os, path_of};
+use crate::path::Root;
 use crate::stream::Stream;
 use globset::{GlobBuilder, GlobMatcher};
 use greenroom_protocol::guest::WORKSPACE_PATH;
@@ -10,7 +10,6 @@ use greenroom_protocol::guest::call::{CallErrorCode, Grep, GrepLine, Reply, Scop
 use grep_regex::{RegexMatcher, RegexMatcherBuilder};
 use grep_searcher::{BinaryDetection, Searcher, SearcherBuilder, Sink, SinkContext, SinkMatch};
 use ignore::{Walk, WalkBuilder};
-use rustix::fd::OwnedFd;
 use rustix::fs::OFlags;
 use std::fs::File;
 use std::io;
@@ -28,14 +27,14 @@ const HEAP_BYTES: usize = 16 << 20;
 /// Files whose path matches.
 pub fn glob(stream: &Stream, path: &str, scope: Scope, pattern: &str, max_entries: u32) -> CallResult {
     let matcher = glob_matcher(pattern)?;
-    let root = real_root(path, scope)?;
+    let root = Root::open(path, scope, OFlags::empty())?;
     let mut list = BoundedList::new(max_entries);
-    for file in walk(&root) {
+    for file in walk(&root.path) {
         if stream.is_cancelled() {
             return Err(failed(CallErrorCode::Os, "the search was cancelled"));
         }
-        if is_match(&matcher, &root, &file)
-            && confined(&file, scope, OFlags::PATH).is_some()
+        if is_match(&matcher, &root.path, &file)
+            && root.reopen(&file, OFlags::PATH).is_some()
             && !list.push(shown(&file))
         {
             break;
@@ -55,7 +54,7 @@ pub fn grep(stream: &Stream, grep: &Grep) -> CallResult {
         .build(&grep.pattern)
         .map_err(|error| failed(CallErrorCode::Invalid, format!("regular expression: {error}")))?;
     let matcher = grep.glob.as_deref().map(glob_matcher).transpose()?;
-    let root = real_root(&grep.path, grep.scope)?;
+    let root = Root::open(&grep.path, grep.scope, OFlags::empty())?;
     let context = grep.context_lines.min(MAX_CONTEXT_LINES) as usize;
     let mut searcher = SearcherBuilder::new()
         .line_number(true)
@@ -69,18 +68,18 @@ pub fn grep(stream: &Stream, grep: &Grep) -> CallResult {
         matches_left: grep.max_matches,
         path: String::new(),
     };
-    for file in walk(&root) {
+    for file in walk(&root.path) {
         if stream.is_cancelled() {
             return Err(failed(CallErrorCode::Os, "the search was cancelled"));
         }
         if matcher
             .as_ref()
-            .is_some_and(|matcher| !is_match(matcher, &root, &file))
+            .is_some_and(|matcher| !is_match(matcher, &root.path, &file))
         {
             continue;
         }
         found.path = shown(&file);
-        if let Some(file) = confined(&file, grep.scope, OFlags::RDONLY | OFlags::NONBLOCK) {
+        if let Some(file) = root.reopen(&file, OFlags::RDONLY | OFlags::NONBLOCK) {
             search_file(&mut searcher, &regex, &file.into(), &mut found);
         }
         if found.list.is_truncated {
@@ -96,20 +95,6 @@ pub fn grep(stream: &Stream, grep: &Grep) -> CallResult {
 fn search_file(searcher: &mut Searcher, regex: &RegexMatcher, file: &File, found: &mut Found) {
     // A file that vanished, may not be read or has an endless line is passed over, as every search tool does.
     let _ = searcher.search_file(regex, file, found);
-}
-
-/// Where the search starts: confined to the scope, links resolved.
-fn real_root(path: &str, scope: Scope) -> CallResult<PathBuf> {
-    let fd = locate(path, scope)?.open(OFlags::PATH)?;
-    path_of(&fd).map_err(|error| os(error, path))
-}
-
-/// A file that the walk found, opened again within the scope: the walk goes by paths, which the sandbox's processes may lead
-/// elsewhere meanwhile. `None` if it is not there any more.
-fn confined(file: &Path, scope: Scope, flags: OFlags) -> Option<OwnedFd> {
-    locate(file.to_str()?, scope)
-        .and_then(|located| located.open(flags | OFlags::NOFOLLOW))
-        .ok()
 }
 
 /// Files below (or at) `root`, sorted by path; links are not followed.

@@ -2,8 +2,8 @@
 
 use crate::call::{BoundedList, without_nul};
 use crate::failure::{CallResult, failed};
-use crate::file::entry;
-use crate::path::{locate, os, path_of};
+use crate::file::{entry, is_symlink};
+use crate::path::Root;
 use crate::stream::Stream;
 use greenroom_protocol::guest::call::{CallErrorCode, Reply, Walk};
 use ignore::WalkBuilder;
@@ -14,14 +14,14 @@ use std::path::{Component, Path, PathBuf};
 
 /// Everything below a directory.
 pub fn walk(stream: &Stream, walk: &Walk) -> CallResult {
-    let directory = locate(&walk.path, walk.scope)?.open(OFlags::PATH | OFlags::DIRECTORY)?;
-    let root = path_of(&directory).map_err(|error| os(error, &walk.path))?;
+    let place = Root::open(&walk.path, walk.scope, OFlags::DIRECTORY)?;
+    let root = &place.path;
     let after = match &walk.after {
         None => None,
         Some(after) => Some(PathBuf::from(without_nul(after)?)),
     };
     let mut list = BoundedList::new(walk.max_entries);
-    let mut builder = WalkBuilder::new(&root);
+    let mut builder = WalkBuilder::new(root);
     if walk.respects_ignore_files {
         builder.hidden(false).parents(true).require_git(false);
     } else {
@@ -41,17 +41,20 @@ pub fn walk(stream: &Stream, walk: &Walk) -> CallResult {
         if stream.is_cancelled() {
             return Err(failed(CallErrorCode::Os, "the listing was cancelled"));
         }
-        let relative = found.path().strip_prefix(&root).unwrap_or(found.path());
+        let relative = found.path().strip_prefix(root).unwrap_or(found.path());
         if found.depth() == 0 || !is_behind(relative, after.as_deref()) {
             continue;
         }
-        // Gone since it was listed.
-        let Ok(stat) = rustix::fs::lstat(found.path()) else {
+        // Gone since it was listed, or never inside.
+        let Some(file) = place.reopen(found.path(), OFlags::PATH) else {
             continue;
         };
-        let target = rustix::fs::readlink(found.path(), Vec::new())
-            .ok()
-            .filter(|_| found.path_is_symlink());
+        let Ok(stat) = rustix::fs::fstat(&file) else {
+            continue;
+        };
+        let target = is_symlink(&stat)
+            .then(|| rustix::fs::readlinkat(&file, "", Vec::new()).ok())
+            .flatten();
         if !list.push(entry(relative.to_string_lossy().into_owned(), &stat, target)) {
             break;
         }

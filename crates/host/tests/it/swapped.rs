@@ -3,7 +3,7 @@
 
 use crate::world::{World, sh, shell};
 use greenroom_host::Sandbox;
-use greenroom_protocol::guest::call::{Call, Exec, Grep, Reply, Scope};
+use greenroom_protocol::guest::call::{Call, Exec, Grep, Reply, Scope, Walk};
 
 crate::scenarios!(planted_links_lead_nowhere, an_exchanged_directory_leads_nowhere);
 
@@ -119,6 +119,13 @@ async fn reach(sandbox: &Sandbox, directory: &str) -> Reached {
             scope,
             max_entries: 100,
         },
+        Call::Walk(Walk {
+            path: directory.to_owned(),
+            scope,
+            respects_ignore_files: false,
+            after: None,
+            max_entries: 100,
+        }),
         Call::Glob {
             path: directory.to_owned(),
             scope,
