@@ -1,8 +1,11 @@
 //! File calls: whole writes, ranges, confinement to the workspace, search.
 
-use crate::world::{World, assert_code, fresh_id, sh};
-use greenroom_host::{SandboxFile, StartSandbox};
-use greenroom_protocol::guest::call::{Call, CallErrorCode, EntryKind, Grep, Reply, Scope};
+use crate::impostor::Peer;
+use crate::world::{World, assert_code, eventually, fresh_id, sh};
+use greenroom_host::{SandboxFile, StartSandbox, refuse_routes};
+use greenroom_protocol::GUEST_GENERATION;
+use greenroom_protocol::guest::call::{Call, CallErrorCode, EntryKind, Grep, Reply, Scope, Walk};
+use greenroom_protocol::guest::frame::FrameKind;
 
 crate::scenarios_everywhere!(
     files_round_trip_at_any_size,
@@ -10,6 +13,8 @@ crate::scenarios_everywhere!(
     writes_keep_modes_and_follow_links_inside,
     searches_respect_gitignore,
     odd_files_are_told_apart,
+    odd_names_are_listed_and_searched,
+    writes_that_do_not_end_leave_nothing,
     given_files_are_there_and_stay_as_given,
 );
 
@@ -236,7 +241,7 @@ async fn odd_files_are_told_apart(world: &World) {
     let sandbox = world.start().await;
     sh(
         &sandbox,
-        "mkdir dir; mkfifo pipe; ln -s loop loop; echo x > plain",
+        "mkdir dir; mkfifo pipe; ln -s loop loop; echo x > plain; echo x > closed; chmod 000 closed",
     )
     .await
     .ok();
@@ -246,8 +251,20 @@ async fn odd_files_are_told_apart(world: &World) {
         ("pipe", CallErrorCode::Invalid),
         ("plain/below", CallErrorCode::NotDirectory),
         ("nul\0", CallErrorCode::Invalid),
+        ("closed", CallErrorCode::PermissionDenied),
     ] {
         assert_code(sandbox.read_file(path, Scope::Workspace, 0, 1).await, expected);
+    }
+    for device in ["/dev/zero", "/dev/tty", "/dev/null", "/dev/random"] {
+        assert!(
+            sandbox.read_file(device, Scope::Sandbox, 0, 1).await.is_err(),
+            "{device} was read"
+        );
+    }
+    for long in ["n".repeat(256), "d/".repeat(3000), "x".repeat(100_000)] {
+        assert!(sandbox.read_file(&long, Scope::Workspace, 0, 1).await.is_err());
+        let written = sandbox.write_file(&long, Scope::Workspace, b"x".to_vec()).await;
+        assert!(written.is_err());
     }
     for path in ["dir", "loop", "pipe", "plain/below", "", ".", ".."] {
         let result = sandbox.write_file(path, Scope::Workspace, b"x".to_vec()).await;
@@ -283,5 +300,97 @@ async fn given_files_are_there_and_stay_as_given(world: &World) {
     world.host.stop(&id).await.unwrap();
     for name in ["", ".", "..", "a/b", "../up"] {
         assert!(world.host.start(with(name, "x")).await.is_err(), "{name:?}");
+    }
+}
+
+async fn odd_names_are_listed_and_searched(world: &World) {
+    let sandbox = world.start().await;
+    let make = "mkdir odd && cd odd && echo needle > \"$(printf 'bad\\377')\" && echo needle > \"$(printf 'two\\nlines')\" \
+        && echo needle > closed && chmod 000 closed";
+    sh(&sandbox, make).await.ok();
+    let (path, scope) = ("odd".to_owned(), Scope::Workspace);
+    let expected = ["bad\u{fffd}", "closed", "two\nlines"];
+    for call in [
+        Call::ListDirectory {
+            path: path.clone(),
+            scope,
+            max_entries: 10,
+        },
+        Call::Walk(Walk {
+            path: path.clone(),
+            scope,
+            respects_ignore_files: false,
+            after: None,
+            max_entries: 10,
+        }),
+    ] {
+        let Reply::Entries { entries, .. } = sandbox.call(call).await.unwrap() else {
+            panic!()
+        };
+        let names: Vec<_> = entries.iter().map(|entry| entry.name.as_str()).collect();
+        assert_eq!(names, expected);
+    }
+    let glob = Call::Glob {
+        path: path.clone(),
+        scope,
+        pattern: "*".to_owned(),
+        max_entries: 10,
+    };
+    let Reply::Paths { paths, .. } = sandbox.call(glob).await.unwrap() else {
+        panic!()
+    };
+    assert_eq!(paths, expected.map(|name| format!("odd/{name}")));
+    let grep = Call::Grep(Grep {
+        path,
+        scope,
+        pattern: "needle".to_owned(),
+        is_case_insensitive: false,
+        glob: None,
+        context_lines: 0,
+        max_matches: 10,
+    });
+    let Reply::Matches { lines, .. } = sandbox.call(grep).await.unwrap() else {
+        panic!()
+    };
+    let paths: Vec<_> = lines.iter().map(|line| line.path.as_str()).collect();
+    // What may not be read is passed over.
+    assert_eq!(paths, ["odd/bad\u{fffd}", "odd/two\nlines"]);
+}
+
+async fn writes_that_do_not_end_leave_nothing(world: &World) {
+    let sandbox = world.start().await;
+    sh(&sandbox, "mkdir cut && echo old > cut/file").await.ok();
+    // The call is given up, or its whole link is, when half of the content has come.
+    for kind in [FrameKind::Cancel, FrameKind::Reset, FrameKind::Hello] {
+        let mut peer = Peer::connect(world, sandbox.id());
+        peer.hello(GUEST_GENERATION);
+        let write = Call::WriteFile {
+            path: "cut/file".to_owned(),
+            scope: Scope::Workspace,
+            is_executable: false,
+        };
+        peer.call(1, &write);
+        peer.send(FrameKind::Input, 1, b"half");
+        // Credit says that it was written.
+        while peer.next().unwrap().0 != FrameKind::Credit {}
+        // A second hello is wrong, which ends the link.
+        peer.send(kind, 1, &[]);
+        let reply = peer.next_reply(1);
+        assert_eq!(
+            matches!(reply, Some(Reply::Failed(_))),
+            kind != FrameKind::Hello,
+            "{reply:?}"
+        );
+        let again = world
+            .host
+            .find(sandbox.id(), refuse_routes())
+            .await
+            .unwrap()
+            .unwrap();
+        eventually("the draft goes", async || {
+            let left = sh(&again, "ls -A cut; cat cut/file").await.ok();
+            (left == "file\nold\n").then_some(())
+        })
+        .await;
     }
 }
