@@ -1,6 +1,7 @@
 //! The sandbox's network namespace: loopback and nothing else. Making one is the longest single step of a start, so a launcher
 //! that waits for its orders makes it ahead.
 
+use crate::identity;
 use crate::syscall::last_errno;
 use rustix::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -11,9 +12,12 @@ const OWN: &str = "/proc/self/ns/net";
 
 /// Makes one and comes back. `None` where this process may not.
 pub(crate) fn make_ahead() -> Option<OwnedFd> {
+    // Root of a user namespace may leave the host's network but not come back to it.
+    if !identity::is_privileged() {
+        return None;
+    }
     let before = own().ok()?;
-    make().ok()?;
-    let made = own();
+    let made = make().and_then(|()| own());
     // A launcher that cannot come back must not go on: it would do the rest without the host's network.
     if enter(&before).is_err() {
         std::process::exit(1);

@@ -125,15 +125,20 @@ async fn keys_signal_the_foreground_job(world: &World) {
     // What is typed is shown too; the quotes tell it from what is printed.
     screen.types("echo at'' work; sleep 600\n").await;
     screen.shows("at work\r\n").await;
+    let runs = async |job: &str| {
+        let script = format!("pgrep -fc '[s]leep {job}' || true");
+        eventually("the job runs", async || {
+            let count = sh(&sandbox, &script).await.ok();
+            (count.trim() == "1").then_some(())
+        })
+        .await;
+    };
+    runs("600").await;
     screen.types("\x03").await;
     screen.types("echo code'' $?\n").await;
     screen.shows("code 130\r\n").await;
     screen.types("sleep 601\n").await;
-    eventually("the job runs", async || {
-        let count = sh(&sandbox, "pgrep -fc '[s]leep 601' || true").await.ok();
-        (count.trim() == "1").then_some(())
-    })
-    .await;
+    runs("601").await;
     screen.types("\x1a").await;
     screen.shows("Stopped").await;
     screen.types("kill %1; exit 7\n").await;

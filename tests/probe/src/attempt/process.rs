@@ -251,7 +251,17 @@ fn transfer(call: libc::c_long, pid: i32) -> Finding {
         iov_len: buffer.len(),
     };
     // SAFETY: both iovecs are valid; the remote address is looked up in the other process only.
-    let result = unsafe { libc::syscall(call, pid, &raw const local, 1, &raw const remote, 1, 0) };
+    let result = unsafe {
+        libc::syscall(
+            call,
+            pid,
+            &raw const local,
+            1_usize,
+            &raw const remote,
+            1_usize,
+            0_usize,
+        )
+    };
     answer_or(result, &[libc::EFAULT])
 }
 
