@@ -82,8 +82,10 @@ impl Sandbox {
     ) -> std::io::Result<Self> {
         let link = Link::open(socket, routes).await?;
         let id = SandboxId::from_bits(0);
-        let ports = crate::expose::Registry::default().ports(&id, std::path::Path::new("/nonexistent"));
-        Ok(Self::new(id, link, ports))
+        let nowhere = std::path::Path::new("/nonexistent");
+        let ports = crate::expose::Registry::default().ports(&id, nowhere);
+        let meter = Arc::new(Meter::open(nowhere.to_owned(), &[]));
+        Ok(Self::new(id, link, meter, ports))
     }
 
     /// Another handle over a link that is open.
