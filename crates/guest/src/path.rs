@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 /// Links followed by hand at the end of a path that is to be written.
 const MAX_LINKS: u32 = 16;
 
+/// Longest path in bytes (`PATH_MAX` without its NUL). The kernel refuses longer ones too, but not where we go step by step.
+const MAX_PATH_BYTES: usize = 4095;
+
 /// A path split into a place that is open and what is looked up from there.
 pub struct Located {
     base: OwnedFd,
@@ -27,6 +30,10 @@ pub struct Located {
 /// Where a path starts; looks nothing up yet but the start.
 pub fn locate(path: &str, scope: Scope) -> CallResult<Located> {
     without_nul(path)?;
+    if path.len() > MAX_PATH_BYTES {
+        let shown = path.chars().take(64).collect::<String>();
+        return Err(os(Errno::NAMETOOLONG, &format!("{shown}…")));
+    }
     let (base, relative, resolve) = match scope {
         Scope::Workspace => {
             let relative = below_workspace(path).ok_or_else(|| {

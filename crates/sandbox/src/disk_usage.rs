@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 /// What an entry takes at least, in bytes: inodes are finite too, and an empty file takes one.
-const MIN_ENTRY_BYTES: u64 = 4096;
+pub(crate) const MIN_ENTRY_BYTES: u64 = 4096;
 
 /// Length of a relative path, in bytes, beyond which a directory is opened to go on from there.
 const MAX_PATH_BYTES: usize = 2048;

@@ -273,9 +273,16 @@ impl DiskWatch {
         used
     }
 
+    /// Free space in bytes, less what the inodes in use count at least. Only its changes mean something.
     fn free(&self) -> u64 {
-        rustix::fs::fstatfs(&self.filesystem)
-            .map_or(0, |fs| natural(fs.f_bfree).saturating_mul(natural(fs.f_bsize)))
+        rustix::fs::fstatfs(&self.filesystem).map_or(0, |fs| {
+            let blocks = natural(fs.f_bfree).saturating_mul(natural(fs.f_bsize));
+            let inodes = natural(fs.f_files).saturating_sub(natural(fs.f_ffree));
+            // From half of what a number can hold, so that neither end is reached.
+            (u64::MAX / 2)
+                .saturating_add(blocks)
+                .saturating_sub(inodes.saturating_mul(disk_usage::MIN_ENTRY_BYTES))
+        })
     }
 }
 
