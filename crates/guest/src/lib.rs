@@ -21,6 +21,7 @@ mod service;
 mod stdio;
 pub mod stream;
 mod terminal;
+mod tree;
 mod usage;
 mod wake;
 mod walk;

@@ -4,12 +4,12 @@ use crate::call::{BoundedList, without_nul};
 use crate::failure::{CallResult, failed};
 use crate::path::Root;
 use crate::stream::Stream;
+use crate::tree::{self, LeftOut};
 use globset::{GlobBuilder, GlobMatcher};
 use greenroom_protocol::guest::WORKSPACE_PATH;
 use greenroom_protocol::guest::call::{CallErrorCode, Grep, GrepLine, Reply, Scope};
 use grep_regex::{RegexMatcher, RegexMatcherBuilder};
 use grep_searcher::{BinaryDetection, Searcher, SearcherBuilder, Sink, SinkContext, SinkMatch};
-use ignore::{Walk, WalkBuilder};
 use rustix::fs::OFlags;
 use std::fs::File;
 use std::io;
@@ -29,10 +29,7 @@ pub fn glob(stream: &Stream, path: &str, scope: Scope, pattern: &str, max_entrie
     let matcher = glob_matcher(pattern)?;
     let root = Root::open(path, scope, OFlags::empty())?;
     let mut list = BoundedList::new(max_entries);
-    for file in walk(&root.path) {
-        if stream.is_cancelled() {
-            return Err(failed(CallErrorCode::Os, "the search was cancelled"));
-        }
+    for file in files(stream, &root.path) {
         if is_match(&matcher, &root.path, &file)
             && root.reopen(&file, OFlags::PATH).is_some()
             && !list.push(shown(&file))
@@ -40,6 +37,7 @@ pub fn glob(stream: &Stream, path: &str, scope: Scope, pattern: &str, max_entrie
             break;
         }
     }
+    still_wanted(stream)?;
     Ok(Reply::Paths {
         paths: list.items,
         is_truncated: list.is_truncated,
@@ -68,10 +66,7 @@ pub fn grep(stream: &Stream, grep: &Grep) -> CallResult {
         matches_left: grep.max_matches,
         path: String::new(),
     };
-    for file in walk(&root.path) {
-        if stream.is_cancelled() {
-            return Err(failed(CallErrorCode::Os, "the search was cancelled"));
-        }
+    for file in files(stream, &root.path) {
         if matcher
             .as_ref()
             .is_some_and(|matcher| !is_match(matcher, &root.path, &file))
@@ -86,6 +81,7 @@ pub fn grep(stream: &Stream, grep: &Grep) -> CallResult {
             break;
         }
     }
+    still_wanted(stream)?;
     Ok(Reply::Matches {
         lines: found.list.items,
         is_truncated: found.list.is_truncated,
@@ -97,20 +93,18 @@ fn search_file(searcher: &mut Searcher, regex: &RegexMatcher, file: &File, found
     let _ = searcher.search_file(regex, file, found);
 }
 
-/// Files below (or at) `root`, sorted by path; links are not followed.
-fn walk(root: &Path) -> impl Iterator<Item = PathBuf> {
-    let walk: Walk = WalkBuilder::new(root)
-        .hidden(false)
-        .parents(true)
-        .require_git(false)
-        .follow_links(false)
-        .filter_entry(|entry| entry.file_name() != ".git")
-        .sort_by_file_name(std::ffi::OsStr::cmp)
-        .build();
-    // What cannot be read is passed over.
-    walk.filter_map(Result::ok)
-        .filter(|entry| entry.file_type().is_some_and(|kind| kind.is_file()))
-        .map(ignore::DirEntry::into_path)
+/// Files below (or at) `root`, sorted by path, for as long as the call is wanted.
+fn files(stream: &Stream, root: &Path) -> impl Iterator<Item = PathBuf> {
+    tree::walk(root, LeftOut::Ignored, |_| !stream.is_cancelled())
+        .filter(|entry| entry.file_type().is_file())
+        .map(walkdir::DirEntry::into_path)
+}
+
+fn still_wanted(stream: &Stream) -> CallResult<()> {
+    match stream.is_cancelled() {
+        true => Err(failed(CallErrorCode::Os, "the search was cancelled")),
+        false => Ok(()),
+    }
 }
 
 fn glob_matcher(pattern: &str) -> CallResult<GlobMatcher> {

@@ -5,11 +5,10 @@ use crate::failure::{CallResult, failed};
 use crate::file::{entry, is_symlink};
 use crate::path::Root;
 use crate::stream::Stream;
+use crate::tree::{self, LeftOut};
 use greenroom_protocol::guest::call::{CallErrorCode, Reply, Walk};
-use ignore::WalkBuilder;
 use rustix::fs::OFlags;
 use std::cmp::Ordering;
-use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
 /// Everything below a directory.
@@ -21,26 +20,15 @@ pub fn walk(stream: &Stream, walk: &Walk) -> CallResult {
         Some(after) => Some(PathBuf::from(without_nul(after)?)),
     };
     let mut list = BoundedList::new(walk.max_entries);
-    let mut builder = WalkBuilder::new(root);
-    if walk.respects_ignore_files {
-        builder.hidden(false).parents(true).require_git(false);
-    } else {
-        builder.standard_filters(false);
-    }
-    let (base, first, is_filtered) = (root.clone(), after.clone(), walk.respects_ignore_files);
-    builder
-        .follow_links(false)
-        .sort_by_file_name(by_shown_name)
-        .filter_entry(move |entry| {
-            let is_left_out = is_filtered && entry.file_name() == ".git";
-            let relative = entry.path().strip_prefix(&base).unwrap_or(entry.path());
-            !is_left_out && leads_behind(relative, first.as_deref())
-        });
-    // What cannot be read is passed over.
-    for found in builder.build().filter_map(Result::ok) {
-        if stream.is_cancelled() {
-            return Err(failed(CallErrorCode::Os, "the listing was cancelled"));
-        }
+    let left_out = match walk.respects_ignore_files {
+        true => LeftOut::Ignored,
+        false => LeftOut::Nothing,
+    };
+    let is_wanted = |entry: &walkdir::DirEntry| {
+        let relative = entry.path().strip_prefix(root).unwrap_or(entry.path());
+        !stream.is_cancelled() && leads_behind(relative, after.as_deref())
+    };
+    for found in tree::walk(root, left_out, is_wanted) {
         let relative = found.path().strip_prefix(root).unwrap_or(found.path());
         if found.depth() == 0 || !is_behind(relative, after.as_deref()) {
             continue;
@@ -59,17 +47,13 @@ pub fn walk(stream: &Stream, walk: &Walk) -> CallResult {
             break;
         }
     }
+    if stream.is_cancelled() {
+        return Err(failed(CallErrorCode::Os, "the listing was cancelled"));
+    }
     Ok(Reply::Entries {
         entries: list.items,
         is_truncated: list.is_truncated,
     })
-}
-
-/// By what is shown, so that the last path of a page says where the next begins; names that only look alike keep an order.
-fn by_shown_name(one: &OsStr, other: &OsStr) -> Ordering {
-    one.to_string_lossy()
-        .cmp(&other.to_string_lossy())
-        .then_with(|| one.cmp(other))
 }
 
 fn shown_order(one: &Path, other: &Path) -> Ordering {

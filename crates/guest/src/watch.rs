@@ -7,10 +7,10 @@ use crate::failure::{CallResult, failed};
 use crate::file::DRAFT_PREFIX;
 use crate::path::{locate, os, path_of};
 use crate::stream::Stream;
+use crate::tree::{self, LeftOut};
 use crate::wake;
 use greenroom_protocol::guest::call::{CallErrorCode, ChangeKind, Reply, Scope};
 use greenroom_protocol::guest::frame::FrameKind;
-use ignore::WalkBuilder;
 use pending::Pending;
 use rustix::event::PollFlags;
 use rustix::fd::OwnedFd;
@@ -118,14 +118,7 @@ impl Watcher {
     fn add_tree(&mut self, top: &Path, report: Report) {
         for _ in 0..MAX_LOOKS {
             let mut is_grown = false;
-            let walk = WalkBuilder::new(self.root.join(top))
-                .hidden(false)
-                .parents(true)
-                .require_git(false)
-                .follow_links(false)
-                .filter_entry(|entry| entry.file_name() != ".git")
-                .build();
-            for found in walk.filter_map(Result::ok) {
+            for found in tree::walk(&self.root.join(top), LeftOut::Ignored, |_| true) {
                 let Ok(relative) = found.path().strip_prefix(&self.root) else {
                     continue;
                 };
@@ -133,7 +126,7 @@ impl Watcher {
                 if report == Report::Created && found.depth() > 0 && !is_passed_over(found.file_name()) {
                     self.pending.note(&relative, ChangeKind::Created);
                 }
-                let is_directory = found.file_type().is_some_and(|kind| kind.is_dir());
+                let is_directory = found.file_type().is_dir();
                 if !is_directory || self.watches.contains_key(&relative) {
                     continue;
                 }

@@ -15,6 +15,7 @@ mod files;
 mod generations;
 mod hogs;
 mod hostile;
+mod ignore_files;
 mod impostor;
 mod isolation;
 mod launcher;
