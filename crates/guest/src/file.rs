@@ -45,7 +45,10 @@ pub fn read(stream: &Arc<Stream>, path: &str, scope: Scope, offset: u64, max_byt
     });
     let mut buffer = vec![0; 64 << 10];
     let mut at = offset;
-    let end = offset.saturating_add(max_bytes);
+    // Of a file that grows what was there at first, or one that grows fast would never end. Files that the kernel makes up say
+    // that they are empty.
+    let whole = if size_bytes == 0 { u64::MAX } else { size_bytes };
+    let end = offset.saturating_add(max_bytes).min(whole);
     while at < end {
         let want = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
         match file.read_at(&mut buffer[..want], at) {

@@ -1,6 +1,8 @@
 //! Opens paths that the host names, and keeps those with workspace scope inside the workspace. The kernel decides
-//! (openat2 RESOLVE_BENEATH), so that no race with the sandbox's own processes gets around it.
+//! (openat2 RESOLVE_BENEATH), so that no race with the sandbox's own processes gets around it. It refuses every link with an
+//! absolute target; those that begin with the workspace's own path are followed step by step.
 
+use crate::beneath::{self, AbsoluteLinks};
 use crate::call::without_nul;
 use crate::failure::{self, CallResult, failed};
 use greenroom_protocol::guest::WORKSPACE_PATH;
@@ -84,16 +86,17 @@ impl Located {
         let opening = flags | OFlags::CLOEXEC;
         retry(
             || match rustix::fs::openat2(&self.base, relative, opening, Mode::empty(), self.resolve) {
-                Err(Errno::NOSYS) => self.open_by_steps(relative, flags),
+                Err(Errno::NOSYS | Errno::XDEV) => self.open_by_steps(relative, flags),
                 result => result,
             },
         )
     }
 
-    /// For kernels without openat2.
+    /// For kernels without openat2, and for links with an absolute target.
     fn open_by_steps(&self, relative: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
         if self.resolve.contains(ResolveFlags::BENEATH) {
-            return crate::beneath::open(&self.base, relative, flags);
+            let absolute = AbsoluteLinks::FromBase(WORKSPACE_PATH);
+            return beneath::open(&self.base, relative, flags, absolute);
         }
         rustix::fs::openat(&self.base, relative, flags | OFlags::CLOEXEC, Mode::empty())
     }
@@ -223,7 +226,10 @@ impl Root {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         retry(
             || match rustix::fs::openat2(&self.fd, relative, flags, Mode::empty(), resolve) {
-                Err(Errno::NOSYS) => crate::beneath::open(&self.fd, relative.as_os_str().as_bytes(), flags),
+                Err(Errno::NOSYS) => {
+                    let relative = relative.as_os_str().as_bytes();
+                    beneath::open(&self.fd, relative, flags, AbsoluteLinks::Refused)
+                }
                 result => result,
             },
         )

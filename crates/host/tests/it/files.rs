@@ -1,20 +1,23 @@
 //! File calls: whole writes, ranges, confinement to the workspace, search.
 
 use crate::impostor::Peer;
-use crate::world::{World, assert_code, eventually, fresh_id, sh};
+use crate::world::{World, assert_code, eventually, fresh_id, sh, shell};
 use greenroom_host::{SandboxFile, StartSandbox, refuse_routes};
 use greenroom_protocol::GUEST_GENERATION;
 use greenroom_protocol::guest::call::{Call, CallErrorCode, EntryKind, Grep, Reply, Scope, Walk};
-use greenroom_protocol::guest::frame::FrameKind;
+use greenroom_protocol::guest::frame::{FrameKind, STREAM_WINDOW_BYTES};
 
 crate::scenarios_everywhere!(
     files_round_trip_at_any_size,
     paths_do_not_leave_the_workspace,
     writes_keep_modes_and_follow_links_inside,
+    absolute_links_into_the_workspace_are_followed,
     searches_respect_gitignore,
     odd_files_are_told_apart,
     odd_names_are_listed_and_searched,
     writes_that_do_not_end_leave_nothing,
+    files_that_change_while_read_end,
+    a_full_disk_leaves_the_old_file,
     given_files_are_there_and_stay_as_given,
 );
 
@@ -177,6 +180,117 @@ async fn writes_keep_modes_and_follow_links_inside(world: &World) {
     assert_eq!(
         (entry.kind, entry.link_target.as_deref()),
         (EntryKind::Symlink, Some("../script"))
+    );
+}
+
+async fn absolute_links_into_the_workspace_are_followed(world: &World) {
+    let sandbox = world.start().await;
+    sh(
+        &sandbox,
+        "mkdir -p real/deep && echo needle > real/deep/file && ln -s /workspace/real way && ln -s /workspace/way/deep/file last \
+         && ln -s /workspace top && ln -s /workspace/../etc/passwd out && ln -s /workspace/way/../../etc around",
+    )
+    .await
+    .ok();
+    let scope = Scope::Workspace;
+    for path in [
+        "last",
+        "way/deep/file",
+        "/workspace/way/deep/../deep/file",
+        "top/way/deep/file",
+    ] {
+        let read = sandbox.read_file(path, scope, 0, 99).await.unwrap();
+        assert_eq!(read.bytes, b"needle\n", "{path}");
+    }
+    for path in [
+        "out",
+        "around/passwd",
+        "way/../../etc/passwd",
+        "top/../etc/passwd",
+    ] {
+        assert_code(
+            sandbox.read_file(path, scope, 0, 99).await,
+            CallErrorCode::OutsideWorkspace,
+        );
+        let written = sandbox.write_file(path, scope, b"x".to_vec()).await;
+        assert!(written.is_err(), "{path} was written");
+    }
+    let path = "way/deep".to_owned();
+    let stat = Call::Stat {
+        path: "way/deep/file".to_owned(),
+        scope,
+    };
+    let Reply::Stat { entry } = sandbox.call(stat).await.unwrap() else {
+        panic!()
+    };
+    assert_eq!((entry.kind, entry.size_bytes), (EntryKind::File, 7));
+    for call in [
+        Call::ListDirectory {
+            path: path.clone(),
+            scope,
+            max_entries: 10,
+        },
+        Call::Walk(Walk {
+            path: path.clone(),
+            scope,
+            respects_ignore_files: true,
+            after: None,
+            max_entries: 10,
+        }),
+    ] {
+        let Reply::Entries { entries, .. } = sandbox.call(call).await.unwrap() else {
+            panic!()
+        };
+        let names: Vec<_> = entries.iter().map(|entry| entry.name.as_str()).collect();
+        assert_eq!(names, ["file"]);
+    }
+    // Searches say where things really are.
+    let glob = Call::Glob {
+        path: path.clone(),
+        scope,
+        pattern: "*".to_owned(),
+        max_entries: 10,
+    };
+    let Reply::Paths { paths, .. } = sandbox.call(glob).await.unwrap() else {
+        panic!()
+    };
+    assert_eq!(paths, ["real/deep/file"]);
+    let grep = Call::Grep(Grep {
+        path,
+        scope,
+        pattern: "needle".to_owned(),
+        is_case_insensitive: false,
+        glob: None,
+        context_lines: 0,
+        max_matches: 10,
+    });
+    let Reply::Matches { lines, .. } = sandbox.call(grep).await.unwrap() else {
+        panic!()
+    };
+    assert_eq!((lines.len(), lines[0].path.as_str()), (1, "real/deep/file"));
+    // Writing, making, moving and removing go through the same links.
+    for path in ["last", "way/new/file"] {
+        sandbox
+            .write_file(path, scope, b"written".to_vec())
+            .await
+            .unwrap();
+    }
+    let rename = Call::Rename {
+        from: "way/new/file".to_owned(),
+        to: "top/moved".to_owned(),
+        scope,
+    };
+    sandbox.call(rename).await.unwrap();
+    let remove = Call::Remove {
+        path: "top/way/new".to_owned(),
+        scope,
+    };
+    sandbox.call(remove).await.unwrap();
+    assert_eq!(
+        sh(&sandbox, "cat real/deep/file moved; ls real; readlink last")
+            .await
+            .ok(),
+        "writtenwrittendeep\n/workspace/way/deep/file\n"
     );
 }
 
@@ -393,4 +507,85 @@ async fn writes_that_do_not_end_leave_nothing(world: &World) {
         })
         .await;
     }
+}
+
+async fn files_that_change_while_read_end(world: &World) {
+    const WHOLE: usize = 3_000_000;
+    let sandbox = world.start().await;
+    for (change, expected) in [
+        // What was there when the reading began, however fast it grows.
+        ("head -c 1000000 /dev/zero >> file", WHOLE),
+        ("truncate -s 1000000 file", 1_000_000),
+        ("rm file", WHOLE),
+        ("echo new > other; mv other file", WHOLE),
+    ] {
+        let found = world.host.find(sandbox.id(), refuse_routes()).await.unwrap();
+        sh(&found.unwrap(), &format!("rm -f file; truncate -s {WHOLE} file"))
+            .await
+            .ok();
+        let mut peer = Peer::connect(world, sandbox.id());
+        peer.hello(GUEST_GENERATION);
+        let read = Call::ReadFile {
+            path: "file".to_owned(),
+            scope: Scope::Workspace,
+            offset: 0,
+            max_bytes: u64::MAX,
+        };
+        peer.call(1, &read);
+        let Some(Reply::File { size_bytes, .. }) = peer.next_reply(1) else {
+            panic!()
+        };
+        assert_eq!(size_bytes, WHOLE as u64);
+        let mut len = 0;
+        // The guest stands still when it has sent what it may.
+        while len < STREAM_WINDOW_BYTES as usize {
+            len += peer.next().unwrap().2.len();
+        }
+        peer.call(3, &Call::Exec(shell(change)));
+        assert!(matches!(peer.next_reply(3), Some(Reply::Exited(_))), "{change}");
+        peer.send(FrameKind::Credit, 1, &STREAM_WINDOW_BYTES.to_be_bytes());
+        loop {
+            match peer.next().unwrap() {
+                (FrameKind::Output, 1, bytes) => {
+                    len += bytes.len();
+                    peer.send(FrameKind::Credit, 1, &(bytes.len() as u32).to_be_bytes());
+                }
+                (FrameKind::End, 1, _) => break,
+                (_, 3, _) => {}
+                other => panic!("{change}: {:?}", other.0),
+            }
+        }
+        assert_eq!(len, expected, "{change}");
+    }
+    // Files that the kernel makes up say that they are empty.
+    let again = world.host.find(sandbox.id(), refuse_routes()).await.unwrap();
+    let made_up = again
+        .unwrap()
+        .read_file("/proc/self/status", Scope::Sandbox, 0, 1000)
+        .await;
+    assert!(!made_up.unwrap().bytes.is_empty());
+}
+
+async fn a_full_disk_leaves_the_old_file(world: &World) {
+    let sandbox = world.start().await;
+    let scope = Scope::Sandbox;
+    let make = "mkdir /dev/shm/d && echo old > /dev/shm/d/file && cat /dev/zero > /dev/shm/fill";
+    let made = sh(&sandbox, make).await;
+    assert!(made.output.contains("No space left"), "{made:?}");
+    for path in ["/dev/shm/d/file", "/dev/shm/d/other"] {
+        let written = sandbox.write_file(path, scope, vec![b'x'; 1 << 20]).await;
+        assert_code(written, CallErrorCode::NoSpace);
+    }
+    let left = "cd /dev/shm; ls -A d; cat d/file; rm fill";
+    assert_eq!(sh(&sandbox, left).await.ok(), "file\nold\n");
+    sandbox
+        .write_file("/dev/shm/d/file", scope, vec![b'x'; 1 << 20])
+        .await
+        .unwrap();
+    assert_eq!(
+        sh(&sandbox, "ls -A /dev/shm/d; stat -c %s /dev/shm/d/file")
+            .await
+            .ok(),
+        "file\n1048576\n"
+    );
 }

@@ -5,7 +5,11 @@ use crate::world::{World, sh, shell};
 use greenroom_host::Sandbox;
 use greenroom_protocol::guest::call::{Call, Exec, Grep, Reply, Scope, Walk};
 
-crate::scenarios!(planted_links_lead_nowhere, an_exchanged_directory_leads_nowhere);
+crate::scenarios!(
+    planted_links_lead_nowhere,
+    an_exchanged_directory_leads_nowhere,
+    an_exchanged_absolute_link_leads_nowhere,
+);
 
 /// Rounds of all calls against the exchange.
 const ROUNDS: usize = 150;
@@ -49,11 +53,20 @@ async fn planted_links_lead_nowhere(world: &World) {
 }
 
 async fn an_exchanged_directory_leads_nowhere(world: &World) {
+    exchange(world, "ln -s /tmp/outside link", "dir").await;
+}
+
+async fn an_exchanged_absolute_link_leads_nowhere(world: &World) {
+    let make =
+        "mv dir real && ln -s /workspace/real dir && ln -s /tmp/outside link && ln -s /workspace/dir through";
+    exchange(world, make, "through").await;
+}
+
+/// Reaches for `directory` while `dir` and `link` change places all the time.
+async fn exchange(world: &World, make: &str, directory: &str) {
     let sandbox = world.start().await;
     crate::probe::put_probe(&sandbox).await;
-    sh(&sandbox, &format!("{OUTSIDE} && ln -s /tmp/outside link"))
-        .await
-        .ok();
+    sh(&sandbox, &format!("{OUTSIDE} && {make}")).await.ok();
     let swap = Exec {
         argv: ["/workspace/probe", "swap", "/workspace/dir", "/workspace/link"]
             .map(str::to_owned)
@@ -64,7 +77,7 @@ async fn an_exchanged_directory_leads_nowhere(world: &World) {
     sandbox.spawn(swap).await.unwrap();
     let (mut successes, mut refusals) = (0, 0);
     for round in 0..ROUNDS {
-        let reached = reach(&sandbox, "dir").await;
+        let reached = reach(&sandbox, directory).await;
         assert_eq!(reached.outside, None, "round {round}");
         successes += reached.successes;
         refusals += reached.refusals;

@@ -1,16 +1,17 @@
 //! Listing whole trees, and watching them.
 
-use crate::world::{PATIENCE, World, assert_code, eventually, sh};
+use crate::world::{PATIENCE, World, assert_code, eventually, sh, shell};
 use greenroom_host::{Changes, Sandbox};
 use greenroom_protocol::guest::call::{
-    Call, CallErrorCode, ChangeKind, Entry, EntryKind, Reply, Scope, Walk,
+    Call, CallErrorCode, ChangeKind, Entry, EntryKind, Exec, Reply, Scope, Walk,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::timeout;
 
 crate::scenarios_everywhere!(
     a_walk_lists_everything_in_order,
     a_walk_goes_on_where_a_page_ended,
+    a_walk_gets_past_what_vanishes,
     changes_are_reported_once,
     new_directories_are_watched,
     noise_is_left_out,
@@ -129,6 +130,35 @@ async fn a_walk_goes_on_where_a_page_ended(world: &World) {
     found.sort_unstable();
     found.dedup();
     assert_eq!(found.len(), 6 * 302, "nothing twice");
+}
+
+async fn a_walk_gets_past_what_vanishes(world: &World) {
+    let sandbox = world.start().await;
+    sh(&sandbox, "mkdir -p a z; touch a/kept z/kept").await.ok();
+    let churn = Exec {
+        is_background: true,
+        ..shell("while :; do mkdir -p m/n/o m/p; touch m/n/file m/n/o/file m/p/file; rm -r m; done")
+    };
+    sandbox.spawn(churn).await.unwrap();
+    let mut sizes = BTreeSet::new();
+    // Until something was half there, which says that there was a race.
+    eventually("a tree is seen on its way", async || {
+        for respects_ignore_files in [true, false] {
+            let asked = Walk {
+                respects_ignore_files,
+                ..everything(None, 100)
+            };
+            let (entries, is_truncated) = walk(&sandbox, asked).await;
+            let names = names(&entries);
+            assert!(!is_truncated);
+            for kept in ["a", "a/kept", "z", "z/kept"] {
+                assert!(names.contains(&kept), "{kept} of {names:?}");
+            }
+            sizes.insert(names.len());
+        }
+        (sizes.len() > 3).then_some(())
+    })
+    .await;
 }
 
 /// Gathers changes until `is_enough`.
