@@ -3,6 +3,7 @@
 use crate::script::{add, answer_repository};
 use greenroom_system_tests::api::{Api, of_type, pretty};
 use greenroom_system_tests::product::Product;
+use greenroom_testkit::leftovers;
 use serde_json::Value;
 
 const SCRIPT: &str = r#"
@@ -36,6 +37,12 @@ tool = "bash"
 arguments = { command = "while [ ! -e /home/agent/end ]; do sleep 0.1; done", background = true }
 [[script.step]]
 say = "It runs."
+
+[[script]]
+name = "hello"
+prompt_contains = "hello"
+[[script.step]]
+say = "Hello."
 
 [[script]]
 name = "wait"
@@ -141,5 +148,54 @@ async fn a_command_in_the_background_keeps_its_sandbox() {
     let end = *of_type(&events, "turn.completed").last().unwrap();
     assert_eq!(end["outcome"]["problem"]["code"], "sandboxes_exhausted", "{end}");
     assert!(!states(&api.events(&first).await).contains(&"stopped".to_owned()));
+    // What the end of each test looks for can be seen while it is there.
+    let alive = leftovers::alive(&product.sandboxes()).join("\n");
+    assert!(alive.contains("greenroom-guest"), "{alive}");
+    if !alive.contains("resource group") {
+        eprintln!("SKIPPED-FEATURE: this machine gives sandboxes no resource groups, so none can be left");
+    }
     product.stop();
+}
+
+#[tokio::test]
+async fn a_sandbox_that_comes_after_its_turn_is_idle_too() {
+    let mut product = Product::with_config(SCRIPT, "\n[sandbox]\nidle_minutes = 0.01\n");
+    let source = answer_repository(&product);
+    let api = product.start().await;
+    add(&api, "answer", &source).await;
+    let mut sessions = Vec::new();
+    for _ in 0..6 {
+        sessions.push(api.start_session("answer", "hello").await);
+    }
+    for session in &sessions {
+        api.wait_for_turns(session, 1).await;
+        // One whose turn was very quick did not start at all.
+        api.wait_for(session, "a stopped sandbox", |events| {
+            states(events).last().is_none_or(|state| state == "stopped")
+        })
+        .await;
+    }
+    product.stop();
+}
+
+#[tokio::test]
+async fn a_server_that_ends_leaves_no_sandbox_running_however_far_it_got() {
+    let mut product = Product::with_script(SCRIPT);
+    let source = answer_repository(&product);
+    let api = product.start().await;
+    add(&api, "answer", &source).await;
+    product.stop();
+    for moment in ["starting", "syncing", "ready"] {
+        let api = product.start().await;
+        // Some are ahead of the one that is waited for, some behind it.
+        let mut sessions = Vec::new();
+        for _ in 0..3 {
+            sessions.push(api.start_session("answer", "wait").await);
+        }
+        api.wait_for(&sessions[1], moment, |events| {
+            states(events).contains(&moment.to_owned())
+        })
+        .await;
+        product.stop();
+    }
 }

@@ -1,7 +1,9 @@
 //! A `greenroom up` process with its own data directory on port 0. Ends with its test, and its sandboxes with it. Keeps its
-//! log when the test fails, and fails the test when the log holds a warning nobody expected.
+//! log when the test fails, and fails the test when the log holds a warning nobody expected or when anything of a sandbox
+//! outlives the server.
 
 use crate::api::Api;
+use greenroom_testkit::leftovers;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -122,6 +124,11 @@ impl Product {
         self.root.path().join("data")
     }
 
+    /// Where the host keeps sandboxes.
+    pub fn sandboxes(&self) -> PathBuf {
+        self.data_dir().join("sandboxes")
+    }
+
     pub fn config(&self) -> PathBuf {
         self.root.path().join("greenroom.toml")
     }
@@ -240,7 +247,7 @@ impl Product {
         child.wait().expect("wait");
     }
 
-    /// SIGTERM, and wait for its end.
+    /// SIGTERM, and wait for its end, and with it that of its sandboxes.
     pub fn stop(&mut self) {
         let Some(mut child) = self.process.take() else {
             return;
@@ -257,7 +264,7 @@ impl Product {
                         "greenroom up ended with {status} after SIGTERM: {}",
                         self.log()
                     );
-                    return;
+                    return self.assert_nothing_left();
                 }
                 None if Instant::now() > deadline => {
                     let _ = child.kill();
@@ -267,6 +274,12 @@ impl Product {
                 None => std::thread::sleep(Duration::from_millis(20)),
             }
         }
+    }
+
+    /// No process, mount or resource group of a sandbox is there. Their files may be.
+    fn assert_nothing_left(&self) {
+        let left = leftovers::alive(&self.sandboxes());
+        assert!(left.is_empty(), "left behind: {left:#?}");
     }
 
     fn log_path(&self, start: u32) -> PathBuf {
@@ -310,10 +323,13 @@ impl Drop for Product {
                 let _ = child.kill();
                 let _ = child.wait();
             }
+            leftovers::end(&self.sandboxes());
             eprintln!("--- server log ---\n{}", self.log());
             return;
         }
         self.stop();
+        // Also after a kill as its last act.
+        self.assert_nothing_left();
         let warnings = self.unexpected_warnings();
         assert!(warnings.is_empty(), "warnings nobody expected: {warnings:#?}");
     }

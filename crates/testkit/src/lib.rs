@@ -1,3 +1,4 @@
-//! Stand-ins for the world outside Greenroom, for tests only: nothing here is linked into a product binary.
+//! Stand-ins for the world outside Greenroom, and what looks after tests; nothing here is linked into a product binary.
 
+pub mod leftovers;
 pub mod model_server;

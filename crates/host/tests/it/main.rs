@@ -19,7 +19,6 @@ mod ignore_files;
 mod impostor;
 mod isolation;
 mod launcher;
-mod leftovers;
 mod liars;
 mod lifecycle;
 mod limits;

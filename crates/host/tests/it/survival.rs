@@ -2,11 +2,11 @@
 //! and guests. After each, a new host reaps: what is wanted and lived goes on, the rest is gone, and at the end nothing is
 //! left on the machine.
 
-use crate::leftovers;
 use crate::world::{World, eventually, fresh_id, is_root, open, plain, shell};
 use greenroom_host::{Host, refuse_routes};
 use greenroom_protocol::id::SandboxId;
 use greenroom_sandbox::lock;
+use greenroom_testkit::leftovers;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Lines, Write as _};

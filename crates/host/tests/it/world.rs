@@ -1,10 +1,10 @@
 //! What every scenario needs: a host with a directory of its own, run as the right user, and a check that nothing is left.
 
-use crate::leftovers;
 use greenroom_host::{Host, HostConfig, RouteHandler, Sandbox, SandboxError, StartSandbox, refuse_routes};
 use greenroom_protocol::environment::Backend;
 use greenroom_protocol::guest::call::{CallErrorCode, Exec, Exit, OutputChunk};
 use greenroom_protocol::id::SandboxId;
+use greenroom_testkit::leftovers;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -223,7 +223,7 @@ impl World {
         let state = self.state.clone();
         self.host.reap(&[]).await.unwrap();
         self.host.close().await;
-        assert_eq!(crate::leftovers::of(&state), Vec::<String>::new(), "left behind");
+        assert_eq!(leftovers::of(&state), Vec::<String>::new(), "left behind");
         self.temp.close().unwrap();
     }
 }

@@ -4,11 +4,11 @@ use super::hub::Hub;
 use super::sandbox_slot::SandboxSlot;
 use super::state::SessionFold;
 use greenroom_agent::world::{Record, TurnEnd};
-use greenroom_protocol::client::event::SandboxUsage;
+use greenroom_protocol::client::event::{EventBody, SandboxUsage};
 use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::prompt::{ImageAttachment, PromptReceipt};
-use greenroom_protocol::id::{PersonId, PromptId, TurnId};
+use greenroom_protocol::id::{PersonId, PromptId, SessionId, TurnId};
 use greenroom_store::session_log::Batch;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -68,6 +68,7 @@ pub enum Command {
 /// How everyone else reaches a session.
 #[derive(Clone)]
 pub struct SessionHandle {
+    pub id: SessionId,
     pub(super) sender: mpsc::Sender<Command>,
     pub hub: Arc<Hub>,
     /// The session's sandbox.
@@ -96,6 +97,23 @@ impl SessionHandle {
         self.ask(|reply| Command::Append { batch, reply }).await?
     }
 
+    /// Appends facts that nothing depends on. Which cannot be written are logged; a server that goes down loses them.
+    pub(super) async fn tell(&self, events: Vec<EventBody>, what: &'static str) {
+        if events.is_empty() {
+            return;
+        }
+        let batch = Batch {
+            events,
+            ..Batch::default()
+        };
+        match self.append(batch).await {
+            Err(problem) if problem.code != SHUTTING_DOWN => {
+                tracing::warn!(session = %self.id, code = problem.code, "{what} is not recorded");
+            }
+            _ => {}
+        }
+    }
+
     /// The session as it is now.
     pub async fn fold(&self) -> Result<SessionFold, Problem> {
         self.ask(|reply| Command::Row { reply }).await
@@ -119,7 +137,9 @@ impl SessionHandle {
     }
 }
 
+const SHUTTING_DOWN: &str = "shutting_down";
+
 /// What callers get while the server goes down.
 pub fn shutting_down() -> Problem {
-    Problem::transient("shutting_down", "The server is shutting down.").with_hint("try again in a moment")
+    Problem::transient(SHUTTING_DOWN, "The server is shutting down.").with_hint("try again in a moment")
 }

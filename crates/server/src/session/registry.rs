@@ -152,6 +152,11 @@ impl SessionRegistry {
             shutdown,
         };
         self.services.tasks.spawn(actor.run());
-        Ok(SessionHandle { sender, hub, sandbox })
+        Ok(SessionHandle {
+            id: id.clone(),
+            sender,
+            hub,
+            sandbox,
+        })
     }
 }

@@ -5,7 +5,6 @@ use crate::sandbox::{Sandbox, SandboxError};
 use greenroom_protocol::client::event::EventBody;
 use greenroom_protocol::guest::call::{Call, Reply};
 use greenroom_protocol::guest::service::{Service, ServiceState, ServiceStatus};
-use greenroom_store::session_log::Batch;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,13 +82,7 @@ pub async fn statuses(sandbox: &Arc<dyn Sandbox>) -> Result<Vec<ServiceStatus>, 
 }
 
 async fn tell(handle: &SessionHandle, events: Vec<EventBody>) {
-    let batch = Batch {
-        events,
-        ..Batch::default()
-    };
-    if let Err(problem) = handle.append(batch).await {
-        tracing::warn!(code = problem.code, "the state of a service is not recorded");
-    }
+    handle.tell(events, "the state of a service").await;
 }
 
 fn is_settled(state: ServiceState) -> bool {

@@ -45,6 +45,7 @@ pub(super) fn spawn(actor: &Actor, running: RunningTurn, start: Start) {
         return;
     };
     let handle = SessionHandle {
+        id: actor.fold.row.id.clone(),
         sender,
         hub: actor.hub.clone(),
         sandbox: actor.sandbox.clone(),
@@ -114,7 +115,8 @@ async fn run(
     // One that is wrong is said where the sandbox is needed.
     let environment = environment.ok();
     let ledger = &handle.sandbox.ledger;
-    append_quietly(handle, ledger.begin_turn(&running.turn_id).events).await;
+    let begun = ledger.begin_turn(&running.turn_id).events;
+    handle.tell(begun, "a decision about connections").await;
     // In parallel with the first model request, which needs no sandbox.
     workspace.prepare();
     let recorder = Arc::new(SessionRecorder {
@@ -173,7 +175,7 @@ async fn run(
     let sandbox = workspace.usage().await;
     workspace.leave().await;
     let decided = ledger.end_turn();
-    append_quietly(handle, decided.events).await;
+    handle.tell(decided.events, "a decision about connections").await;
     if decided.beyond > 0 {
         notices.push(
             Problem::permanent(
@@ -200,23 +202,6 @@ async fn run(
             .await;
     }
     (end, sandbox)
-}
-
-/// Facts that a turn does not depend on.
-async fn append_quietly(handle: &SessionHandle, events: Vec<EventBody>) {
-    if events.is_empty() {
-        return;
-    }
-    let batch = Batch {
-        events,
-        ..Batch::default()
-    };
-    if let Err(problem) = handle.append(batch).await {
-        tracing::warn!(
-            code = problem.code,
-            "decisions about connections are not recorded"
-        );
-    }
 }
 
 /// Where the sandbox may connect to, in words for the model.
@@ -302,6 +287,7 @@ pub(super) fn resume_intent(actor: &Actor, intent: Intent) {
         return;
     };
     let handle = SessionHandle {
+        id: actor.fold.row.id.clone(),
         sender,
         hub: actor.hub.clone(),
         sandbox: actor.sandbox.clone(),

@@ -20,9 +20,8 @@ use greenroom_protocol::guest::call::{Call, Exec, Exit, FileBytes, OutputChunk, 
 use greenroom_protocol::guest::service::{Readiness, Service};
 use greenroom_protocol::id::{ItemId, SandboxId, TurnId};
 use greenroom_stdx::id::fresh_bits;
-use greenroom_store::session_log::Batch;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Instant;
 use tokio::sync::{OnceCell, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -37,6 +36,10 @@ pub struct SessionWorkspace {
     slot: Arc<SandboxSlot>,
     /// Whether this turn has seen that the sandbox can still run a program.
     is_checked: AtomicBool,
+    /// Whether the turn has ended. What it was still waiting for is then nobody's.
+    is_over: AtomicBool,
+    /// For what must go on when its caller is gone.
+    itself: Weak<Self>,
     /// As it was when the turn first asked for it.
     environment: OnceCell<BoundedEnvironment>,
     /// Of the sandbox, since this turn began to use it.
@@ -53,7 +56,7 @@ impl SessionWorkspace {
         author: ChangeAuthor,
         slot: Arc<SandboxSlot>,
     ) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new_cyclic(|itself| Self {
             services,
             handle,
             row,
@@ -61,6 +64,8 @@ impl SessionWorkspace {
             author,
             slot,
             is_checked: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+            itself: itself.clone(),
             environment: OnceCell::new(),
             measure: std::sync::Mutex::default(),
         })
@@ -70,7 +75,9 @@ impl SessionWorkspace {
     pub fn prepare(self: &Arc<Self>) {
         let workspace = self.clone();
         self.services.tasks.clone().spawn(async move {
-            if let Err(problem) = workspace.sandbox().await {
+            if let Err(problem) = workspace.sandbox().await
+                && !workspace.is_over.load(Ordering::SeqCst)
+            {
                 tracing::warn!(session = %workspace.row.id, code = problem.code, "sandbox not ready: {}", problem.message);
             }
         });
@@ -92,8 +99,25 @@ impl SessionWorkspace {
     }
 
     /// The sandbox, started and checked out; found again or restarted if it went away.
+    ///
+    /// A caller that is cancelled leaves nothing half started: the work goes on without it, and the server waits for that
+    /// before it ends.
     pub async fn sandbox(&self) -> Result<Arc<dyn Sandbox>, Problem> {
+        let workspace = self.itself.upgrade().ok_or_else(turn_over)?;
+        let found = self
+            .services
+            .tasks
+            .spawn(async move { workspace.find_or_start().await });
+        found
+            .await
+            .unwrap_or_else(|_| Err(Problem::permanent("internal", "Starting the sandbox failed.")))
+    }
+
+    async fn find_or_start(&self) -> Result<Arc<dyn Sandbox>, Problem> {
         let mut ready = self.slot.ready.lock().await;
+        if self.is_over.load(Ordering::SeqCst) {
+            return Err(turn_over());
+        }
         let is_checked = self.is_checked.load(Ordering::Relaxed);
         if let Some(sandbox) = ready.as_ref().filter(|sandbox| sandbox.is_alive())
             && (is_checked || checkout::is_usable(sandbox).await)
@@ -124,6 +148,10 @@ impl SessionWorkspace {
         match started {
             Ok(sandbox) => {
                 self.report(&id, SandboxState::Ready, None).await;
+                if self.is_over.load(Ordering::SeqCst) {
+                    // It ended meanwhile. The next turn takes the place again, when this lets go of the slot.
+                    self.leave().await;
+                }
                 *ready = Some(sandbox.clone());
                 Ok(sandbox)
             }
@@ -159,7 +187,8 @@ impl SessionWorkspace {
 
     /// The turn is over: nobody needs the sandbox now.
     pub async fn leave(&self) {
-        if let Ok(id) = self.sandbox_id().await {
+        self.is_over.store(true, Ordering::SeqCst);
+        if let Ok(Some(id)) = self.services.catalog.sandbox(&self.row.id).await {
             self.services.running.leave(&id, self.services.clock.now_ms());
         }
     }
@@ -270,20 +299,13 @@ impl SessionWorkspace {
             return;
         }
         let (ledger, handle) = (self.slot.ledger.clone(), self.handle.clone());
-        let session = self.row.id.clone();
         self.services.tasks.spawn(async move {
             loop {
                 let events = tokio::select! {
                     events = ledger.next() => events,
                     () = handle.closed() => return,
                 };
-                let batch = Batch {
-                    events,
-                    ..Batch::default()
-                };
-                if let Err(problem) = handle.append(batch).await {
-                    tracing::warn!(%session, code = problem.code, "decisions about connections are not recorded");
-                }
+                handle.tell(events, "a decision about connections").await;
             }
         });
     }
@@ -322,20 +344,15 @@ impl SessionWorkspace {
     }
 
     async fn sandbox_id(&self) -> Result<SandboxId, Problem> {
-        let catalog = &self.services.catalog;
-        if let Some(id) = catalog
-            .sandbox(&self.row.id)
-            .await
-            .map_err(|error| error.problem())?
-        {
-            return Ok(id);
+        let (catalog, session) = (&self.services.catalog, &self.row.id);
+        let found = catalog.sandbox(session).await.map_err(|error| error.problem())?;
+        match found {
+            Some(id) => Ok(id),
+            None => catalog
+                .claim_sandbox(session, &SandboxId::from_bits(fresh_bits()))
+                .await
+                .map_err(|error| error.problem()),
         }
-        let id = SandboxId::from_bits(fresh_bits());
-        catalog
-            .put_sandbox(&self.row.id, &id)
-            .await
-            .map_err(|error| error.problem())?;
-        Ok(id)
     }
 
     async fn report(&self, id: &SandboxId, state: SandboxState, problem: Option<Problem>) {
@@ -349,16 +366,7 @@ impl SessionWorkspace {
 
     /// Facts about the sandbox are for people to see; a turn does not fail because they cannot be written.
     async fn append(&self, events: Vec<EventBody>) {
-        if events.is_empty() {
-            return;
-        }
-        let batch = Batch {
-            events,
-            ..Batch::default()
-        };
-        if let Err(problem) = self.handle.append(batch).await {
-            tracing::warn!(session = %self.row.id, code = problem.code, "what became of the sandbox is not recorded");
-        }
+        self.handle.tell(events, "what became of the sandbox").await;
     }
 
     async fn used(&self) -> Result<Arc<dyn Sandbox>, WorkspaceError> {
@@ -373,6 +381,11 @@ impl SessionWorkspace {
         env.append(&mut exec.env);
         Exec { env, ..exec }
     }
+}
+
+/// Nobody needs the sandbox any more.
+fn turn_over() -> Problem {
+    Problem::permanent("turn_over", "This turn is over.")
 }
 
 /// What the agent is told of a service.

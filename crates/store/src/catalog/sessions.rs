@@ -166,18 +166,24 @@ impl Catalog {
             .await
     }
 
-    /// Remembers which sandbox works for a session; replaces an earlier one.
-    pub async fn put_sandbox(&self, session: &SessionId, sandbox: &SandboxId) -> Result<(), CatalogError> {
-        let (session, sandbox) = (session.clone(), sandbox.clone());
+    /// The sandbox that works for a session. If there is none yet, `fresh` is it from now on. However many ask at once, all
+    /// get the same.
+    pub async fn claim_sandbox(
+        &self,
+        session: &SessionId,
+        fresh: &SandboxId,
+    ) -> Result<SandboxId, CatalogError> {
+        let (session, fresh) = (session.clone(), fresh.clone());
         self.database
             .write(move |db| {
-                db.execute(
+                db.query_row(
                     "INSERT INTO sandboxes (session_id, sandbox_id) VALUES (?1, ?2)
-                     ON CONFLICT (session_id) DO UPDATE SET sandbox_id = excluded.sandbox_id",
-                    params![session.as_str(), sandbox.as_str()],
+                     ON CONFLICT (session_id) DO UPDATE SET sandbox_id = sandbox_id
+                     RETURNING sandbox_id",
+                    params![session.as_str(), fresh.as_str()],
+                    |row| id_at(row, 0),
                 )
-                .during("put sandbox")?;
-                Ok(())
+                .during("claim sandbox")
             })
             .await
     }

@@ -274,8 +274,13 @@ async fn session_rows_follow_the_latest_event() {
         [first.id.clone(), stopping.id]
     );
     let sandbox = |n| SandboxId::from_bits(n);
-    catalog.put_sandbox(&first.id, &sandbox(1)).await.unwrap();
-    catalog.put_sandbox(&first.id, &sandbox(2)).await.unwrap();
+    let (two, one) = (sandbox(2), sandbox(1));
+    assert_eq!(catalog.claim_sandbox(&first.id, &two).await.unwrap(), two);
+    assert_eq!(
+        catalog.claim_sandbox(&first.id, &one).await.unwrap(),
+        two,
+        "there is one already"
+    );
     assert_eq!(catalog.sandbox(&first.id).await.unwrap(), Some(sandbox(2)));
     assert_eq!(
         catalog.sandboxes().await.unwrap(),

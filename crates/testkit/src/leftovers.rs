@@ -1,32 +1,70 @@
 //! Looks everywhere on the machine for what sandboxes of a state directory may have left: processes, mounts, resource
-//! groups, directories, sockets.
+//! groups, directories. Sockets live no longer than their processes.
 
+use rustix::process::{Pid, Signal, getpid, kill_process};
 use sha2::Digest as _;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Longest that killed processes are waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Everything that is left, one line each; empty is what a test wants. The state directory itself, its programs and bases
 /// do not count. As an ordinary user only one's own processes can be looked into, and those are all there can be.
 pub fn of(state: &Path) -> Vec<String> {
-    let mut found = processes(state);
-    found.extend(named_groups(state).map(|group| format!("resource group {}", group.display())));
+    let mut found = alive(state);
     let entries = fs::read_dir(state.join("sb")).into_iter().flatten().flatten();
     found.extend(entries.map(|entry| format!("directory {}", entry.path().display())));
-    let sockets = fs::read_to_string("/proc/net/unix").unwrap_or_default();
-    let shown = state.display().to_string();
-    found.extend(
-        sockets
-            .lines()
-            .filter(|line| line.contains(&shown))
-            .map(|line| format!("socket {line}")),
-    );
+    found
+}
+
+/// What is left but files: a server that ends keeps the files of its sandboxes, and nothing else of them.
+pub fn alive(state: &Path) -> Vec<String> {
+    let mut found = processes(state);
+    found.extend(named_groups(state).map(|group| format!("resource group {}", group.display())));
     found
 }
 
 /// Processes that belong to sandboxes of the state directory, each with what gives it away: its program, its resource
 /// group, or its mounts. Also mounts in this very process's namespace.
 pub fn processes(state: &Path) -> Vec<String> {
+    let found = with_process_ids(state).into_iter();
+    found.map(|(_, what)| what).collect()
+}
+
+/// Ends what a failed test left running, and removes its resource groups.
+pub fn end(state: &Path) {
+    let deadline = Instant::now() + PATIENCE;
+    // Killed ones may take a moment, and one that was just being started may come after a look.
+    while !kill(state) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for group in named_groups(state) {
+        for entry in fs::read_dir(&group).into_iter().flatten().flatten() {
+            let _ = fs::remove_dir(entry.path());
+        }
+        let _ = fs::remove_dir(&group);
+    }
+}
+
+/// Kills what runs, and says whether there was nothing.
+fn kill(state: &Path) -> bool {
+    let mut is_empty = true;
+    for (pid, _) in with_process_ids(state) {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        // This very process may see mounts.
+        if let Some(pid) = pid.filter(|pid| *pid != getpid()) {
+            is_empty = false;
+            // It may have ended by itself.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+    is_empty
+}
+
+fn with_process_ids(state: &Path) -> Vec<(u32, String)> {
     let (shown, group) = (state.display().to_string(), group_name(state));
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -36,19 +74,16 @@ pub fn processes(state: &Path) -> Vec<String> {
         };
         let exe = fs::read_link(directory.join("exe")).unwrap_or_default();
         let read = |name: &str| fs::read_to_string(directory.join(name)).unwrap_or_default();
-        if exe.starts_with(state) {
-            found.push(format!("process {pid} runs {}", exe.display()));
+        let what = if exe.starts_with(state) {
+            format!("runs {}", exe.display())
         } else if read("cgroup").contains(&group) {
-            found.push(format!(
-                "process {pid} ({}) is in a resource group",
-                read("comm").trim()
-            ));
+            "is in a resource group".to_owned()
         } else if let Some(mount) = read("mountinfo").lines().find(|line| line.contains(&shown)) {
-            found.push(format!(
-                "process {pid} ({}) has mount {mount}",
-                read("comm").trim()
-            ));
-        }
+            format!("has mount {mount}")
+        } else {
+            continue;
+        };
+        found.push((pid, format!("process {pid} ({}) {what}", read("comm").trim())));
     }
     found
 }
