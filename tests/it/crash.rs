@@ -2,9 +2,14 @@
 //! lost, nothing is shown twice.
 
 use crate::script::{add, answer_repository};
+use greenroom_protocol::guest::Hello;
+use greenroom_protocol::guest::call::{Call, Exec};
+use greenroom_protocol::guest::frame::{FrameKind, encode_header};
 use greenroom_system_tests::api::{assert_gapless, of_type};
 use greenroom_system_tests::product::Product;
 use serde_json::Value;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 
 /// A command that is at work while the server dies and comes back. What it prints differs from how it is written.
 const WORKING: &str = r#"
@@ -229,4 +234,113 @@ say = "Locked."
     );
     assert_eq!(pushed[0]["files"], serde_json::json!(["work.txt"]));
     product.stop();
+}
+
+/// A command that prints before and after its link breaks, and one more.
+const CUT_OFF: &str = r#"
+[[script]]
+name = "work"
+prompt_contains = "work"
+[[script.step]]
+[[script.step.call]]
+tool = "bash"
+arguments = { command = "echo once >> count.txt; echo be''gun; until test -e go; do sleep 0.05; done; echo fin''ished" }
+[[script.step]]
+expect_result_contains = "begun\nfinished\n[exit code 0]"
+[[script.step.call]]
+tool = "bash"
+arguments = { command = "echo ran $(wc -l < count.txt) time" }
+[[script.step]]
+expect_result_contains = "ran 1 time"
+say = "The command ran on."
+"#;
+
+#[tokio::test]
+async fn a_broken_link_is_attached_again_in_the_same_turn() {
+    let mut product = Product::with_script(CUT_OFF);
+    let source = answer_repository(&product);
+    let api = product.start().await;
+    add(&api, "answer", &source).await;
+    let created = api
+        .must_post("/v1/sessions", serde_json::json!({ "repository": "answer" }))
+        .await;
+    let session = created["session"]["id"].as_str().unwrap().to_owned();
+    let mut stream = api.stream(&session, 0).await;
+    assert_eq!(api.prompt(&session, "one", "Please work.").await.0, 202);
+    stream
+        .until(|frame| frame["text"].as_str().is_some_and(|text| text.contains("begun")))
+        .await;
+    let events = api.events(&session).await;
+    let sandbox = of_type(&events, "sandbox.state_changed").last().unwrap()["sandbox_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    // Several times, because the second link may break as well.
+    for round in 0..3 {
+        if round > 0 {
+            api.wait_for(&session, "the link is attached again", |events| {
+                let ready = of_type(events, "sandbox.state_changed")
+                    .into_iter()
+                    .filter(|event| event["state"] == "ready")
+                    .count();
+                ready > round
+            })
+            .await;
+        }
+        let program = if round == 2 { "touch" } else { "true" };
+        break_link(&product, &sandbox, &[program, "/workspace/go"]);
+    }
+    let events = api.wait_for_turns(&session, 1).await;
+    assert_gapless(&events);
+    assert_eq!(
+        of_type(&events, "turn.completed")[0]["outcome"]["result"],
+        "completed",
+        "{events:#?}"
+    );
+    let bash: Vec<_> = of_type(&events, "item.completed")
+        .into_iter()
+        .filter(|event| event["item"]["tool"] == "bash")
+        .map(|event| event["item"]["output"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        bash,
+        ["begun\nfinished\n[exit code 0]", "ran 1 time\n[exit code 0]"]
+    );
+    assert!(
+        of_type(&events, "sandbox.state_changed")
+            .into_iter()
+            .all(|event| event["state"] != "lost" && event["sandbox_id"] == sandbox.as_str())
+    );
+    product.stop();
+}
+
+/// Takes the link to a sandbox's guest away from the server, as a newer host does, starts `program` in it, and leaves.
+fn break_link(product: &Product, sandbox: &str, program: &[&str]) {
+    let path = product
+        .data_dir()
+        .join("sandboxes/sb")
+        .join(sandbox)
+        .join("guest.sock");
+    let frame = |kind, stream, payload: &[u8]| {
+        let header = encode_header(kind, stream, payload.len());
+        [header.as_slice(), payload].concat()
+    };
+    let start = Call::Exec(Exec {
+        argv: program.iter().map(|part| (*part).to_owned()).collect(),
+        is_background: true,
+        ..Exec::default()
+    });
+    let both = [
+        frame(FrameKind::Hello, 0, &serde_json::to_vec(&Hello::OURS).unwrap()),
+        frame(FrameKind::Call, 1, &serde_json::to_vec(&start).unwrap()),
+    ];
+    let mut link = UnixStream::connect(path).unwrap();
+    link.write_all(&both.concat()).unwrap();
+    let mut seen = String::new();
+    while !seen.contains("started") {
+        let mut bytes = [0; 4096];
+        let len = link.read(&mut bytes).unwrap();
+        assert!(len > 0, "the guest went away: {seen}");
+        seen.push_str(&String::from_utf8_lossy(&bytes[..len]));
+    }
 }

@@ -151,10 +151,15 @@ impl Sandbox for LocalSandbox {
     async fn attach(
         &self,
         process_id: u32,
+        after_offset: u64,
         output: mpsc::Sender<OutputChunk>,
         cancel: CancellationToken,
     ) -> Result<Exit, SandboxError> {
-        let program = self.sandbox.attach(process_id, 0).await.map_err(translated)?;
+        let program = self
+            .sandbox
+            .attach(process_id, after_offset)
+            .await
+            .map_err(translated)?;
         program.follow(None, output, cancel).await.map_err(translated)
     }
 

@@ -107,10 +107,12 @@ pub trait Sandbox: Send + Sync {
         cancel: CancellationToken,
     ) -> Result<Exit, SandboxError>;
 
-    /// Follows a process that goes on without us to its end, from the first output that is kept; otherwise like `exec`.
+    /// Follows a process that goes on without us to its end, from the byte of its output at `after_offset`, or from the first
+    /// that is kept; otherwise like `exec`.
     async fn attach(
         &self,
         process_id: u32,
+        after_offset: u64,
         output: mpsc::Sender<OutputChunk>,
         cancel: CancellationToken,
     ) -> Result<Exit, SandboxError>;

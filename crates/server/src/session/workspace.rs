@@ -1,6 +1,8 @@
 //! The session's sandbox as the agent sees it: started in the background when a turn starts, with the repository checked
 //! out on the session's branch. The first tool call waits for it, the first model request does not.
 
+mod calls;
+
 use super::changes::ChangeAuthor;
 use super::checkout;
 use super::command::SessionHandle;
@@ -10,21 +12,18 @@ use super::service_watch::{self, READY_PATIENCE};
 use super::services::SessionServices;
 use crate::egress::{Advice, SandboxEgress};
 use crate::environment::{self, BoundedEnvironment, RepositoryEgress};
-use crate::sandbox::{Measure, Origin, Sandbox, SandboxError, StartRequest};
-use async_trait::async_trait;
-use greenroom_agent::world::{ServiceFact, Workspace, WorkspaceError};
+use crate::sandbox::{Measure, Origin, Sandbox, StartRequest};
+use greenroom_agent::world::ServiceFact;
 use greenroom_protocol::client::event::{EventBody, Item, ItemBody, SandboxState, SandboxUsage};
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::session::Session;
-use greenroom_protocol::guest::call::{Call, Exec, Exit, FileBytes, OutputChunk, Reply, Scope};
 use greenroom_protocol::guest::service::{Readiness, Service};
 use greenroom_protocol::id::{ItemId, SandboxId, TurnId};
 use greenroom_stdx::id::fresh_bits;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Instant;
-use tokio::sync::{OnceCell, mpsc, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{OnceCell, watch};
 
 /// A turn's way to the sandbox.
 pub struct SessionWorkspace {
@@ -132,7 +131,10 @@ impl SessionWorkspace {
             return Ok(sandbox.clone());
         }
         let id = self.sandbox_id().await?;
-        if ready.take().is_some() {
+        if let Some(last) = ready.take()
+            // If only the link to it broke, it is found again, and what runs in it goes on.
+            && (last.is_alive() || !self.services.sandboxes.is_running(&id).await?)
+        {
             self.report(&id, SandboxState::Lost, None).await;
             // What made it unusable, such as processes without end, must not be found again.
             self.services.sandboxes.stop(&id).await?;
@@ -162,6 +164,23 @@ impl SessionWorkspace {
                 Err(problem)
             }
         }
+    }
+
+    /// The sandbox after the link `lost` to it broke, if it still runs; with new routes, and as the turn's sandbox from now on.
+    async fn attached_again(&self, lost: &Arc<dyn Sandbox>) -> Option<Arc<dyn Sandbox>> {
+        let id = self.sandbox_id().await.ok()?;
+        let mut ready = self.slot.ready.lock().await;
+        // Unless another call did it meanwhile.
+        if ready.as_ref().is_none_or(|current| Arc::ptr_eq(current, lost)) {
+            if !self.services.sandboxes.is_running(&id).await.ok()? {
+                return None;
+            }
+            tracing::info!(session = %self.row.id, sandbox = %id, "the link to a sandbox broke; it is attached again");
+            // What was forgotten is found, and not stopped first.
+            *ready = None;
+        }
+        drop(ready);
+        self.sandbox().await.ok()
     }
 
     /// Takes a place among the running sandboxes; one that is idle makes room.
@@ -271,7 +290,9 @@ impl SessionWorkspace {
                 .metrics
                 .sandbox_started(environment.backend, began.elapsed());
         }
-        self.measure_from_now(&sandbox).await;
+        if origin == Origin::Started || !self.is_measuring() {
+            self.measure_from_now(&sandbox).await;
+        }
         self.write_decisions();
         self.report(id, SandboxState::Syncing, None).await;
         checkout::ensure(&sandbox, &self.row, &self.author).await?;
@@ -325,6 +346,13 @@ impl SessionWorkspace {
         let _ = tokio::time::timeout(READY_PATIENCE, is_settled.wait_for(|is_settled| *is_settled)).await;
     }
 
+    fn is_measuring(&self) -> bool {
+        self.measure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some()
+    }
+
     async fn measure_from_now(&self, sandbox: &Arc<dyn Sandbox>) {
         let measure = sandbox.begin_measure().await;
         if let Err(problem) = &measure {
@@ -368,19 +396,6 @@ impl SessionWorkspace {
     async fn append(&self, events: Vec<EventBody>) {
         self.handle.tell(events, "what became of the sandbox").await;
     }
-
-    async fn used(&self) -> Result<Arc<dyn Sandbox>, WorkspaceError> {
-        let sandbox = self.sandbox().await.map_err(WorkspaceError::Lost)?;
-        self.slot.has_unpushed.store(true, Ordering::Relaxed);
-        Ok(sandbox)
-    }
-
-    /// Commits made by whatever runs carry the prompting person's name.
-    fn with_author(&self, mut exec: Exec) -> Exec {
-        let mut env = self.author.git_environment();
-        env.append(&mut exec.env);
-        Exec { env, ..exec }
-    }
 }
 
 /// Nobody needs the sandbox any more.
@@ -396,80 +411,5 @@ pub(super) fn service_fact(service: &Service) -> ServiceFact {
             Readiness::Port { port } => Some(port),
             Readiness::Started | Readiness::Command { .. } | Readiness::Output { .. } => None,
         },
-    }
-}
-
-fn workspace_error(error: SandboxError) -> WorkspaceError {
-    match error {
-        SandboxError::Call(error) => WorkspaceError::Call(error),
-        SandboxError::Lost(problem) => WorkspaceError::Lost(problem),
-    }
-}
-
-#[async_trait]
-impl Workspace for SessionWorkspace {
-    async fn call(&self, call: Call) -> Result<Reply, WorkspaceError> {
-        self.used().await?.call(call).await.map_err(workspace_error)
-    }
-
-    async fn read_file(
-        &self,
-        path: &str,
-        scope: Scope,
-        offset: u64,
-        max_bytes: u64,
-    ) -> Result<FileBytes, WorkspaceError> {
-        self.used()
-            .await?
-            .read_file(path, scope, offset, max_bytes)
-            .await
-            .map_err(workspace_error)
-    }
-
-    async fn write_file(&self, path: &str, scope: Scope, bytes: Vec<u8>) -> Result<(), WorkspaceError> {
-        self.used()
-            .await?
-            .write_file(path, scope, bytes)
-            .await
-            .map_err(workspace_error)
-    }
-
-    async fn exec(
-        &self,
-        exec: Exec,
-        output: mpsc::Sender<OutputChunk>,
-        cancel: CancellationToken,
-    ) -> Result<Exit, WorkspaceError> {
-        let exit = self
-            .used()
-            .await?
-            .exec(self.with_author(exec), output, cancel)
-            .await
-            .map_err(workspace_error)?;
-        for limit in &exit.limits_hit {
-            self.services.metrics.limit_hit(*limit);
-        }
-        Ok(exit)
-    }
-
-    async fn attach(
-        &self,
-        process_id: u32,
-        output: mpsc::Sender<OutputChunk>,
-        cancel: CancellationToken,
-    ) -> Result<Exit, WorkspaceError> {
-        self.used()
-            .await?
-            .attach(process_id, output, cancel)
-            .await
-            .map_err(workspace_error)
-    }
-
-    async fn spawn(&self, exec: Exec) -> Result<u32, WorkspaceError> {
-        self.used()
-            .await?
-            .spawn(self.with_author(exec))
-            .await
-            .map_err(workspace_error)
     }
 }
