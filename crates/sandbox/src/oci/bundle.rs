@@ -157,6 +157,22 @@ fn seccomp_profile(runtime: OciRuntime) -> Value {
         json!(["socket"]),
         json!([{"index": 0, "value": last, "op": "SCMP_CMP_GT"}]),
     ));
+    rules.push(deny(
+        json!(["socketpair"]),
+        json!([{"index": 0, "value": seccomp::PAIR_FAMILY, "op": "SCMP_CMP_NE"}]),
+    ));
+    let netlink = json!({"index": 0, "value": libc::AF_NETLINK, "op": "SCMP_CMP_EQ"});
+    let last = seccomp::NETLINK_PROTOCOLS.iter().copied().max().unwrap_or(0);
+    for protocol in (0..last).filter(|protocol| !seccomp::NETLINK_PROTOCOLS.contains(protocol)) {
+        rules.push(deny(
+            json!(["socket"]),
+            json!([netlink, {"index": 2, "value": protocol, "op": "SCMP_CMP_EQ"}]),
+        ));
+    }
+    rules.push(deny(
+        json!(["socket"]),
+        json!([netlink, {"index": 2, "value": last, "op": "SCMP_CMP_GT"}]),
+    ));
     // gVisor answers every denial with EPERM, which C libraries do not understand of these; it has no io_uring.
     if runtime != OciRuntime::Runsc {
         rules.push(json!({
@@ -236,14 +252,16 @@ mod tests {
             let config = config(&spec(Privilege::User), runtime, false);
             let profile = &config["linux"]["seccomp"];
             let rules = profile["syscalls"].as_array().unwrap();
-            let errno_of = |name: &str, argument: u64| {
+            let errno_with = |name: &str, arguments: [u64; 3]| {
                 rules.iter().find_map(|rule| {
                     let is_named = rule["names"].as_array().unwrap().contains(&json!(name));
                     let is_meant = rule["args"].as_array().unwrap().iter().all(|condition| {
                         let value = condition["value"].as_u64().unwrap();
+                        let argument = arguments[condition["index"].as_u64().unwrap() as usize];
                         match condition["op"].as_str().unwrap() {
                             "SCMP_CMP_EQ" => argument == value,
                             "SCMP_CMP_GT" => argument > value,
+                            "SCMP_CMP_NE" => argument != value,
                             "SCMP_CMP_MASKED_EQ" => {
                                 argument & value == condition["valueTwo"].as_u64().unwrap()
                             }
@@ -253,6 +271,8 @@ mod tests {
                     (is_named && is_meant).then(|| rule["errnoRet"].as_i64().unwrap())
                 })
             };
+            // The same in every argument.
+            let errno_of = |name: &str, argument: u64| errno_with(name, [argument; 3]);
             for (name, _) in seccomp::DENIED {
                 assert_eq!(errno_of(name, 0), Some(1), "{name}");
             }
@@ -261,10 +281,13 @@ mod tests {
             for family in 0..64 {
                 let is_allowed = seccomp::SOCKET_FAMILIES.contains(&(family as i32));
                 assert_eq!(
-                    errno_of("socket", family).is_none(),
+                    errno_with("socket", [family, 1, 0]).is_none(),
                     is_allowed,
                     "family {family}"
                 );
+                assert_eq!(errno_of("socketpair", family).is_none(), family == 1, "{family}");
+                let netlink = errno_with("socket", [libc::AF_NETLINK as u64, 3, family]);
+                assert_eq!(netlink.is_none(), [0, 4].contains(&family), "netlink {family}");
             }
             assert_eq!(errno_of("clone", libc::SIGCHLD as u64), None);
             assert_eq!(errno_of("clone", libc::CLONE_NEWUSER as u64), Some(1));
