@@ -21,6 +21,7 @@ crate::scenarios!(
     a_guest_that_never_answers_holds_up_nobody,
     floods_are_bounded,
     routes_beyond_the_bound_are_refused,
+    routes_without_number_end_the_link,
     a_lying_host_loses_only_its_link,
     a_host_that_floods_a_guest_is_bounded,
 );
@@ -431,6 +432,42 @@ async fn routes_beyond_the_bound_are_refused(world: &World) {
         (open.load(Ordering::SeqCst) == 0).then_some(())
     })
     .await;
+}
+
+async fn routes_without_number_end_the_link(world: &World) {
+    let impostor = Impostor::new(world);
+    let served = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&served);
+    let routes: RouteHandler = Arc::new(move |_, stream| {
+        count.fetch_add(1, Ordering::SeqCst);
+        // Kept open until the link ends.
+        tokio::spawn(async move {
+            let mut stream = stream;
+            let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+        });
+    });
+    let before = memory_bytes();
+    // Hears of no refusal, so that the host has all of them to tell still.
+    let guest = impostor.serve(|mut peer| {
+        peer.hello(GUEST_GENERATION);
+        let mut opened = 0_u32;
+        while opened < 100_000 && peer.send(FrameKind::Open, 2 * (opened + 1), br#"{"route":"git"}"#) {
+            opened += 1;
+        }
+        opened
+    });
+    let liar = impostor.find_with(world, routes).await.unwrap();
+    timeout(PATIENCE, liar.closed()).await.expect("the link ends");
+    let opened = guest.join().unwrap();
+    // As many as there may be at once, and those whose refusal went into the sockets' buffers.
+    assert!((768..20_000).contains(&opened), "{opened} were opened");
+    let served = served.load(Ordering::SeqCst);
+    assert_eq!(served, 192, "64 for each port");
+    assert!(matches!(liar.call(Call::Ping).await, Err(SandboxError::Lost(_))));
+    let grown = memory_bytes().saturating_sub(before);
+    assert!(grown < MEMORY_NOISE_BYTES, "{grown} bytes are kept");
+    let honest = world.start().await;
+    assert_eq!(sh(&honest, "echo alive").await.ok(), "alive\n");
 }
 
 async fn guest_memory_kib(sandbox: &Sandbox) -> u64 {

@@ -1,10 +1,12 @@
 //! Connections from the host to ports of a sandbox, directly and through addresses of this machine.
 
-use crate::world::{PATIENCE, World, assert_code, eventually, open, sh, shell};
+use crate::world::{PATIENCE, World, assert_code, eventually, is_root, open, sh, shell};
 use greenroom_host::{ExposeError, Host, Sandbox, refuse_routes};
 use greenroom_protocol::guest::GIT_PORT;
 use greenroom_protocol::guest::call::{Call, CallErrorCode, Exec};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Command, Stdio};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -20,6 +22,30 @@ crate::scenarios_everywhere!(
     a_taken_address_is_reported,
     only_loopback_is_listened_on,
 );
+
+/// Tells a test that it is the copy of itself that is to be killed; holds the host's directory and the sandbox.
+const LISTENER: &str = "GREENROOM_TEST_LISTENER";
+
+const KILLED: &str = "exposed_ports_outlive_a_kill_of_their_process";
+
+mod as_root_killed {
+    #[test]
+    fn exposed_ports_outlive_a_kill_of_their_process() {
+        if !super::listened() {
+            crate::world::run_as_root(|world| Box::pin(super::a_listener_is_killed(world)));
+        }
+    }
+}
+
+mod as_user_killed {
+    #[test]
+    fn exposed_ports_outlive_a_kill_of_their_process() {
+        if !super::listened() {
+            let name = concat!(module_path!(), "::exposed_ports_outlive_a_kill_of_their_process");
+            crate::world::run_as_user(name, |world| Box::pin(super::a_listener_is_killed(world)));
+        }
+    }
+}
 
 /// Serves connections in the sandbox: `how` is the body of `def serve(s)`.
 async fn serve(sandbox: &Sandbox, family: &str, port: u16, how: &str) {
@@ -287,6 +313,72 @@ async fn exposed_ports_are_found_again(world: &World) {
     drop(found);
     assert_eq!(newer.exposed(), std::slice::from_ref(&exposed));
     assert!(get(exposed.address).await.unwrap().contains("200 OK"));
+}
+
+/// Exposes a port and waits for its end if this process is the one to be killed.
+fn listened() -> bool {
+    let Ok(orders) = std::env::var(LISTENER) else {
+        return false;
+    };
+    let (state, id) = orders.split_once('\n').unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let host = open(std::path::Path::new(state)).await;
+        let sandbox = host
+            .find(&id.parse().unwrap(), refuse_routes())
+            .await
+            .unwrap()
+            .unwrap();
+        let exposed = sandbox.expose(8080, loopback(0)).await.unwrap();
+        let mut out = std::io::stdout();
+        writeln!(out, "\naddress {}", exposed.address)
+            .and_then(|()| out.flush())
+            .unwrap();
+        std::future::pending().await
+    })
+}
+
+async fn a_listener_is_killed(world: &World) {
+    let sandbox = world.start().await;
+    serve_pages(&sandbox).await;
+    let module = if is_root() {
+        "as_root_killed"
+    } else {
+        "as_user_killed"
+    };
+    let mut listener = Command::new("/proc/self/exe")
+        .args([&format!("ports::{module}::{KILLED}"), "--exact", "--nocapture"])
+        .env(LISTENER, format!("{}\n{}", world.state.display(), sandbox.id()))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let address: SocketAddr = BufReader::new(listener.stdout.take().unwrap())
+        .lines()
+        .map_while(Result::ok)
+        .find_map(|line| line.strip_prefix("address ")?.parse().ok())
+        .expect("it listens");
+    assert!(get(address).await.unwrap().contains("200 OK"));
+    let mut open = TcpStream::connect(address).await.unwrap();
+    listener.kill().unwrap();
+    listener.wait().unwrap();
+    assert!(TcpStream::connect(address).await.is_err(), "nobody listens");
+    // Whoever was connected hears of it.
+    assert_eq!(
+        timeout(PATIENCE, open.read(&mut [0; 8]))
+            .await
+            .unwrap()
+            .unwrap_or(0),
+        0
+    );
+    let next = crate::world::open(&world.state).await;
+    let found = find(&next, &sandbox).await;
+    let exposed = found.exposed();
+    assert_eq!(
+        (exposed[0].address, exposed[0].problem.as_deref()),
+        (address, None)
+    );
+    assert!(get(address).await.unwrap().contains("200 OK"));
 }
 
 async fn a_taken_address_is_reported(world: &World) {
