@@ -142,6 +142,9 @@ impl Pump {
                 let is_late = self.room(console) > 0 && drain.is_over(now);
                 let is_unwanted = self.room(console) == 0 && console.is_cancelled();
                 if is_over || is_late || is_unwanted {
+                    if self.killed.is_some() && self.is_on_terminal {
+                        reaper::hang_up_rest(self.pid);
+                    }
                     // One that wrote too much and was done before it could be killed for it lost output all the same.
                     let overflow = self.has_overflowed.then_some(KillReason::OutputLimit);
                     return exit_of(status, self.killed.or(overflow), ended_after);

@@ -132,18 +132,36 @@ pub fn signal_group(leader: i32, signal: i32) -> bool {
 }
 
 /// Signals every process of a session whose leader was not collected yet: also the jobs of a shell, which have groups of
-/// their own.
+/// their own. The leader lives or waits to be collected while the lock is held, so the session is its own.
 pub fn signal_session(leader: i32, signal: i32) {
     let owners = owners();
-    if !owners.contains_key(&leader) {
-        return;
+    if owners.contains_key(&leader) {
+        signal_members(leader, signal);
     }
-    // The leader lives or waits to be collected while we hold the lock, so the session is its own. A member that ends
-    // between the look and the signal could only be confused with a process that started within that moment.
+}
+
+/// Tells what is left of a session whose leader ended a moment ago that its terminal is gone: a program that was only starting
+/// when the others were told may have missed it. No other session has the leader's number while anything is left.
+pub fn hang_up_rest(leader: i32) {
+    let owners = owners();
+    if !owners.contains_key(&leader) {
+        signal_members(leader, libc::SIGHUP);
+    }
+}
+
+/// Signals all of a session. A member that ends between the look and the signal could only be confused with a process that
+/// started within that moment.
+fn signal_members(leader: i32, signal: i32) {
     for process in usage::processes().filter(|process| process.session == leader) {
         // SAFETY: kill with integers.
         unsafe { libc::kill(process.pid, signal) };
     }
+}
+
+/// Kills every process but this one, the first.
+pub fn kill_everyone() {
+    // SAFETY: kill with integers; without anybody else it fails, which is fine.
+    unsafe { libc::kill(-1, libc::SIGKILL) };
 }
 
 /// Has what is left of a group killed when its leader ends, however it does.

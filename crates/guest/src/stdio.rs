@@ -2,8 +2,9 @@
 //! per connection, at whose inner end a link is served as anywhere. Knows nothing of frames.
 
 use crate::link::{Guest, serve_link};
+use crate::reaper;
 use greenroom_protocol::guest::trunk::{
-    MAX_PIECE_BYTES, PIECE_HEADER_BYTES, READY, decode_piece, encode_piece,
+    KILL_PROGRAMS, MAX_PIECE_BYTES, PIECE_HEADER_BYTES, READY, decode_piece, encode_piece,
 };
 use std::collections::HashMap;
 use std::fs::File;
@@ -43,6 +44,10 @@ impl Trunk {
         loop {
             let mut header = [0; PIECE_HEADER_BYTES];
             self.input.read_exact(&mut header)?;
+            if header == KILL_PROGRAMS {
+                reaper::kill_everyone();
+                continue;
+            }
             let (number, len) = decode_piece(header).ok_or(io::ErrorKind::InvalidData)?;
             let bytes = &mut bytes[..len];
             self.input.read_exact(bytes)?;

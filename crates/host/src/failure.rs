@@ -5,7 +5,7 @@ use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::environment::Backend;
 use greenroom_protocol::guest::call::CallError;
 use greenroom_protocol::id::SandboxId;
-use greenroom_sandbox::spec::LaunchFailure;
+use greenroom_sandbox::spec::{EndingLimit, LaunchFailure};
 use greenroom_stdx::chain::Chain;
 use std::io;
 use std::path::PathBuf;
@@ -158,15 +158,31 @@ impl SandboxError {
         )
     }
 
-    /// The sandbox's life time was over.
-    pub(crate) fn out_of_time() -> Self {
-        Self::Lost(
-            Problem::transient(
+    /// The sandbox ended for a limit.
+    pub(crate) fn ended_by(limit: EndingLimit) -> Self {
+        let (code, message, hint) = match limit {
+            EndingLimit::WallTime => (
                 "sandbox_wall_time",
                 "The sandbox reached the end of its life time.",
-            )
-            .with_hint("Its files are kept; it is started again when needed."),
-        )
+                "Its files are kept; it is started again when needed.",
+            ),
+            EndingLimit::Disk => (
+                "sandbox_disk_limit",
+                "The sandbox was ended because it took far more disk than it may and went on.",
+                "Its files are kept; it is started again when needed. Remove some of them first, or raise the limit.",
+            ),
+            EndingLimit::Memory => (
+                "sandbox_memory_limit",
+                "The sandbox ended because it ran out of memory.",
+                "Its files are kept; it is started again when needed. Use less memory at once, or raise the limit.",
+            ),
+            EndingLimit::Processes => (
+                "sandbox_process_limit",
+                "The sandbox ended because it had too many processes.",
+                "Its files are kept; it is started again when needed. Run fewer at once, or raise the limit.",
+            ),
+        };
+        Self::Lost(Problem::transient(code, message).with_hint(hint))
     }
 
     pub(crate) fn unresponsive() -> Self {

@@ -208,10 +208,9 @@ impl Sandbox {
 
     /// Why the link is gone, as far as the supervisor said.
     fn lost(&self) -> SandboxError {
-        match self.meter.is_out_of_time() {
-            true => SandboxError::out_of_time(),
-            false => SandboxError::lost(),
-        }
+        self.meter
+            .ended_by()
+            .map_or_else(SandboxError::lost, SandboxError::ended_by)
     }
 
     /// A guest that answers nonsense is not spoken to any more.

@@ -6,7 +6,7 @@ use crate::host::{Host, blocking};
 use crate::sandbox::Sandbox;
 use greenroom_protocol::guest::call::{Call, Exit, KillReason, LimitKind, Reply};
 use greenroom_sandbox::cgroup::Placement;
-use greenroom_sandbox::spec::{EXIT_NAME, ExitRecord, HITS_NAME, LOCK_NAME, LimitHits, Limits};
+use greenroom_sandbox::spec::{EXIT_NAME, EndingLimit, ExitRecord, HITS_NAME, LOCK_NAME, LimitHits, Limits};
 use greenroom_sandbox::usage::{Counters, Refusals};
 use greenroom_sandbox::{disk_usage, lock, processes};
 use serde::de::DeserializeOwned;
@@ -75,9 +75,9 @@ impl Meter {
         self.hits().is_disk_full
     }
 
-    /// Whether its life time ended it.
-    pub(crate) fn is_out_of_time(&self) -> bool {
-        self.hits().is_out_of_time
+    /// The limit that ended it, if one did.
+    pub(crate) fn ended_by(&self) -> Option<EndingLimit> {
+        self.hits().ended_by
     }
 
     fn hits(&self) -> LimitHits {

@@ -157,6 +157,22 @@ pub fn create(placement: &Placement, limits: &Limits) -> io::Result<Vec<String>>
     Ok(warnings)
 }
 
+/// Sets anew how many processes and threads of programs there may be.
+pub(crate) fn allow_processes(placements: &[Placement], max_processes: u32) -> io::Result<()> {
+    let limits = Limits {
+        max_processes,
+        ..Limits::default()
+    };
+    for placement in placements {
+        if placement.controllers.contains(&Controller::Pids) {
+            for setting in settings(placement.version, Controller::Pids, &limits) {
+                fs::write(placement.directory.join(setting.file), setting.value)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 struct Setting {
     file: &'static str,
     value: String,

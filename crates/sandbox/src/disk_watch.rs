@@ -6,12 +6,11 @@
 //! of the time in the long run, a few may follow each other at once.
 //!
 //! What a program can take beyond the limit is what it writes in the time of one look, one walk and its death: some tens
-//! of milliseconds near the limit. Other writers on the filesystem cost extra walks and no programs.
+//! of milliseconds near the limit. Other writers on the filesystem cost extra walks and no programs; others that free hide what
+//! is written in that moment until the next walk, which comes a second later near the limit.
 
-use crate::disk_usage::natural;
-use crate::spec::Privilege;
-use crate::usage::Counters;
-use crate::{disk_usage, processes};
+use crate::disk_usage::{self, natural};
+use crate::processes::Inside;
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -31,6 +30,11 @@ const QUIET_PERIOD: Duration = Duration::from_millis(200);
 /// How old a count may get while programs run.
 const MAX_AGE: Duration = Duration::from_secs(60);
 
+/// The same at least, once somebody freed space: what was written meanwhile does not show then. Older where there is more room,
+/// by this many bytes per second.
+const MIN_AGE: Duration = Duration::from_secs(1);
+const DOUBTED_BYTES_PER_SECOND: u64 = 256 << 20;
+
 /// Walks take at most one part in this many of the time.
 const WALK_SHARE: u32 = 20;
 
@@ -39,6 +43,10 @@ const WALK_BURST: Duration = Duration::from_millis(200);
 
 /// What programs may add while their sandbox is over its limit, in bytes: shells write histories, `rm` a log.
 const GRACE_BYTES: u64 = 1 << 20;
+
+/// How far beyond twice its limit a sandbox may be and still add, in bytes. Beyond it, it was not held by killing its programs:
+/// they are started again and again, or nobody inside obeys.
+const OVERDRAFT_BYTES: u64 = 1 << 30;
 
 /// After programs were killed, until the dead let go of their files.
 const SETTLE_PERIOD: Duration = Duration::from_millis(20);
@@ -64,6 +72,8 @@ pub(crate) enum Standing {
 pub(crate) enum Action {
     None,
     KillPrograms,
+    /// End the whole sandbox.
+    End,
 }
 
 /// From where a sandbox stood and what it takes now, in bytes, to where it stands and what is to be done.
@@ -73,7 +83,12 @@ pub(crate) fn judge(standing: Standing, used: u64, limit: u64) -> (Standing, Act
         Standing::Within => (Standing::Killed, Action::KillPrograms),
         Standing::Killed => (Standing::Over { tolerated: used }, Action::None),
         Standing::Over { tolerated } if used > tolerated.saturating_add(GRACE_BYTES) => {
-            (Standing::Killed, Action::KillPrograms)
+            let is_past_holding = used > limit.saturating_mul(2).saturating_add(OVERDRAFT_BYTES);
+            let action = match is_past_holding {
+                true => Action::End,
+                false => Action::KillPrograms,
+            };
+            (Standing::Killed, action)
         }
         // What was freed is not given back before the sandbox is within its limit.
         Standing::Over { tolerated } => {
@@ -88,6 +103,14 @@ fn period(room: u64, quiet: u32) -> Duration {
     let by_room = Duration::from_millis(room.saturating_mul(1000) / FASTEST_BYTES_PER_SECOND);
     let by_quiet = (MIN_PERIOD * quiet.min(100)).min(QUIET_PERIOD);
     by_room.max(by_quiet).clamp(MIN_PERIOD, MAX_PERIOD)
+}
+
+/// How old a count may get with `room` bytes left; `is_doubtful` once somebody freed space.
+fn max_age(room: u64, is_doubtful: bool) -> Duration {
+    match is_doubtful {
+        true => Duration::from_secs(room / DOUBTED_BYTES_PER_SECOND).clamp(MIN_AGE, MAX_AGE),
+        false => MAX_AGE,
+    }
 }
 
 /// Time spent on walks, paid back by time that passes.
@@ -124,6 +147,8 @@ struct Count {
     /// Free space at the walk and the most since then, in bytes; both without what changed while nothing ran inside.
     free: u64,
     most_free: u64,
+    /// Whether space was freed while programs ran, by them or by others.
+    is_doubtful: bool,
     cpu_us: Option<u64>,
 }
 
@@ -131,10 +156,8 @@ struct Count {
 pub(crate) struct DiskWatch {
     directory: PathBuf,
     limit: u64,
-    privilege: Privilege,
     filesystem: OwnedFd,
     is_prompt: bool,
-    counters: Counters,
     standing: Standing,
     count: Option<Count>,
     debt: Debt,
@@ -144,23 +167,16 @@ pub(crate) struct DiskWatch {
 }
 
 impl DiskWatch {
-    /// Watches what lies in the sandbox's directory. `counters` are those of its groups, as far as there are any.
-    pub(crate) fn new(
-        directory: &Path,
-        limit: u64,
-        privilege: Privilege,
-        counters: Counters,
-    ) -> Result<Self, Errno> {
+    /// Watches what lies in the sandbox's directory.
+    pub(crate) fn new(directory: &Path, limit: u64) -> Result<Self, Errno> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let filesystem = rustix::fs::open(directory, flags, Mode::empty())?;
         let kind = rustix::fs::fstatfs(&filesystem)?.f_type;
         Ok(Self {
             directory: directory.to_owned(),
             limit,
-            privilege,
             filesystem,
             is_prompt: PROMPT_FILESYSTEMS.contains(&natural(kind)),
-            counters,
             standing: Standing::Within,
             count: None,
             debt: Debt::default(),
@@ -175,10 +191,16 @@ impl DiskWatch {
         self.standing != Standing::Within
     }
 
-    /// Looks once. Returns what to do now and when to look again; `first` is the sandbox's first process.
-    pub(crate) fn look(&mut self, first: i32, now: Instant) -> (Action, Duration) {
+    /// Looks once. Returns what to do now and when to look again. The sandbox's processes are `child` and those below it, and
+    /// took `cpu_us` of processor time so far, if that is counted.
+    pub(crate) fn look(
+        &mut self,
+        child: i32,
+        inside: Option<&Inside>,
+        cpu_us: Option<u64>,
+        now: Instant,
+    ) -> (Action, Duration) {
         let free = self.free();
-        let cpu_us = self.counters.cpu_us();
         let was_idle = cpu_us.is_some() && cpu_us == self.last_cpu_us;
         self.quiet = if free == self.last_free || was_idle {
             self.quiet + 1
@@ -193,6 +215,7 @@ impl DiskWatch {
                 }
             }
             count.most_free = count.most_free.max(free);
+            count.is_doubtful |= !was_idle && free > self.last_free;
         }
         (self.last_free, self.last_cpu_us) = (free, cpu_us);
 
@@ -205,11 +228,19 @@ impl DiskWatch {
         if !wait.is_zero() && self.standing != Standing::Killed {
             return (Action::None, wait.min(MAX_PERIOD));
         }
-        let used = self.walk(first, ceiling, free, cpu_us, now);
+        let used = self.walk(child, inside, ceiling, free);
+        self.count = Some(Count {
+            used,
+            at: now,
+            free,
+            most_free: free,
+            is_doubtful: false,
+            cpu_us,
+        });
         let action;
         (self.standing, action) = judge(self.standing, used, self.limit);
         let next = match action {
-            Action::KillPrograms => SETTLE_PERIOD,
+            Action::KillPrograms | Action::End => SETTLE_PERIOD,
             Action::None if self.is_prompt => period(self.ceiling().saturating_sub(used), self.quiet),
             // Only walks show anything there.
             Action::None => {
@@ -243,33 +274,27 @@ impl DiskWatch {
         let has_run = cpu_us.is_none() || cpu_us != count.cpu_us;
         // Over the limit, freed space shows how much is tolerated from now on.
         let has_freed = self.is_over() && count.most_free > count.free.saturating_add(GRACE_BYTES);
-        let is_old = now.saturating_duration_since(count.at) >= MAX_AGE;
+        let room = ceiling.saturating_sub(count.used);
+        let is_old = now.saturating_duration_since(count.at) >= max_age(room, count.is_doubtful);
         has_run && (!self.is_prompt || is_old || has_freed)
     }
 
-    fn walk(&mut self, first: i32, ceiling: u64, free: u64, cpu_us: Option<u64>, now: Instant) -> u64 {
+    fn walk(&mut self, child: i32, inside: Option<&Inside>, ceiling: u64, free: u64) -> u64 {
         let began = Instant::now();
-        let mut tally = disk_usage::count(&self.directory);
-        if !tally.is_whole && self.privilege == Privilege::User {
-            // Programs of the same uid closed directories to it; in their user namespace that does not help them.
-            let count = || disk_usage::count(&self.directory).bytes;
-            if let Ok(bytes) = processes::with_rights_over(first, count) {
-                tally.bytes = bytes;
-            }
-        }
+        let tally = disk_usage::count(&self.directory);
         let mut used = tally.bytes;
+        if !tally.is_whole
+            && let Some(inside) = inside
+            && let Some(Ok(bytes)) = inside.with_rights(|| disk_usage::count(&self.directory).bytes)
+        {
+            // Programs of the same uid closed directories to it; in their user namespace that does not help them.
+            used = bytes;
+        }
         // Something took the space and is not in the tree: perhaps files that were removed while open.
         if used <= ceiling && self.estimate(free) > ceiling {
-            used = used.saturating_add(disk_usage::count_unnamed(first, &self.directory));
+            used = used.saturating_add(disk_usage::count_unnamed(child, &self.directory));
         }
         self.debt.add(began.elapsed());
-        self.count = Some(Count {
-            used,
-            at: now,
-            free,
-            most_free: free,
-            cpu_us,
-        });
         used
     }
 
@@ -292,7 +317,7 @@ mod tests {
 
     #[test]
     fn programs_are_killed_when_the_limit_is_crossed_and_when_more_is_added() {
-        use Action::{KillPrograms, None as Nothing};
+        use Action::{End, KillPrograms, None as Nothing};
         use Standing::{Killed, Over, Within};
         let limit = 100 << 20;
         let over = |mib: u64| Over { tolerated: mib << 20 };
@@ -309,6 +334,13 @@ mod tests {
             (over(130), 110, (over(110), Nothing)),
             (over(110), 130, (Killed, KillPrograms)),
             (over(110), 100, (Within, Nothing)),
+            // So much at once is no reason yet; to go on is.
+            (Within, 5000, (Killed, KillPrograms)),
+            (Killed, 5000, (over(5000), Nothing)),
+            (over(5000), 5001, (over(5000), Nothing)),
+            (over(5000), 5002, (Killed, End)),
+            (over(1000), 1224, (Killed, KillPrograms)),
+            (over(1000), 1225, (Killed, End)),
         ] {
             assert_eq!(
                 judge(standing, used_mib << 20, limit),
@@ -330,6 +362,25 @@ mod tests {
             action == Action::KillPrograms
         });
         assert_eq!(killed_at, Some(4));
+    }
+
+    #[test]
+    fn counts_are_doubted_sooner_with_little_room_when_space_was_freed() {
+        for (room, is_doubtful, expected_s) in [
+            (0, false, 60),
+            (0, true, 1),
+            (1 << 20, true, 1),
+            (1 << 30, true, 4),
+            (10 << 30, true, 40),
+            (100 << 30, true, 60),
+            (u64::MAX, true, 60),
+        ] {
+            assert_eq!(
+                max_age(room, is_doubtful).as_secs(),
+                expected_s,
+                "{room} {is_doubtful}"
+            );
+        }
     }
 
     #[test]

@@ -26,16 +26,8 @@ pub(crate) struct Handover<'a> {
     pub gid: u32,
 }
 
-/// Never returns: becomes the guest, or reports to the supervisor and exits.
-pub(crate) fn run(spec: &LaunchSpec, handover: &Handover<'_>) -> ! {
-    let Err(failure) = become_guest(spec, handover);
-    // A failure is a plain struct of text and number, which always encodes.
-    let message = serde_json::to_vec(&failure).unwrap_or_default();
-    let _ = rustix::io::write(handover.supervisor, &message);
-    std::process::exit(1)
-}
-
-fn become_guest(
+/// Becomes the guest, or says why not. Runs in new namespaces.
+pub(crate) fn become_guest(
     spec: &LaunchSpec,
     handover: &Handover<'_>,
 ) -> Result<std::convert::Infallible, LaunchFailure> {

@@ -2,12 +2,12 @@
 //! Single-threaded throughout; the only user is the `greenroom-launcher` binary.
 
 use crate::failure::Step;
-use crate::spec::{LaunchFailure, LaunchReport, LaunchSpec, Privilege};
-use crate::supervise::{
-    begin, end, finish, listen, release_host, remove_cgroups, report, unblock_signals, wait,
-};
-use crate::{cgroup, enter, guard, landlock, network, seccomp, syscall};
-use rustix::fd::{AsFd, OwnedFd};
+use crate::guard::{Held, Started, Terms, hold};
+use crate::processes::Inside;
+use crate::spec::{LaunchFailure, LaunchSpec, Privilege};
+use crate::supervise::{await_execution, begin, clone_child, end, listen, make_groups, wait_without_reaping};
+use crate::{enter, landlock, network, seccomp, syscall};
+use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 
 /// What needs no orders and so is made before they come.
@@ -27,48 +27,63 @@ impl Ahead {
 
 /// Builds the sandbox and stays until its end. Returns the exit code of the launcher.
 pub fn run(spec: &LaunchSpec, ahead: Ahead) -> i32 {
-    let started = match start(spec, ahead) {
-        Ok(started) => started,
-        Err(failure) => {
-            remove_cgroups(&spec.cgroups);
-            report(&LaunchReport::Failed(failure));
-            return 1;
-        }
-    };
-    report(&LaunchReport::Started {
-        warnings: started.warnings.clone(),
-    });
-    release_host();
-    let record = guard::run(spec, started.child);
-    finish(&spec.directory, &spec.cgroups, &record);
-    drop(started.lock);
-    0
+    hold(&Terms::of(spec), start(spec, ahead))
 }
 
-struct Started {
+/// The guest is the child, and hosts come to it by themselves.
+struct Namespaces {
     child: i32,
-    warnings: Vec<String>,
-    /// Held for the life of this process.
-    lock: OwnedFd,
+    /// `None` if its namespaces cannot be opened; then it is only ended as a whole.
+    inside: Option<Inside>,
 }
 
-fn start(spec: &LaunchSpec, ahead: Ahead) -> Result<Started, LaunchFailure> {
-    let lock = begin(&spec.directory)?;
+impl Held for Namespaces {
+    fn child(&self) -> i32 {
+        self.child
+    }
+
+    fn inside(&self) -> Option<&Inside> {
+        self.inside.as_ref()
+    }
+
+    fn kill_programs(&mut self) {
+        // Fails only for a sandbox that is ending, or once in a while when a program was faster.
+        let _ = self.inside.as_ref().map(Inside::kill_programs);
+    }
+}
+
+fn start(spec: &LaunchSpec, ahead: Ahead) -> Result<Started<Namespaces>, LaunchFailure> {
+    let post = begin(&spec.directory)?;
     let listener = listen(&spec.directory)?;
     let guest =
         rustix::fs::open(&spec.guest, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).step("open guest")?;
     let mut warnings: Vec<String> = landlock::shortcoming(landlock::version()).into_iter().collect();
-    for placement in &spec.cgroups {
-        warnings.extend(cgroup::create(placement, &spec.limits).step("make resource group")?);
-    }
+    warnings.extend(make_groups(&spec.cgroups, &spec.limits)?);
     let (ours, theirs) = syscall::message_pair().step("make channel to child")?;
-    let child = clone_child(spec, &theirs, &ours, &listener, &guest, ahead.network.as_ref())?;
+    let mut namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    if spec.privilege == Privilege::User {
+        namespaces |= libc::CLONE_NEWUSER;
+    }
+    let handover = enter::Handover {
+        supervisor: &theirs,
+        listener: &listener,
+        guest: &guest,
+        network: ahead.network.as_ref(),
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+    };
+    let child = clone_child(namespaces, &spec.cgroups, (&ours, &theirs), || {
+        enter::become_guest(spec, &handover)
+    })?;
     drop((theirs, listener, guest, ahead));
-    match await_guest(child, &ours) {
+    match await_execution(&ours).and_then(|()| check_alive(child)) {
         Ok(()) => Ok(Started {
-            child,
+            held: Namespaces {
+                child,
+                inside: Inside::of(child, spec.privilege).ok(),
+            },
+            post,
             warnings,
-            lock,
         }),
         Err(failure) => {
             end(child);
@@ -77,72 +92,10 @@ fn start(spec: &LaunchSpec, ahead: Ahead) -> Result<Started, LaunchFailure> {
     }
 }
 
-fn clone_child(
-    spec: &LaunchSpec,
-    theirs: &OwnedFd,
-    ours: &OwnedFd,
-    listener: &OwnedFd,
-    guest: &OwnedFd,
-    network: Option<&OwnedFd>,
-) -> Result<i32, LaunchFailure> {
-    let mut namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-    if spec.privilege == Privilege::User {
-        namespaces |= libc::CLONE_NEWUSER;
-    }
-    let v2 = spec
-        .cgroups
-        .iter()
-        .find(|placement| placement.version == cgroup::Version::V2);
-    let group = v2
-        .map(|placement| {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            rustix::fs::open(&placement.directory, flags, Mode::empty())
-        })
-        .transpose()
-        .step("open resource group")?;
-    let handover = enter::Handover {
-        supervisor: theirs,
-        listener,
-        guest,
-        network,
-        uid: rustix::process::geteuid().as_raw(),
-        gid: rustix::process::getegid().as_raw(),
-    };
-    // SAFETY: this process has never started a thread.
-    match unsafe { syscall::clone_into(namespaces, group.as_ref().map(AsFd::as_fd)) }
-        .step("make namespaces")?
-    {
-        Some(child) => Ok(child),
-        None => {
-            // The child must see the end of the channel when the supervisor dies.
-            // SAFETY: closes the child's copy of a descriptor that only the parent uses; `enter::run` never returns, so
-            // the owner's destructor never runs here.
-            unsafe { libc::close(rustix::fd::AsRawFd::as_raw_fd(ours)) };
-            unblock_signals();
-            // The host waits for the end of these pipes; the guest must not hold them.
-            release_host();
-            enter::run(spec, &handover)
-        }
-    }
-}
-
-/// Waits until the child has become the guest.
-fn await_guest(child: i32, channel: &OwnedFd) -> Result<(), LaunchFailure> {
-    let mut message = [0; 4096];
-    match rustix::io::read(channel, &mut message).step("talk to child")? {
-        // Closed on exec: the guest runs, unless the child died before it got there.
-        0 => check_alive(child),
-        len => Err(serde_json::from_slice(&message[..len]).unwrap_or(LaunchFailure {
-            step: "build sandbox".to_owned(),
-            errno: 0,
-        })),
-    }
-}
-
 fn check_alive(child: i32) -> Result<(), LaunchFailure> {
-    match wait(child, libc::WNOHANG) {
-        None => Ok(()),
-        Some(_) => Err(LaunchFailure {
+    match wait_without_reaping(child) {
+        false => Ok(()),
+        true => Err(LaunchFailure {
             step: "guest died at its start".to_owned(),
             errno: 0,
         }),

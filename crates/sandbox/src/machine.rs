@@ -4,18 +4,15 @@
 
 use crate::cgroup::{self, Version};
 use crate::failure::Step;
+use crate::guard::{Gone, Held, Started, Terms, hold};
+use crate::processes::Inside;
 use crate::spec::{
-    ExitRecord, LaunchFailure, LaunchReport, LimitHits, MACHINE_API_NAME, MACHINE_NAME, MACHINE_VSOCK_NAME,
-    MachineSpec, Privilege,
+    LaunchFailure, MACHINE_API_NAME, MACHINE_NAME, MACHINE_VSOCK_NAME, MachineSpec, Privilege,
 };
-use crate::supervise::{
-    begin, end, exit_record, finish, kill, listen, next_signal, release_host, remove_cgroups, report,
-    signal_file, unblock_signals, wait,
-};
-use crate::usage::Counters;
+use crate::supervise::{begin, end, listen, make_groups, release_host, unblock_signals, wait};
 use crate::vsock::Vsock;
-use crate::{guard, identity, syscall};
-use rustix::event::{PollFd, PollFlags, Timespec};
+use crate::{identity, syscall};
+use rustix::event::PollFd;
 use rustix::fd::{AsFd as _, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Gid, Uid};
@@ -28,30 +25,49 @@ const API_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Starts Firecracker and stays until its end. Returns the exit code of the launcher.
 pub fn run(spec: &MachineSpec) -> i32 {
-    let started = start(spec);
-    let (child, lock, vsock, signals) = match started {
-        Ok(started) => started,
-        Err(failure) => {
-            remove_cgroups(&spec.cgroups);
-            report(&LaunchReport::Failed(failure));
-            return 1;
-        }
+    let terms = Terms {
+        directory: &spec.directory,
+        cgroups: &spec.cgroups,
+        limits: &spec.limits,
+        // Its disks have their size.
+        watched_as: None,
     };
-    report(&LaunchReport::Started { warnings: Vec::new() });
-    release_host();
-    let record = supervise(spec, child, vsock, &signals);
-    finish(&spec.directory, &spec.cgroups, &record);
-    drop(lock);
-    0
+    hold(&terms, start(spec))
 }
 
-fn start(spec: &MachineSpec) -> Result<(i32, OwnedFd, Vsock, OwnedFd), LaunchFailure> {
-    let lock = begin(&spec.directory)?;
+/// A Firecracker that runs.
+struct Machine {
+    child: i32,
+    vsock: Vsock,
+}
+
+impl Held for Machine {
+    fn child(&self) -> i32 {
+        self.child
+    }
+
+    fn wait_for<'a>(&'a self, fds: &mut Vec<PollFd<'a>>) {
+        self.vsock.wait_for(fds);
+    }
+
+    fn serve(&mut self) -> Result<(), Gone> {
+        self.vsock.serve();
+        Ok(())
+    }
+
+    fn inside(&self) -> Option<&Inside> {
+        None
+    }
+
+    /// Never asked for: nothing is watched.
+    fn kill_programs(&mut self) {}
+}
+
+fn start(spec: &MachineSpec) -> Result<Started<Machine>, LaunchFailure> {
+    let post = begin(&spec.directory)?;
     let listener = listen(&spec.directory)?;
     rustix::io::ioctl_fionbio(&listener, true).step("listen on guest socket")?;
-    for placement in &spec.cgroups {
-        cgroup::create(placement, &spec.limits).step("make resource group")?;
-    }
+    let warnings = make_groups(&spec.cgroups, &spec.limits)?;
     // Everything of the machine is found from here, by names without a directory: its process could not walk the way.
     rustix::process::chdir(spec.directory.join(MACHINE_NAME)).step("enter machine directory")?;
     for name in [MACHINE_API_NAME, MACHINE_VSOCK_NAME] {
@@ -60,7 +76,6 @@ fn start(spec: &MachineSpec) -> Result<(i32, OwnedFd, Vsock, OwnedFd), LaunchFai
             Err(error) => return Err(error).step("remove old sockets"),
         }
     }
-    let signals = signal_file().step("wait for signals")?;
     let child = spawn(spec)?;
     let deadline = Instant::now() + API_PATIENCE;
     while !std::path::Path::new(MACHINE_API_NAME).exists() {
@@ -78,7 +93,11 @@ fn start(spec: &MachineSpec) -> Result<(i32, OwnedFd, Vsock, OwnedFd), LaunchFai
         std::thread::sleep(Duration::from_millis(1));
     }
     let vsock = Vsock::new(listener, MACHINE_VSOCK_NAME, spec.guest_port);
-    Ok((child, lock, vsock, signals))
+    Ok(Started {
+        held: Machine { child, vsock },
+        post,
+        warnings,
+    })
 }
 
 fn spawn(spec: &MachineSpec) -> Result<i32, LaunchFailure> {
@@ -136,46 +155,4 @@ fn become_firecracker(
     // The new user has no capability, and can get none any more.
     rustix::thread::set_no_new_privs(true).step("give up new privileges")?;
     Err(syscall::execute(program.as_fd(), arguments, &[])).step("execute Firecracker")
-}
-
-/// Carries connections until Firecracker ends, its time is over, or somebody asks this supervisor to end it.
-fn supervise(spec: &MachineSpec, child: i32, mut vsock: Vsock, signals: &OwnedFd) -> ExitRecord {
-    let ends_at = spec.limits.wall_time.map(|life| Instant::now() + life);
-    let mut hits = LimitHits::default();
-    let mut was_stopped = false;
-    loop {
-        if let Some(status) = wait(child, libc::WNOHANG) {
-            let counters = Counters::open(&spec.cgroups);
-            return ExitRecord {
-                was_out_of_time: hits.is_out_of_time,
-                cpu_us: counters.cpu_us(),
-                peak_memory_bytes: counters.peak_memory_bytes(),
-                ..exit_record(status, was_stopped)
-            };
-        }
-        let life = ends_at.filter(|_| !hits.is_out_of_time);
-        let left = life.map(|at| at.saturating_duration_since(Instant::now()));
-        if left.is_some_and(|left| left.is_zero()) {
-            hits.is_out_of_time = true;
-            guard::record(&spec.directory, &hits);
-            kill(child);
-            continue;
-        }
-        let mut fds = vec![PollFd::new(signals, PollFlags::IN)];
-        vsock.wait_for(&mut fds);
-        let pause = left.map(|left| Timespec {
-            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(left.subsec_nanos()),
-        });
-        // Interruptions are looked at like everything else.
-        let _ = rustix::event::poll(&mut fds, pause.as_ref());
-        drop(fds);
-        while let Some(signal) = next_signal(signals) {
-            if signal == libc::SIGTERM || signal == libc::SIGINT {
-                was_stopped = true;
-                kill(child);
-            }
-        }
-        vsock.serve();
-    }
 }

@@ -8,21 +8,18 @@ mod bundle;
 mod stage;
 
 use crate::failure::Step;
+use crate::guard::{Gone, Held, Started, Terms, hold, pause};
 use crate::oci::stage::Streams;
+use crate::processes::Inside;
 use crate::relay::Relay;
-use crate::spec::{
-    ExitRecord, LaunchFailure, LaunchReport, LaunchSpec, LimitHits, OciSpec, Privilege, RUNTIME_LOG_NAME,
-    RUNTIME_REFUSED,
-};
+use crate::spec::{LaunchFailure, Limits, OciRuntime, OciSpec, Privilege, RUNTIME_LOG_NAME, RUNTIME_REFUSED};
 use crate::supervise::{
-    begin, end, exit_record, finish, kill, listen, next_signal, release_host, remove_cgroups, report,
-    signal_file, unblock_signals, wait,
+    Post, await_execution, begin, clone_child, end, kill, listen, make_groups, wait_for_end,
+    wait_without_reaping,
 };
-use crate::usage::Counters;
-use crate::{cgroup, guard, syscall};
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Mode, OFlags};
+use crate::{cgroup, syscall};
+use rustix::event::{PollFd, PollFlags};
+use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::io::Write as _;
@@ -30,6 +27,12 @@ use std::time::{Duration, Instant};
 
 /// How long a runtime may take until its guest serves.
 const START_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Processes and threads that a runtime may have itself.
+const RUNTIME_TASKS: u32 = 128;
+
+/// Processes and threads that a kernel of its own may have for one of a program's.
+const TASKS_PER_PROGRAM: u32 = 4;
 
 /// Bytes of the runtime's standard error that are kept on disk.
 const MAX_LOG_BYTES: usize = 64 * 1024;
@@ -39,39 +42,56 @@ const MAX_LINE_BYTES: usize = 400;
 
 /// Starts the runtime and stays until its end. Returns the exit code of the launcher.
 pub fn run(spec: &OciSpec) -> i32 {
-    let (mut held, lock, warnings) = match start(spec) {
-        Ok(started) => started,
-        Err(failure) => {
-            remove_cgroups(&spec.sandbox.cgroups);
-            report(&LaunchReport::Failed(failure));
-            return 1;
-        }
-    };
-    report(&LaunchReport::Started { warnings });
-    release_host();
-    let record = held.supervise(&spec.sandbox);
-    finish(&spec.sandbox.directory, &spec.sandbox.cgroups, &record);
-    drop(lock);
-    0
+    hold(&Terms::of(&spec.sandbox), start(spec))
 }
 
 /// A runtime that runs.
-struct Held {
+struct Runtime {
     child: i32,
     relay: Relay,
-    signals: OwnedFd,
     errors: ErrorLog,
+    /// Once the guest serves, where it runs on this kernel.
+    inside: Option<Inside>,
 }
 
-fn start(spec: &OciSpec) -> Result<(Held, OwnedFd, Vec<String>), LaunchFailure> {
-    let sandbox = &spec.sandbox;
-    let lock = begin(&sandbox.directory)?;
-    let listener = listen(&sandbox.directory)?;
-    let mut warnings = Vec::new();
-    for placement in &sandbox.cgroups {
-        warnings.extend(cgroup::create(placement, &sandbox.limits).step("make resource group")?);
+impl Held for Runtime {
+    fn child(&self) -> i32 {
+        self.child
     }
-    let signals = signal_file().step("wait for signals")?;
+
+    fn wait_for<'a>(&'a self, fds: &mut Vec<PollFd<'a>>) {
+        if let Some(pipe) = &self.errors.pipe {
+            fds.push(PollFd::new(pipe, PollFlags::IN));
+        }
+        self.relay.wait_for(fds);
+    }
+
+    fn serve(&mut self) -> Result<(), Gone> {
+        self.errors.read();
+        self.relay.serve()
+    }
+
+    fn inside(&self) -> Option<&Inside> {
+        self.inside.as_ref()
+    }
+
+    fn kill_programs(&mut self) {
+        match &self.inside {
+            // Fails only for a sandbox that is ending, or once in a while when a program was faster.
+            Some(inside) => {
+                let _ = inside.kill_programs();
+            }
+            // Its processes are none of this kernel's.
+            None => self.relay.ask_to_kill_programs(),
+        }
+    }
+}
+
+fn start(spec: &OciSpec) -> Result<Started<Runtime>, LaunchFailure> {
+    let sandbox = &spec.sandbox;
+    let post = begin(&sandbox.directory)?;
+    let listener = listen(&sandbox.directory)?;
+    let warnings = make_groups(&sandbox.cgroups, &limits_of_group(spec))?;
     let pipe = || pipe_with(PipeFlags::CLOEXEC).step("make pipes");
     let ((input, to_guest), (from_guest, output), (from_errors, errors)) = (pipe()?, pipe()?, pipe()?);
     for fd in [&listener, &to_guest, &from_guest, &from_errors] {
@@ -83,15 +103,35 @@ fn start(spec: &OciSpec) -> Result<(Held, OwnedFd, Vec<String>), LaunchFailure> 
         errors,
     };
     let (ours, theirs) = syscall::message_pair().step("make channel to child")?;
-    let child = clone_child(spec, theirs, &ours, streams)?;
-    let mut held = Held {
+    let mut namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID;
+    if sandbox.privilege == Privilege::User {
+        namespaces |= libc::CLONE_NEWUSER;
+    }
+    let ids = (
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    );
+    let child = clone_child(namespaces, &sandbox.cgroups, (&ours, &theirs), || {
+        stage::become_runtime(spec, &theirs, &streams, ids)
+    })?;
+    drop((theirs, streams));
+    let mut held = Runtime {
         child,
         relay: Relay::new(listener, to_guest, from_guest),
-        signals,
         errors: ErrorLog::new(from_errors, sandbox),
+        inside: None,
     };
-    match await_runtime(&ours).and_then(|()| held.await_guest()) {
-        Ok(()) => Ok((held, lock, warnings)),
+    match await_execution(&ours).and_then(|()| held.await_guest(&post)) {
+        Ok(()) => {
+            if is_on_this_kernel(spec.runtime) {
+                held.inside = Inside::below(child, sandbox.privilege);
+                // From now on only its own threads are beside the guest and the programs. Where that cannot be set, more
+                // may run than should.
+                let most = sandbox.limits.max_processes.saturating_add(threads(child));
+                let _ = cgroup::allow_processes(&sandbox.cgroups, most);
+            }
+            Ok(Started { held, post, warnings })
+        }
         Err(failure) => {
             end(child);
             Err(failure)
@@ -99,82 +139,50 @@ fn start(spec: &OciSpec) -> Result<(Held, OwnedFd, Vec<String>), LaunchFailure> 
     }
 }
 
-fn clone_child(
-    spec: &OciSpec,
-    theirs: OwnedFd,
-    ours: &OwnedFd,
-    streams: Streams,
-) -> Result<i32, LaunchFailure> {
-    let mut namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWPID;
-    if spec.sandbox.privilege == Privilege::User {
-        namespaces |= libc::CLONE_NEWUSER;
-    }
-    let v2 = spec
-        .sandbox
-        .cgroups
-        .iter()
-        .find(|placement| placement.version == cgroup::Version::V2);
-    let group = v2
-        .map(|placement| {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            rustix::fs::open(&placement.directory, flags, Mode::empty())
-        })
-        .transpose()
-        .step("open resource group")?;
-    let ids = (
-        rustix::process::geteuid().as_raw(),
-        rustix::process::getegid().as_raw(),
-    );
-    // SAFETY: this process has never started a thread.
-    match unsafe { syscall::clone_into(namespaces, group.as_ref().map(AsFd::as_fd)) }
-        .step("make namespaces")?
-    {
-        Some(child) => Ok(child),
-        None => {
-            // The child must see the end of the channel when the supervisor dies.
-            // SAFETY: closes the child's copy of a descriptor that only the parent uses; this branch never returns, so
-            // the owner's destructor never runs here.
-            unsafe { libc::close(rustix::fd::AsRawFd::as_raw_fd(ours)) };
-            unblock_signals();
-            release_host();
-            let Err(failure) = stage::become_runtime(spec, &theirs, &streams, ids);
-            // A failure is a plain struct of text and number, which always encodes.
-            let message = serde_json::to_vec(&failure).unwrap_or_default();
-            let _ = rustix::io::write(&theirs, &message);
-            std::process::exit(1)
-        }
+/// Whether programs are processes of this kernel, in a pid namespace below the runtime. What is below others may be the
+/// helpers of a kernel of their own.
+fn is_on_this_kernel(runtime: OciRuntime) -> bool {
+    match runtime {
+        OciRuntime::Crun | OciRuntime::Runc => true,
+        OciRuntime::Runsc | OciRuntime::Other => false,
     }
 }
 
-/// Waits until the child has become the runtime.
-fn await_runtime(channel: &OwnedFd) -> Result<(), LaunchFailure> {
-    let mut message = [0; 4096];
-    let len = rustix::io::read(channel, &mut message).step("talk to child")?;
-    match &message[..len] {
-        // Closed on exec, or with the child's death, which is seen next.
-        [] => Ok(()),
-        failure => Err(serde_json::from_slice(failure).unwrap_or(LaunchFailure {
-            step: "set the stage".to_owned(),
-            errno: 0,
-        })),
+/// What the group lets the runtime and all below it have. It has processes and threads of its own; a kernel of its own has some
+/// for each program, and holds the programs to their number itself (`RLIMIT_NPROC`): it would not survive a refusal.
+fn limits_of_group(spec: &OciSpec) -> Limits {
+    let limits = spec.sandbox.limits;
+    let per_program = match is_on_this_kernel(spec.runtime) {
+        true => 1,
+        false => TASKS_PER_PROGRAM,
+    };
+    let programs = limits.max_processes.saturating_mul(per_program);
+    Limits {
+        max_processes: programs.saturating_add(RUNTIME_TASKS),
+        ..limits
     }
 }
 
-impl Held {
+/// Threads of a process.
+fn threads(process: i32) -> u32 {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task"));
+    tasks.map_or(0, |tasks| u32::try_from(tasks.count()).unwrap_or(u32::MAX))
+}
+
+impl Runtime {
     /// Waits until the guest serves.
-    fn await_guest(&mut self) -> Result<(), LaunchFailure> {
+    fn await_guest(&mut self, post: &Post) -> Result<(), LaunchFailure> {
         let deadline = Instant::now() + START_PATIENCE;
         loop {
-            let is_over = self.relay.serve().is_err() || wait_without_reaping(self.child);
+            let is_over = self.serve().is_err() || wait_without_reaping(self.child);
             if self.relay.is_ready() && !is_over {
                 return Ok(());
             }
-            self.errors.read();
             let why = match (is_over, Instant::now() > deadline) {
                 (true, _) => "it ended without a word",
                 (false, true) => "it did not start the guest in time",
                 (false, false) => {
-                    self.pause(Some(deadline));
+                    pause(self, post, Some(deadline));
                     continue;
                 }
             };
@@ -190,81 +198,6 @@ impl Held {
                 errno: 0,
             });
         }
-    }
-
-    /// Carries connections until the runtime ends, its time is over, or somebody asks this supervisor to end it.
-    fn supervise(&mut self, sandbox: &LaunchSpec) -> ExitRecord {
-        let life = sandbox.limits.wall_time;
-        let ends_at = life.and_then(|life| Instant::now().checked_add(life));
-        let mut hits = LimitHits::default();
-        let mut was_stopped = false;
-        loop {
-            if let Some(status) = wait(self.child, libc::WNOHANG) {
-                let counters = Counters::open(&sandbox.cgroups);
-                return ExitRecord {
-                    was_out_of_time: hits.is_out_of_time,
-                    cpu_us: counters.cpu_us(),
-                    peak_memory_bytes: counters.peak_memory_bytes(),
-                    ..exit_record(status, was_stopped)
-                };
-            }
-            if ends_at.is_some_and(|at| at <= Instant::now()) && !hits.is_out_of_time {
-                hits.is_out_of_time = true;
-                guard::record(&sandbox.directory, &hits);
-                kill(self.child);
-            }
-            self.pause(ends_at);
-            while let Some(signal) = next_signal(&self.signals) {
-                if signal == libc::SIGTERM || signal == libc::SIGINT {
-                    was_stopped = true;
-                    kill(self.child);
-                }
-            }
-            self.errors.read();
-            if self.relay.serve().is_err() {
-                // A runtime without a guest is no sandbox.
-                kill(self.child);
-                wait_for_end(self.child);
-            }
-        }
-    }
-
-    /// Waits for anything to happen.
-    fn pause(&self, deadline: Option<Instant>) {
-        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
-        if let Some(pipe) = &self.errors.pipe {
-            fds.push(PollFd::new(pipe, PollFlags::IN));
-        }
-        self.relay.wait_for(&mut fds);
-        let left = deadline.map(|at| {
-            let left = at.saturating_duration_since(Instant::now());
-            Timespec {
-                tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-                tv_nsec: i64::from(left.subsec_nanos()),
-            }
-        });
-        // Interruptions are looked at like everything else.
-        let _ = rustix::event::poll(&mut fds, left.as_ref());
-    }
-}
-
-/// Whether a child has ended; leaves it to be waited for.
-fn wait_without_reaping(child: i32) -> bool {
-    // SAFETY: an all-zero siginfo_t is valid and overwritten; a child of this process that nobody waited for.
-    unsafe {
-        let mut info: libc::siginfo_t = std::mem::zeroed();
-        let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-        libc::waitid(libc::P_PID, child.unsigned_abs(), &raw mut info, flags) == 0 && info.si_pid() == child
-    }
-}
-
-/// Waits for a child that was killed; leaves it to be waited for again.
-fn wait_for_end(child: i32) {
-    // SAFETY: as above.
-    unsafe {
-        let mut info: libc::siginfo_t = std::mem::zeroed();
-        let flags = libc::WEXITED | libc::WNOWAIT;
-        libc::waitid(libc::P_PID, child.unsigned_abs(), &raw mut info, flags);
     }
 }
 

@@ -53,58 +53,102 @@ fn cpu_ticks(pid: i32) -> Option<u64> {
     fields.map(|field| field.parse::<u64>().ok()).sum()
 }
 
-/// Kills every process in the pid namespace of `first` but `first` itself, at once, so that no fork escapes. Called by a
-/// process with one thread. Returns when they were signalled; they end a moment later.
-pub(crate) fn kill_all_but(first: i32, privilege: Privilege) -> Result<(), Errno> {
-    let open = |name: &str| {
-        let path = format!("/proc/{first}/ns/{name}");
-        rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-    };
-    let pids = open("pid")?;
-    // Root may enter the namespace as it is. An ordinary user has the right only in the user namespace that owns it.
-    let users = match privilege {
-        Privilege::Root { .. } => None,
-        Privilege::User => Some(open("user")?),
-    };
-    as_child(|| {
-        // What is inside sees the process that kills; it must not be able to stop it.
-        // SAFETY: prctl with integers.
-        unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
-        if let Some(users) = &users {
-            enter_namespace(users, libc::CLONE_NEWUSER)?;
-        }
-        enter_namespace(&pids, libc::CLONE_NEWPID)?;
-        // Only a child is in the new pid namespace; there -1 means everyone but the first process and itself.
-        as_child(|| {
-            // SAFETY: kill with integers.
-            match unsafe { libc::kill(-1, libc::SIGKILL) } {
-                0 => Ok(()),
-                _ => match last_errno() {
-                    Errno::SRCH => Ok(()),
-                    error => Err(error),
-                },
-            }
-        })
-    })
+/// The namespaces of a sandbox's first process. Kept open: by its number somebody else could be found later.
+pub(crate) struct Inside {
+    pids: OwnedFd,
+    /// Root has every right as it is; an ordinary user only in the user namespace that owns the other.
+    users: Option<OwnedFd>,
 }
 
-/// Computes a number in a child process that has every right over files of the uids that the user namespace of `first` maps.
-/// Called by an ordinary user's process with one thread.
-pub(crate) fn with_rights_over(first: i32, compute: impl FnOnce() -> u64) -> Result<u64, Errno> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let users = rustix::fs::open(format!("/proc/{first}/ns/user"), flags, Mode::empty())?;
-    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    as_child(|| {
-        enter_namespace(&users, libc::CLONE_NEWUSER)?;
-        let number = compute().to_ne_bytes();
-        // Fits into the pipe, so that nobody needs to read yet.
-        rustix::io::write(&write, &number).map(|_| ())
-    })?;
-    let mut number = [0; 8];
-    match rustix::io::read(&read, &mut number)? {
-        8 => Ok(u64::from_ne_bytes(number)),
-        _ => Err(Errno::IO),
+impl Inside {
+    /// Of `first`, a child of this process that nobody waited for.
+    pub(crate) fn of(first: i32, privilege: Privilege) -> Result<Self, Errno> {
+        Self::open(&open_process(first)?, privilege)
     }
+
+    /// Of the first process in a pid namespace of its own below `runtime`, if there is one.
+    pub(crate) fn below(runtime: i32, privilege: Privilege) -> Option<Self> {
+        let depth = pids_inside(&open_process(runtime).ok()?)?.len();
+        tree(runtime).into_iter().skip(1).find_map(|pid| {
+            // Through its directory, which is nobody else's when the number is.
+            let process = open_process(pid).ok()?;
+            let pids = pids_inside(&process)?;
+            let is_first = pids.len() > depth && pids.last() == Some(&1);
+            is_first.then(|| Self::open(&process, privilege).ok()).flatten()
+        })
+    }
+
+    fn open(process: &OwnedFd, privilege: Privilege) -> Result<Self, Errno> {
+        let open = |name| rustix::fs::openat(process, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        Ok(Self {
+            pids: open("ns/pid")?,
+            users: match privilege {
+                Privilege::Root { .. } => None,
+                Privilege::User => Some(open("ns/user")?),
+            },
+        })
+    }
+
+    /// Kills every process of the pid namespace but the first, at once, so that no fork escapes. Called by a process with one
+    /// thread. Returns when they were signalled; they end a moment later.
+    pub(crate) fn kill_programs(&self) -> Result<(), Errno> {
+        as_child(|| {
+            // What is inside sees the process that kills; it must not be able to stop it.
+            // SAFETY: prctl with integers.
+            unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
+            if let Some(users) = &self.users {
+                enter_namespace(users, libc::CLONE_NEWUSER)?;
+            }
+            enter_namespace(&self.pids, libc::CLONE_NEWPID)?;
+            // Only a child is in the new pid namespace; there -1 means everyone but the first process and itself.
+            as_child(|| {
+                // SAFETY: kill with integers.
+                match unsafe { libc::kill(-1, libc::SIGKILL) } {
+                    0 => Ok(()),
+                    _ => match last_errno() {
+                        Errno::SRCH => Ok(()),
+                        error => Err(error),
+                    },
+                }
+            })
+        })
+    }
+
+    /// Computes a number in a child process that has every right over files of the uids that the user namespace maps; `None`
+    /// for root, which has them anyway. Called by a process with one thread.
+    pub(crate) fn with_rights(&self, compute: impl FnOnce() -> u64) -> Option<Result<u64, Errno>> {
+        let users = self.users.as_ref()?;
+        let computed = || {
+            let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+            as_child(|| {
+                enter_namespace(users, libc::CLONE_NEWUSER)?;
+                let number = compute().to_ne_bytes();
+                // Fits into the pipe, so that nobody needs to read yet.
+                rustix::io::write(&write, &number).map(|_| ())
+            })?;
+            let mut number = [0; 8];
+            match rustix::io::read(&read, &mut number)? {
+                8 => Ok(u64::from_ne_bytes(number)),
+                _ => Err(Errno::IO),
+            }
+        };
+        Some(computed())
+    }
+}
+
+/// A process's directory in /proc, which stays that of this process.
+fn open_process(pid: i32) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(format!("/proc/{pid}"), flags, Mode::empty())
+}
+
+/// Its numbers from this process's pid namespace inwards (`NSpid` of proc_pid_status(5)).
+fn pids_inside(process: &OwnedFd) -> Option<Vec<i32>> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(process, "status", flags, Mode::empty()).ok()?;
+    let text = std::io::read_to_string(fs::File::from(file)).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    line.split_whitespace().map(|pid| pid.parse().ok()).collect()
 }
 
 fn enter_namespace(namespace: &OwnedFd, kind: i32) -> Result<(), Errno> {

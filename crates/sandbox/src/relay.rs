@@ -2,8 +2,9 @@
 //! pieces (`greenroom_protocol::guest::trunk`) through the one pair. One thread, no unbounded buffer. A host that does not
 //! read holds nobody up but itself once a newer one is there.
 
+use crate::guard::Gone;
 use greenroom_protocol::guest::trunk::{
-    MAX_PIECE_BYTES, PIECE_HEADER_BYTES, READY, decode_piece, encode_piece,
+    KILL_PROGRAMS, MAX_PIECE_BYTES, PIECE_HEADER_BYTES, READY, decode_piece, encode_piece,
 };
 use rustix::event::{PollFd, PollFlags};
 use rustix::fd::{AsFd as _, OwnedFd};
@@ -15,10 +16,6 @@ const BUFFER_BYTES: usize = 256 * 1024;
 
 /// Hosts connected at once; more wait. The guest itself keeps only the newest.
 const MAX_CONNECTIONS: usize = 8;
-
-/// The guest is gone, or says what makes no sense.
-#[derive(Debug)]
-pub(crate) struct Gone;
 
 /// All connections of one guest.
 pub(crate) struct Relay {
@@ -62,6 +59,14 @@ impl Relay {
     /// Whether the guest serves.
     pub(crate) fn is_ready(&self) -> bool {
         self.is_ready
+    }
+
+    /// Asks the guest to kill all programs; on its way with the next [`Relay::serve`].
+    pub(crate) fn ask_to_kill_programs(&mut self) {
+        // One that waits already is enough, and a guest that reads nothing must not fill this up.
+        if self.outgoing.len() < BUFFER_BYTES {
+            self.outgoing.extend_from_slice(&KILL_PROGRAMS);
+        }
     }
 
     /// Adds what must be waited for to a poll set.

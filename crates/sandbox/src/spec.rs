@@ -230,6 +230,21 @@ pub struct LimitHits {
     pub disk: u64,
     /// Whether it does so now.
     pub is_disk_full: bool,
-    /// Whether its life time is over.
-    pub is_out_of_time: bool,
+    /// The limit that ended the sandbox.
+    #[serde(default)]
+    pub ended_by: Option<EndingLimit>,
+}
+
+/// A limit that the whole sandbox ended for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndingLimit {
+    /// Its life time is over.
+    WallTime,
+    /// It took far more disk than it may and went on, whatever was killed.
+    Disk,
+    /// The kernel killed for memory, and the sandbox was gone: its own kernel or its guest was hit.
+    Memory,
+    /// The kernel refused a process, and the sandbox was gone: its own kernel bears that no better.
+    Processes,
 }

@@ -1,12 +1,15 @@
 //! What every supervisor does, whatever it holds: leave the host's session, take the lock, listen for the host, report, wait
 //! for its child and for signals, and clear up at the end.
 
-use crate::cgroup::{self, Placement};
+use crate::cgroup::{self, Placement, Version};
 use crate::failure::Step;
-use crate::spec::{EXIT_NAME, ExitRecord, HITS_NAME, LOCK_NAME, LaunchFailure, LaunchReport, SOCKET_NAME};
+use crate::spec::{
+    EXIT_NAME, ExitRecord, HITS_NAME, LOCK_NAME, LaunchFailure, LaunchReport, Limits, SOCKET_NAME,
+};
 use crate::{lock, syscall};
-use rustix::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
 use rustix::fs::{Mode, OFlags};
+use std::convert::Infallible;
 use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
@@ -14,8 +17,15 @@ use std::time::Duration;
 /// How long the supervisor waits for the kernel to empty a resource group.
 const CGROUP_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Becomes the sandbox's supervisor: own session, signals to be waited for, and the lock, which the caller keeps.
-pub(crate) fn begin(directory: &Path) -> Result<OwnedFd, LaunchFailure> {
+/// What makes this process the supervisor of a sandbox, as long as it keeps it.
+pub(crate) struct Post {
+    _lock: OwnedFd,
+    /// Reads as ready when one of [`signal_set`] came; they are blocked.
+    pub signals: OwnedFd,
+}
+
+/// Becomes the sandbox's supervisor: own session, signals to be waited for, and the lock.
+pub(crate) fn begin(directory: &Path) -> Result<Post, LaunchFailure> {
     rustix::process::setsid().step("start own session")?;
     let lock = lock::take(&directory.join(LOCK_NAME))
         .step("take lock")?
@@ -24,9 +34,72 @@ pub(crate) fn begin(directory: &Path) -> Result<OwnedFd, LaunchFailure> {
             errno: libc::EBUSY,
         })?;
     block_signals();
+    let signals = signal_file().step("wait for signals")?;
     // Of an earlier start; before anybody may ask. Not there is the common case.
     let _ = std::fs::remove_file(directory.join(HITS_NAME));
-    Ok(lock)
+    Ok(Post { _lock: lock, signals })
+}
+
+/// Makes the sandbox's resource groups. Returns what could not be limited, one sentence each.
+pub(crate) fn make_groups(placements: &[Placement], limits: &Limits) -> Result<Vec<String>, LaunchFailure> {
+    let mut warnings = Vec::new();
+    for placement in placements {
+        warnings.extend(cgroup::create(placement, limits).step("make resource group")?);
+    }
+    Ok(warnings)
+}
+
+/// Has a child in new namespaces, born in the sandbox's v2 group if there is one, become what `become_it` makes of it, or tell
+/// over the channel why not; `ours` is this side of it. The host is none of the child's business.
+pub(crate) fn clone_child(
+    namespaces: i32,
+    placements: &[Placement],
+    (ours, theirs): (&OwnedFd, &OwnedFd),
+    become_it: impl FnOnce() -> Result<Infallible, LaunchFailure>,
+) -> Result<i32, LaunchFailure> {
+    let v2 = placements
+        .iter()
+        .find(|placement| placement.version == Version::V2);
+    let group = v2
+        .map(|placement| {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            rustix::fs::open(&placement.directory, flags, Mode::empty())
+        })
+        .transpose()
+        .step("open resource group")?;
+    // SAFETY: this process has never started a thread.
+    match unsafe { syscall::clone_into(namespaces, group.as_ref().map(AsFd::as_fd)) }
+        .step("make namespaces")?
+    {
+        Some(child) => Ok(child),
+        None => {
+            // The child must see the end of the channel when the supervisor dies.
+            // SAFETY: closes the child's copy of a descriptor that only the parent uses; this branch never returns, so
+            // the owner's destructor never runs here.
+            unsafe { libc::close(ours.as_raw_fd()) };
+            unblock_signals();
+            // The host waits for the end of these pipes; what is inside must not hold them.
+            release_host();
+            let Err(failure) = become_it();
+            // A failure is a plain struct of text and number, which always encodes.
+            let message = serde_json::to_vec(&failure).unwrap_or_default();
+            let _ = rustix::io::write(theirs, &message);
+            std::process::exit(1)
+        }
+    }
+}
+
+/// Waits until a child has executed its program: nothing is told then, nor by one that died.
+pub(crate) fn await_execution(channel: &OwnedFd) -> Result<(), LaunchFailure> {
+    let mut message = [0; 4096];
+    let len = rustix::io::read(channel, &mut message).step("talk to child")?;
+    match &message[..len] {
+        [] => Ok(()),
+        failure => Err(serde_json::from_slice(failure).unwrap_or(LaunchFailure {
+            step: "build sandbox".to_owned(),
+            errno: 0,
+        })),
+    }
 }
 
 /// The sandbox ended: nothing of it stays but its files and how it ended. The lock must still be held.
@@ -99,7 +172,27 @@ pub(crate) fn wait(child: i32, flags: i32) -> Option<i32> {
     }
 }
 
-pub(crate) fn signal_set() -> libc::sigset_t {
+/// Whether a child has ended; leaves it to be waited for.
+pub(crate) fn wait_without_reaping(child: i32) -> bool {
+    // SAFETY: an all-zero siginfo_t is valid and overwritten; a child of this process that nobody waited for.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        libc::waitid(libc::P_PID, child.unsigned_abs(), &raw mut info, flags) == 0 && info.si_pid() == child
+    }
+}
+
+/// Waits for a child that was killed; leaves it to be waited for again.
+pub(crate) fn wait_for_end(child: i32) {
+    // SAFETY: as above.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let flags = libc::WEXITED | libc::WNOWAIT;
+        libc::waitid(libc::P_PID, child.unsigned_abs(), &raw mut info, flags);
+    }
+}
+
+fn signal_set() -> libc::sigset_t {
     // SAFETY: sigemptyset initialises the set before anything reads it.
     unsafe {
         let mut set = std::mem::zeroed();
@@ -111,7 +204,7 @@ pub(crate) fn signal_set() -> libc::sigset_t {
     }
 }
 
-pub(crate) fn block_signals() {
+fn block_signals() {
     let set = signal_set();
     // SAFETY: a valid set; the old mask is not wanted.
     unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
@@ -146,8 +239,7 @@ pub(crate) fn release_host() {
     }
 }
 
-/// Reads as ready when a signal came; the signals are blocked.
-pub(crate) fn signal_file() -> rustix::io::Result<OwnedFd> {
+fn signal_file() -> rustix::io::Result<OwnedFd> {
     let set = signal_set();
     // SAFETY: signalfd(2) with a valid set; the result is checked before it is owned.
     let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };

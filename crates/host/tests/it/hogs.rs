@@ -1,12 +1,12 @@
 //! Sandboxes that use up whatever they can get: the neighbours and the host go on, and the sandbox lives or is named lost.
 
 use crate::probe::put_probe;
-use crate::world::{PATIENCE, World, fresh_id, is_root, plain, run_exec, sh, shell};
+use crate::world::{Isolation, PATIENCE, World, fresh_id, is_root, run_exec, sh, shell};
 use greenroom_host::{Limits, SandboxError};
-use greenroom_protocol::guest::call::{CallErrorCode, Exec};
+use greenroom_protocol::guest::call::{CallErrorCode, Exec, LimitKind};
 use std::time::Duration;
 
-crate::scenarios!(a_hog_harms_only_itself);
+crate::scenarios_everywhere!(a_hog_harms_only_itself);
 
 /// Kind and amount for the probe's `hog`, and whether a limit must end it before the amount.
 const HOGS: &[(&str, u64, Bound)] = &[
@@ -16,7 +16,7 @@ const HOGS: &[(&str, u64, Bound)] = &[
     ("memory", 700, Bound::ByGroups),
     ("shared_memory", 600, Bound::Always),
     ("one_file", 200, Bound::Always),
-    ("many_files", 10_000, Bound::Never),
+    ("many_files", 100_000, Bound::ByDisk),
     ("open_files", 5_000, Bound::Always),
     ("sockets", 5_000, Bound::Always),
     ("watches", 10_000, Bound::Never),
@@ -31,6 +31,8 @@ enum Bound {
     Always,
     /// Only where the sandbox has resource groups.
     ByGroups,
+    /// The disk limit, and the call says so.
+    ByDisk,
     /// The amount is small enough to be had, or it goes on until it is killed.
     Never,
 }
@@ -44,18 +46,28 @@ async fn a_hog_harms_only_itself(world: &World) {
             );
             continue;
         }
-        let mut start = plain(&fresh_id());
+        let mut start = world.plain(&fresh_id());
         start.limits = Limits {
             memory_bytes: 256 << 20,
             max_processes: 96,
             max_file_bytes: 32 << 20,
             max_open_files: 256,
-            disk_bytes: 512 << 20,
+            // So little that it is reached soon, where the disk is what counts.
+            disk_bytes: if *bound == Bound::ByDisk {
+                16 << 20
+            } else {
+                512 << 20
+            },
             max_output_bytes: 8 << 20,
             ..Limits::default()
         };
         let sandbox = world.host.start(start).await.unwrap();
         put_probe(&sandbox).await;
+        let amount = match (*kind, world.isolation) {
+            // Files again, and of the same kernel's.
+            ("watches", Isolation::Oci(_)) => amount / 10,
+            _ => *amount,
+        };
         let hog = Exec {
             argv: vec![
                 "/workspace/probe".to_owned(),
@@ -73,6 +85,10 @@ async fn a_hog_harms_only_itself(world: &World) {
             let end: String = ran.output.chars().rev().take(200).collect();
             let end: String = end.chars().rev().collect();
             assert!(!end.contains("nothing stopped it"), "{kind}: {end}");
+        }
+        if *bound == Bound::ByDisk {
+            let ran = ran.as_ref().unwrap_or_else(|error| panic!("{kind}: {error:?}"));
+            assert_eq!(ran.exit.limits_hit, [LimitKind::Disk], "{kind}: {:?}", ran.exit);
         }
         assert_eq!(
             sh(&neighbour, "echo alive").await.ok(),

@@ -10,6 +10,7 @@
 
 mod bait;
 mod copied;
+mod doctor;
 mod egress;
 mod files;
 mod generations;

@@ -1,7 +1,7 @@
 //! Programs that outlive the link: found again by key and number, output kept and read from a cursor, slow and absent
 //! readers, limits.
 
-use crate::world::{PATIENCE, Ran, World, assert_code, eventually, fresh_id, plain, run_exec, sh, shell};
+use crate::world::{PATIENCE, Ran, World, assert_code, eventually, fresh_id, run_exec, sh, shell};
 use greenroom_host::{Program, Sandbox, SandboxError, refuse_routes};
 use greenroom_protocol::guest::call::{
     BackgroundProcess, Call, CallErrorCode, Exec, KillReason, OutputChunk, Reply,
@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-crate::scenarios!(
+crate::scenarios_everywhere!(
     a_run_with_a_key_goes_on_without_its_link,
     output_is_found_again_by_cursor,
     a_key_never_runs_twice,
@@ -361,7 +361,7 @@ async fn a_flood_of_output_is_cut_off(world: &World) {
 }
 
 async fn too_many_processes_are_told_as_such(world: &World) {
-    let mut start = plain(&fresh_id());
+    let mut start = world.plain(&fresh_id());
     start.limits.max_processes = 40;
     let sandbox = world.host.start(start).await.unwrap();
     let mut started = Vec::new();

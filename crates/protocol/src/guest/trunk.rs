@@ -14,6 +14,9 @@ pub const MAX_PIECE_BYTES: usize = 64 * 1024;
 /// The guest serves connections from now on: a piece of no connection.
 pub const READY: [u8; PIECE_HEADER_BYTES] = [0; PIECE_HEADER_BYTES];
 
+/// The guest is to kill every process of the sandbox but itself: a piece of no connection.
+pub const KILL_PROGRAMS: [u8; PIECE_HEADER_BYTES] = [0; PIECE_HEADER_BYTES];
+
 /// The header of a piece; `len` is at most [`MAX_PIECE_BYTES`].
 pub fn encode_piece(connection: u32, len: usize) -> [u8; PIECE_HEADER_BYTES] {
     let mut header = [0; PIECE_HEADER_BYTES];
