@@ -180,9 +180,14 @@ impl Process {
     /// One that has no terminal, or no longer, is fine.
     pub fn resize(&self, size: TerminalSize) -> std::io::Result<()> {
         match &self.state().terminal {
-            Some(terminal) => terminal::resize(terminal, size),
-            None => Ok(()),
+            Some(terminal) => terminal::resize(terminal, size)?,
+            None => return Ok(()),
         }
+        if terminal::tells_nobody() {
+            // Whom it does not concern ignores it.
+            reaper::signal_session(self.pid, libc::SIGWINCH);
+        }
+        Ok(())
     }
 
     /// Sends its output from `after_offset` on, and its input back, until its end or until the stream is gone; `None` then.

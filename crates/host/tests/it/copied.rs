@@ -1,45 +1,66 @@
 //! Sandboxes on a filesystem that cannot be an overlay's upper layer, as inside most containers: the root is copied. Real,
 //! by an overlay over /tmp in a mount namespace of the test's own.
 
-use crate::world::{World, fresh_id, open, plain, run, run_as_user, sh};
+use crate::world::{Isolation, World, as_user, fresh_id, is_root, open, run_with, sh};
 use greenroom_host::Limits;
 use std::os::fd::AsRawFd as _;
 
 /// Tells a test that /tmp is its own.
 const INSIDE: &str = "GREENROOM_TEST_OWN_MOUNTS";
 
-mod as_root {
-    #[test]
-    fn the_root_is_copied_where_there_can_be_no_overlay() {
-        if std::env::var_os(super::INSIDE).is_some() {
-            super::inside();
-        } else if crate::world::is_root() {
-            super::with_own_mounts("as_root", &["--mount"]);
-        } else {
-            eprintln!("SKIPPED-FEATURE: root is needed for sandboxes started by root");
+macro_rules! copied {
+    ($($module:ident, $who:ident, $isolation:expr;)+) => {$(
+        mod $module {
+            use crate::world::Isolation;
+
+            #[test]
+            fn the_root_is_copied_where_there_can_be_no_overlay() {
+                super::$who(stringify!($module), $isolation);
+            }
         }
+    )+};
+}
+
+copied! {
+    as_root, by_root, Isolation::Namespace;
+    as_user, by_user, Isolation::Namespace;
+    crun_as_root, by_root, Isolation::Oci("crun");
+    crun_as_user, by_user, Isolation::Oci("crun");
+    runc_as_root, by_root, Isolation::Oci("runc");
+    runsc_as_root, by_root, Isolation::Oci("runsc");
+}
+
+fn by_root(module: &str, isolation: Isolation) {
+    if std::env::var_os(INSIDE).is_some() {
+        return inside(isolation);
+    }
+    match (isolation.is_possible(), is_root()) {
+        (false, _) => {}
+        (true, true) => with_own_mounts(module, &["--mount"], ""),
+        (true, false) => eprintln!("SKIPPED-FEATURE: root is needed for sandboxes started by root"),
     }
 }
 
-mod as_user {
-    #[test]
-    fn the_root_is_copied_where_there_can_be_no_overlay() {
-        if std::env::var_os(super::INSIDE).is_some() {
-            super::inside();
-        } else if crate::world::is_root() {
-            let name = concat!(
-                module_path!(),
-                "::the_root_is_copied_where_there_can_be_no_overlay"
-            );
-            super::run_as_user(name, |_| Box::pin(async {}));
-        } else {
-            super::with_own_mounts("as_user", &["--user", "--map-root-user", "--mount"]);
-        }
+fn by_user(module: &str, isolation: Isolation) {
+    if std::env::var_os(INSIDE).is_some() {
+        return inside(isolation);
     }
+    match (isolation.is_possible(), is_root()) {
+        (false, _) => {}
+        (true, true) => {
+            let name = format!("it::{}", test_of(module));
+            as_user(&name, isolation, |_| Box::pin(async {}));
+        }
+        (true, false) => with_own_mounts(module, &["--user", "--map-root-user", "--mount"], ",userxattr"),
+    }
+}
+
+fn test_of(module: &str) -> String {
+    format!("copied::{module}::the_root_is_copied_where_there_can_be_no_overlay")
 }
 
 /// Runs this test once more with an overlay over /tmp.
-fn with_own_mounts(module: &str, flags: &[&str]) {
+fn with_own_mounts(module: &str, flags: &[&str], options: &str) {
     let layers = tempfile::Builder::new()
         .prefix("gr-layers-")
         .tempdir_in("/var/tmp")
@@ -51,11 +72,11 @@ fn with_own_mounts(module: &str, flags: &[&str]) {
     let program = std::fs::File::open("/proc/self/exe").unwrap();
     rustix::io::fcntl_setfd(&program, rustix::io::FdFlags::empty()).unwrap();
     let script = format!(
-        "mount -t overlay -o lowerdir={0}/lower,upperdir={0}/upper,workdir={0}/work{1} none /tmp && exec /proc/self/fd/{2} \
-         copied::{module}::the_root_is_copied_where_there_can_be_no_overlay --exact --nocapture",
+        "mount -t overlay -o lowerdir={0}/lower,upperdir={0}/upper,workdir={0}/work{options} none /tmp && \
+         exec /proc/self/fd/{1} {2} --exact --nocapture",
         layers.path().display(),
-        if module == "as_user" { ",userxattr" } else { "" },
         program.as_raw_fd(),
+        test_of(module),
     );
     let output = std::process::Command::new("unshare")
         .args(flags)
@@ -80,12 +101,12 @@ fn with_own_mounts(module: &str, flags: &[&str]) {
     layers.close().unwrap();
 }
 
-fn inside() {
-    run(|world| Box::pin(a_copied_root(world)));
+fn inside(isolation: Isolation) {
+    run_with(isolation, |world| Box::pin(a_copied_root(world)));
 }
 
 async fn a_copied_root(world: &World) {
-    let mut start = plain(&fresh_id());
+    let mut start = world.plain(&fresh_id());
     start.limits = Limits {
         max_file_bytes: 1 << 20,
         ..Limits::default()

@@ -3,7 +3,7 @@
 
 use crate::world::{PATIENCE, World, fresh_id, sh};
 use greenroom_egress::{Credential, Decision, Egress, Policy, Verdict, fake::FakeResolver};
-use greenroom_host::{RouteHandler, Sandbox, SandboxFile, StartSandbox};
+use greenroom_host::{RouteHandler, Sandbox, SandboxFile};
 use greenroom_protocol::environment::EgressPolicy;
 use greenroom_protocol::guest::{GIT_PORT, Route, SOCKS_PORT};
 use greenroom_stdx::secret::Secret;
@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-crate::scenarios!(
+crate::scenarios_everywhere!(
     nothing_is_allowed_by_default,
     an_allowed_host_is_reached_and_no_other,
     a_credential_is_used_and_never_seen,
@@ -82,7 +82,7 @@ fn routes(egress: Egress) -> RouteHandler {
 }
 
 async fn start(world: &World, egress: &Egress) -> Sandbox {
-    let mut start = StartSandbox::new(fresh_id(), routes(egress.clone()));
+    let mut start = world.with_routes(&fresh_id(), routes(egress.clone()));
     if let Some(trust) = egress.trust() {
         start.env = trust.variables;
         start.files = vec![SandboxFile {

@@ -32,7 +32,9 @@ mod as_root_killed {
     #[test]
     fn exposed_ports_outlive_a_kill_of_their_process() {
         if !super::listened() {
-            crate::world::run_as_root(|world| Box::pin(super::a_listener_is_killed(world)));
+            crate::world::as_root("", crate::world::Isolation::Namespace, |world| {
+                Box::pin(super::a_listener_is_killed(world))
+            });
         }
     }
 }
@@ -42,7 +44,9 @@ mod as_user_killed {
     fn exposed_ports_outlive_a_kill_of_their_process() {
         if !super::listened() {
             let name = concat!(module_path!(), "::exposed_ports_outlive_a_kill_of_their_process");
-            crate::world::run_as_user(name, |world| Box::pin(super::a_listener_is_killed(world)));
+            crate::world::as_user(name, crate::world::Isolation::Namespace, |world| {
+                Box::pin(super::a_listener_is_killed(world))
+            });
         }
     }
 }

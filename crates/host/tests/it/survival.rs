@@ -2,7 +2,7 @@
 //! and guests. After each, a new host reaps: what is wanted and lived goes on, the rest is gone, and at the end nothing is
 //! left on the machine.
 
-use crate::world::{World, eventually, fresh_id, is_root, open, plain, shell};
+use crate::world::{Isolation, World, eventually, fresh_id, is_root, open, shell};
 use greenroom_host::{Host, refuse_routes};
 use greenroom_protocol::id::SandboxId;
 use greenroom_sandbox::lock;
@@ -28,23 +28,31 @@ const MOST_WANTED: usize = 2;
 
 const TEST: &str = "nothing_is_left_after_kills_at_random_points";
 
-mod as_root {
-    #[test]
-    fn nothing_is_left_after_kills_at_random_points() {
-        if !super::worked() {
-            crate::world::run_as_root(|world| Box::pin(super::many_cycles(world)));
+macro_rules! survival {
+    ($($module:ident, $run:ident, $isolation:expr;)+) => {$(
+        mod $module {
+            use crate::world::Isolation;
+
+            #[test]
+            fn nothing_is_left_after_kills_at_random_points() {
+                if !super::worked($isolation) {
+                    let name = concat!(module_path!(), "::nothing_is_left_after_kills_at_random_points");
+                    crate::world::$run(name, $isolation, |world| {
+                        Box::pin(super::many_cycles(world, stringify!($module)))
+                    });
+                }
+            }
         }
-    }
+    )+};
 }
 
-mod as_user {
-    #[test]
-    fn nothing_is_left_after_kills_at_random_points() {
-        if !super::worked() {
-            let name = concat!(module_path!(), "::nothing_is_left_after_kills_at_random_points");
-            crate::world::run_as_user(name, |world| Box::pin(super::many_cycles(world)));
-        }
-    }
+survival! {
+    as_root, as_root, Isolation::Namespace;
+    as_user, as_user, Isolation::Namespace;
+    crun_as_root, as_root, Isolation::Oci("crun");
+    crun_as_user, as_user, Isolation::Oci("crun");
+    runc_as_root, as_root, Isolation::Oci("runc");
+    runsc_as_root, as_root, Isolation::Oci("runsc");
 }
 
 /// What the process that is to be killed does.
@@ -99,7 +107,7 @@ impl Dice {
 }
 
 /// Does the worker's part if this process is one.
-fn worked() -> bool {
+fn worked(isolation: Isolation) -> bool {
     let Ok(orders) = std::env::var(WORKER) else {
         return false;
     };
@@ -120,7 +128,7 @@ fn worked() -> bool {
         .build()
         .unwrap();
     // Errors are part of it: somebody else may be killed.
-    if let Err(error) = runtime.block_on(work(&orders)) {
+    if let Err(error) = runtime.block_on(work(&orders, isolation)) {
         tell(&format!("failed: {error}"));
     }
     tell("phase Done");
@@ -132,12 +140,12 @@ fn tell(line: &str) {
     let _ = writeln!(out, "\n{line}").and_then(|()| out.flush());
 }
 
-async fn work(orders: &Orders) -> Result<(), Box<dyn std::error::Error>> {
+async fn work(orders: &Orders, isolation: Isolation) -> Result<(), Box<dyn std::error::Error>> {
     let host = open(&orders.state).await;
     tell("phase Starting");
     let sandbox = match host.find(&orders.id, refuse_routes()).await? {
         Some(sandbox) => sandbox,
-        None => host.start(plain(&orders.id)).await?,
+        None => host.start(isolation.start(&orders.id, refuse_routes())).await?,
     };
     sandbox
         .spawn(shell(
@@ -155,9 +163,13 @@ async fn work(orders: &Orders) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-async fn many_cycles(world: &World) {
+async fn many_cycles(world: &World, module: &str) {
     let given = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let cycles = given(CYCLES).unwrap_or(if is_root() { 1000 } else { 250 });
+    let cycles = given(CYCLES).unwrap_or(match world.isolation {
+        Isolation::Namespace if is_root() => 1000,
+        Isolation::Namespace => 250,
+        Isolation::Oci(_) => 30,
+    });
     let seed: u64 = given(SEED).unwrap_or_else(|| greenroom_stdx::id::fresh_bits() as u64);
     eprintln!("{SEED}={seed} {CYCLES}={cycles}");
     let mut dice = Dice(seed);
@@ -189,10 +201,10 @@ async fn many_cycles(world: &World) {
             ending: dice.pick(&[Ending::Left, Ending::Stopped, Ending::Removed]),
         };
         let what = format!("cycle {number} of seed {seed}: {victim:?} killed while {phase:?}, {orders:?}");
-        let worker = Worker::start(&orders);
+        let worker = Worker::start(&orders, module);
         // Meanwhile, so that the host can look before a killed one's launchers have come to their end.
         let host = open(&world.state).await;
-        let was_killed = worker.cut(phase, victim, &mut dice);
+        let was_killed = worker.cut(phase, victim, start_time(world.isolation), &mut dice);
         *killed
             .entry((phase, if was_killed { victim } else { Victim::Nobody }))
             .or_default() += 1;
@@ -239,8 +251,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn start(orders: &Orders) -> Self {
-        let module = if is_root() { "as_root" } else { "as_user" };
+    fn start(orders: &Orders, module: &str) -> Self {
         let mut process = Command::new("/proc/self/exe")
             .args([
                 &format!("survival::{module}::{TEST}"),
@@ -266,7 +277,7 @@ impl Worker {
 
     /// Lets it come to a phase, kills somebody at a random moment in it, and waits for its end. Returns whether there was
     /// somebody to kill.
-    fn cut(mut self, phase: Phase, victim: Victim, dice: &mut Dice) -> bool {
+    fn cut(mut self, phase: Phase, victim: Victim, start_time: Duration, dice: &mut Dice) -> bool {
         let wanted_line = format!("phase {phase:?}");
         let has_come = self
             .output
@@ -275,7 +286,7 @@ impl Worker {
             .any(|line| line == wanted_line || line == "phase Done");
         assert!(has_come, "the worker ended early");
         let moment = Duration::from_micros(dice.below(match phase {
-            Phase::Starting => 12_000,
+            Phase::Starting => start_time.as_micros() as u64,
             Phase::Running => 20_000,
             Phase::Ending => 6_000,
         }));
@@ -287,14 +298,18 @@ impl Worker {
                 std::thread::sleep(moment);
                 kill_process(worker, Signal::KILL).is_ok()
             }
-            Victim::Launcher => kill_soon(400, dice, || children(worker).first().copied()),
+            Victim::Launcher => kill_soon(start_time / 30, start_time, dice, || {
+                children(worker).first().copied()
+            }),
             Victim::Supervisor => {
                 std::thread::sleep(moment);
-                kill_soon(1500, dice, supervisor)
+                kill_soon(start_time / 8, start_time, dice, supervisor)
             }
             Victim::Guest => {
                 std::thread::sleep(moment);
-                kill_soon(1500, dice, || children(supervisor()?).first().copied())
+                kill_soon(start_time / 8, start_time, dice, || {
+                    children(supervisor()?).first().copied()
+                })
             }
         };
         // To its end by itself, unless it was the one; it must not hang whoever dies.
@@ -315,10 +330,25 @@ fn lock_of(state: &Path, id: &SandboxId) -> PathBuf {
         .join(greenroom_sandbox::spec::LOCK_NAME)
 }
 
+/// About as long as a start takes.
+fn start_time(isolation: Isolation) -> Duration {
+    Duration::from_millis(match isolation {
+        Isolation::Namespace => 12,
+        Isolation::Oci("crun") => 20,
+        Isolation::Oci("runc") => 60,
+        Isolation::Oci(_) => 200,
+    })
+}
+
 /// Looks for a process for a short while and kills it a moment after it is seen.
-fn kill_soon(most_us: u64, dice: &mut Dice, mut look: impl FnMut() -> Option<Pid>) -> bool {
-    let deadline = Instant::now() + Duration::from_millis(15);
-    let moment = Duration::from_micros(dice.below(most_us));
+fn kill_soon(
+    most: Duration,
+    patience: Duration,
+    dice: &mut Dice,
+    mut look: impl FnMut() -> Option<Pid>,
+) -> bool {
+    let deadline = Instant::now() + patience;
+    let moment = Duration::from_micros(dice.below(most.as_micros() as u64));
     while Instant::now() < deadline {
         if let Some(pid) = look() {
             std::thread::sleep(moment);

@@ -75,8 +75,21 @@ impl Isolation {
         self == Self::Oci("runsc")
     }
 
+    /// A start of a sandbox without anything special.
+    pub fn start(self, id: &SandboxId, routes: RouteHandler) -> StartSandbox {
+        let start = StartSandbox::new(id.clone(), routes);
+        match self {
+            Self::Namespace => start,
+            Self::Oci(runtime) => StartSandbox {
+                backend: Backend::Oci,
+                runtime: Some(runtime.to_owned()),
+                ..start
+            },
+        }
+    }
+
     /// Whether the machine can do it; says so if not.
-    fn is_possible(self) -> bool {
+    pub fn is_possible(self) -> bool {
         let Self::Oci(runtime) = self else {
             return true;
         };
@@ -92,11 +105,6 @@ impl Isolation {
 
 type Scenario = for<'a> fn(&'a World) -> std::pin::Pin<Box<dyn Future<Output = ()> + 'a>>;
 
-/// With namespaces.
-pub fn run_as_root(scenario: Scenario) {
-    as_root("", Isolation::Namespace, scenario);
-}
-
 pub fn as_root(_test: &str, isolation: Isolation, scenario: Scenario) {
     if !isolation.is_possible() {
         return;
@@ -106,11 +114,6 @@ pub fn as_root(_test: &str, isolation: Isolation, scenario: Scenario) {
     } else {
         eprintln!("SKIPPED-FEATURE: root is needed for sandboxes started by root");
     }
-}
-
-/// With namespaces.
-pub fn run_as_user(test: &str, scenario: Scenario) {
-    as_user(test, Isolation::Namespace, scenario);
 }
 
 pub fn as_user(test: &str, isolation: Isolation, scenario: Scenario) {
@@ -149,12 +152,8 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Runs a scenario as whoever this process is, with namespaces.
-pub fn run(scenario: Scenario) {
-    run_with(Isolation::Namespace, scenario);
-}
-
-fn run_with(isolation: Isolation, scenario: Scenario) {
+/// Runs a scenario as whoever this process is.
+pub fn run_with(isolation: Isolation, scenario: Scenario) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -207,15 +206,7 @@ impl World {
     }
 
     pub fn with_routes(&self, id: &SandboxId, routes: RouteHandler) -> StartSandbox {
-        let start = StartSandbox::new(id.clone(), routes);
-        match self.isolation {
-            Isolation::Namespace => start,
-            Isolation::Oci(runtime) => StartSandbox {
-                backend: Backend::Oci,
-                runtime: Some(runtime.to_owned()),
-                ..start
-            },
-        }
+        self.isolation.start(id, routes)
     }
 
     /// Everything is removed, and nothing of it is left anywhere.
