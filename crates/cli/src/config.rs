@@ -7,6 +7,7 @@ mod locate;
 mod options;
 mod read;
 mod reference;
+mod scripts;
 mod suggest;
 
 use greenroom_egress::AddressException;
@@ -21,6 +22,7 @@ pub use locate::data_dir_of_clients;
 pub use read::ConfigError;
 pub use read::Environment;
 pub use reference::{as_markdown, as_text};
+pub use scripts::load_with_scripts;
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq)]

@@ -64,7 +64,7 @@ pub async fn run(global: &Global, json: bool, terminal: Terminal) -> Result<Exit
     let environment = Environment::of_process();
     let checks = {
         let _progress = terminal.progress("trying what this machine can do");
-        match config::load(global.config.as_deref(), &environment) {
+        match config::load_with_scripts(global.config.as_deref(), &environment) {
             Ok(config) => all(&config, &environment).await,
             Err(errors) => errors.into_iter().map(invalid).chain([machine::git()]).collect(),
         }

@@ -10,7 +10,7 @@ use crate::terminal::{Span, Style, Terminal};
 pub fn run(global: &Global, command: ConfigCommand, terminal: Terminal) -> Result<Exit, Failure> {
     match command {
         ConfigCommand::Check(options) => {
-            match config::load(global.config.as_deref(), &Environment::of_process()) {
+            match config::load_with_scripts(global.config.as_deref(), &Environment::of_process()) {
                 Ok(config) => {
                     let source = config.source.map(|path| path.display().to_string());
                     match options.json {
@@ -56,6 +56,12 @@ pub fn run(global: &Global, command: ConfigCommand, terminal: Terminal) -> Resul
 /// The configuration, or all its errors on stderr.
 pub fn load(global: &Global, terminal: Terminal) -> Result<Config, Failure> {
     config::load(global.config.as_deref(), &Environment::of_process())
+        .map_err(|errors| report(errors, terminal))
+}
+
+/// The same for a server, which plays the scripts that it names.
+pub fn load_with_scripts(global: &Global, terminal: Terminal) -> Result<Config, Failure> {
+    config::load_with_scripts(global.config.as_deref(), &Environment::of_process())
         .map_err(|errors| report(errors, terminal))
 }
 

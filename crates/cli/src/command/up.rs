@@ -10,7 +10,7 @@ use tracing_subscriber::EnvFilter;
 
 /// Runs a server until it is told to stop.
 pub async fn run(global: &Global, arguments: &UpArguments, terminal: Terminal) -> Result<Exit, Failure> {
-    let config = config::load(global, terminal)?;
+    let config = config::load_with_scripts(global, terminal)?;
     log_to_stderr(&config.log)?;
     let is_json = arguments.json;
     up(config, |ready| {

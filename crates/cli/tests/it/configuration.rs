@@ -50,6 +50,30 @@ fn check_names_file_line_and_option_of_every_error() {
 }
 
 #[test]
+fn check_reads_the_scripts_too() {
+    let home = Home::new();
+    home.write(
+        "greenroom.toml",
+        "[[providers]]\nid = \"one\"\nkind = \"scripted\"\nscript = \"one.toml\"\n\n\
+         [[providers]]\nid = \"two\"\nkind = \"scripted\"\nscript = \"two.toml\"\n",
+    );
+    home.write("one.toml", "[[script]]\nname = \"a\"\nprompt_contians = \"x\"\n");
+    for command in [["config", "check"].as_slice(), &["up"]] {
+        let ran = home.run(command);
+        assert_eq!((ran.status, ran.out.as_str()), (2, ""), "{}", ran.err);
+        for expected in [
+            "one.toml:3: unknown field `prompt_contians`",
+            "two.toml: the script of provider two cannot be read",
+            "hint: docs/models.md explains scripts",
+        ] {
+            assert!(ran.err.contains(expected), "{expected}: {}", ran.err);
+        }
+    }
+    // Commands that play no script do not mind.
+    assert_eq!(home.run(&["config", "show"]).status, 0);
+}
+
+#[test]
 fn the_file_is_found_in_the_documented_order() {
     let home = Home::new();
     let listen = |variables: &[(&str, &str)], arguments: &[&str]| {

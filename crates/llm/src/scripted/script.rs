@@ -137,6 +137,24 @@ pub enum ScriptError {
     },
 }
 
+impl ScriptError {
+    /// Byte of the text at which it is wrong, if that is one place.
+    pub fn offset(&self) -> Option<usize> {
+        match self {
+            Self::Toml(error) => error.span().map(|span| span.start),
+            Self::Step { .. } => None,
+        }
+    }
+
+    /// What is wrong, in one line.
+    pub fn detail(&self) -> String {
+        match self {
+            Self::Toml(error) => error.message().replace('\n', " "),
+            Self::Step { .. } => self.to_string(),
+        }
+    }
+}
+
 impl Script {
     /// Parses and checks a script file.
     pub fn parse(toml: &str) -> Result<Self, ScriptError> {
