@@ -1,6 +1,6 @@
 //! Everything from outside can be wrong. Each wrong thing gets a code and a hint, nothing hangs, and the next prompt works.
 
-use crate::script::{FIX, add, answer_repository};
+use crate::script::{FIX, start_with_answer};
 use greenroom_system_tests::api::of_type;
 use greenroom_system_tests::product::Product;
 use serde_json::{Value, json};
@@ -22,9 +22,7 @@ fn assert_problem((status, body): &(u16, Value), expected_status: u16, code: &st
 #[tokio::test]
 async fn wrong_requests_get_a_code_and_a_hint() {
     let mut product = Product::with_script(FIX);
-    let source = answer_repository(&product);
-    let api = product.start().await;
-    add(&api, "answer", &source).await;
+    let api = start_with_answer(&mut product).await;
     let session = |repository: &str, prompt: &str| json!({ "repository": repository, "prompt": prompt });
 
     let unknown = api.post("/v1/sessions", session("nowhere", "Fix it.")).await;
@@ -187,9 +185,7 @@ say = "All is well."
 #[tokio::test]
 async fn a_model_that_misbehaves_harms_nothing() {
     let mut product = Product::with_script(HOSTILE);
-    let source = answer_repository(&product);
-    let api = product.start().await;
-    add(&api, "answer", &source).await;
+    let api = start_with_answer(&mut product).await;
     let created = api
         .must_post("/v1/sessions", json!({ "repository": "answer" }))
         .await;

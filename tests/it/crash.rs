@@ -1,7 +1,7 @@
 //! kill -9 in the middle of a turn: after the next start the session goes on, or says visibly why not. Nothing accepted is
 //! lost, nothing is shown twice.
 
-use crate::script::{add, answer_repository};
+use crate::script::start_with_answer;
 use greenroom_protocol::guest::Hello;
 use greenroom_protocol::guest::call::{Call, Exec};
 use greenroom_protocol::guest::frame::{FrameKind, encode_header};
@@ -52,9 +52,7 @@ fn texts<'a>(events: &'a [Value], kind: &str) -> Vec<&'a str> {
 #[tokio::test]
 async fn a_killed_server_goes_on_with_the_turn() {
     let mut product = Product::with_script(WORKING);
-    let source = answer_repository(&product);
-    let api = product.start().await;
-    add(&api, "answer", &source).await;
+    let api = start_with_answer(&mut product).await;
     let created = api
         .must_post("/v1/sessions", serde_json::json!({ "repository": "answer" }))
         .await;
@@ -126,9 +124,7 @@ arguments = { command = "echo again" }
 say = "Answered."
 "#;
     let mut product = Product::with_script(script);
-    let source = answer_repository(&product);
-    let mut api = product.start().await;
-    add(&api, "answer", &source).await;
+    let mut api = start_with_answer(&mut product).await;
     let session = api.start_session("answer", "prompt 0").await;
     let mut accepted = 1;
     for round in 1..=6_u64 {
@@ -178,9 +174,7 @@ arguments = { path = "late.txt", content = "late\n" }
 say = "That is all."
 "#;
     let mut product = Product::with_script(script);
-    let source = answer_repository(&product);
-    let api = product.start().await;
-    add(&api, "answer", &source).await;
+    let api = start_with_answer(&mut product).await;
     let created = api
         .must_post("/v1/sessions", serde_json::json!({ "repository": "answer" }))
         .await;
@@ -221,9 +215,7 @@ arguments = { command = "touch .git/index.lock .git/config.lock .git/HEAD.lock; 
 say = "Locked."
 "#;
     let mut product = Product::with_script(script);
-    let source = answer_repository(&product);
-    let api = product.start().await;
-    add(&api, "answer", &source).await;
+    let api = start_with_answer(&mut product).await;
     let session = api.start_session("answer", "lock it").await;
     let events = api.wait_for_turns(&session, 1).await;
     let pushed = of_type(&events, "change.pushed");
@@ -258,9 +250,7 @@ say = "The command ran on."
 #[tokio::test]
 async fn a_broken_link_is_attached_again_in_the_same_turn() {
     let mut product = Product::with_script(CUT_OFF);
-    let source = answer_repository(&product);
-    let api = product.start().await;
-    add(&api, "answer", &source).await;
+    let api = start_with_answer(&mut product).await;
     let created = api
         .must_post("/v1/sessions", serde_json::json!({ "repository": "answer" }))
         .await;

@@ -1,38 +1,25 @@
 //! Sandboxes reach what their environment allows and nothing else; people see both; secrets stay outside.
 
-use crate::script::add;
+use crate::script::{add, commands, outputs};
 use greenroom_system_tests::api::{Api, of_type, pretty};
-use greenroom_system_tests::product::Product;
+use greenroom_system_tests::product::{Product, Who};
 use greenroom_system_tests::repo;
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
 
+greenroom_system_tests::for_both_users! {
+    what_is_allowed_connects_what_is_not_is_refused_and_both_are_told_once,
+    a_credential_is_added_outside_and_never_seen_inside,
+}
+
 const SECRET: &str = "sk-never-to-be-seen-4711";
-
-fn script(pairs: &[(&str, &str)]) -> String {
-    pairs
-        .iter()
-        .map(|(word, command)| {
-            format!(
-                "[[script]]\nname = {word:?}\nprompt_contains = {word:?}\n[[script.step]]\n[[script.step.call]]\n\
-                 tool = \"bash\"\narguments = {{ command = {command:?} }}\n[[script.step]]\nsay = \"Done.\"\n\n"
-            )
-        })
-        .collect()
-}
-
-fn output(events: &[Value]) -> String {
-    of_type(events, "item.completed")
-        .into_iter()
-        .filter(|event| event["item"]["kind"] == "tool_call")
-        .map(|event| event["item"]["output"].as_str().unwrap_or_default().to_owned())
-        .collect()
-}
 
 async fn add_shop(product: &Product, api: &Api) {
     let source = repo::with_files(product.root(), "shop", &[("README.md", "A shop.\n")]);
@@ -73,8 +60,7 @@ fn upstream() -> Upstream {
     Upstream { port, seen }
 }
 
-#[tokio::test]
-async fn what_is_allowed_connects_what_is_not_is_refused_and_both_are_told_once() {
+async fn what_is_allowed_connects_what_is_not_is_refused_and_both_are_told_once(who: Who) {
     let upstream = upstream();
     let curl = format!(
         "for i in 1 2 3; do curl -sS -m 20 --noproxy '' http://localhost:{}/; echo; done; \
@@ -84,9 +70,10 @@ async fn what_is_allowed_connects_what_is_not_is_refused_and_both_are_told_once(
         upstream.port
     );
     let mut product = Product::with_config(
-        &script(&[("connect", &curl)]),
+        &commands(&[("connect", &curl)]),
         "\n[egress]\nallow_addresses = [\"127.0.0.0/8\", \"::1\"]\n",
     );
+    product.run_as(who);
     let api = product.start().await;
     add_shop(&product, &api).await;
     let allow = [
@@ -96,7 +83,7 @@ async fn what_is_allowed_connects_what_is_not_is_refused_and_both_are_told_once(
     set_environment(&api, json!({ "egress": { "allow": allow } })).await;
     let session = api.start_session("shop", "connect").await;
     let events = api.wait_for_turns(&session, 1).await;
-    let output = output(&events);
+    let output = outputs(&events).concat();
     assert_eq!(output.matches("served").count(), 3, "{output}");
     assert!(!output.contains("LEAK"), "{output}");
     assert_eq!(upstream.seen.lock().unwrap().len(), 3);
@@ -170,6 +157,7 @@ fn openssl(directory: &Path, arguments: &[&str]) {
 
 /// An HTTPS server on port 443 of loopback that answers with the headers it got. `None` if this user may not have the port.
 fn https_upstream(directory: &Path) -> Option<Ended> {
+    let turn = await_turn();
     if let Err(error) = TcpListener::bind("127.0.0.1:443") {
         eprintln!("SKIPPED-FEATURE: a credential end to end needs port 443 of loopback: {error}");
         return None;
@@ -246,13 +234,14 @@ context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER); context.load_cert_chain("leaf
 server.socket = context.wrap_socket(server.socket, server_side=True)
 server.serve_forever()
 "#;
-    let child = Ended(
-        Command::new("python3")
+    let child = Ended {
+        _turn: turn,
+        server: Command::new("python3")
             .args(["-c", server])
             .current_dir(directory)
             .spawn()
             .expect("start python3"),
-    );
+    };
     let deadline = std::time::Instant::now() + greenroom_system_tests::product::DEADLINE;
     while std::net::TcpStream::connect("127.0.0.1:443").is_err() {
         assert!(
@@ -264,23 +253,43 @@ server.serve_forever()
     Some(child)
 }
 
-/// A process that ends with its test, however that goes.
-struct Ended(std::process::Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+/// Waits until no other test has the port: there is one of it on a machine.
+fn await_turn() -> UnixListener {
+    let name = SocketAddr::from_abstract_name("greenroom-test-port-443").expect("a short name");
+    let deadline = std::time::Instant::now() + greenroom_system_tests::product::DEADLINE;
+    loop {
+        match UnixListener::bind_addr(&name) {
+            Ok(turn) => return turn,
+            Err(error) => assert!(
+                std::time::Instant::now() < deadline,
+                "port 443 stays taken: {error}"
+            ),
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
 
-#[tokio::test]
-async fn a_credential_is_added_outside_and_never_seen_inside() {
+/// A process that ends with its test, however that goes.
+struct Ended {
+    server: Child,
+    // Let go of when the process has ended.
+    _turn: UnixListener,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+async fn a_credential_is_added_outside_and_never_seen_inside(who: Who) {
     let curl = "curl -sS -m 20 --noproxy '' https://localhost/v1; echo; env; cat /etc/greenroom/* | tail -n 3; echo end";
     let mut product = Product::with_config(
-        &script(&[("call", curl)]),
+        &commands(&[("call", curl)]),
         "\n[egress]\nallow_addresses = [\"127.0.0.0/8\", \"::1\"]\nca_file = \"ca.pem\"\n",
     );
+    product.run_as(who);
     let Some(upstream) = https_upstream(product.root()) else {
         return;
     };
@@ -316,7 +325,7 @@ async fn a_credential_is_added_outside_and_never_seen_inside() {
         "{}",
         pretty(&events)
     );
-    let output = output(&events);
+    let output = outputs(&events).concat();
     let seen = std::fs::read_to_string(product.root().join("seen.txt")).unwrap_or_default();
     assert_eq!(
         seen,

@@ -1,24 +1,19 @@
 //! Environments: what a repository's own file and an administrator decide about sandboxes, and what people are told.
 
-use crate::script::add;
+use crate::script::{add, commands, outputs};
 use greenroom_system_tests::api::{Api, of_type, pretty};
-use greenroom_system_tests::product::Product;
+use greenroom_system_tests::product::{Product, Who};
 use greenroom_system_tests::repo;
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
-/// Plays `command` in bash for prompts with `word`.
-fn script(pairs: &[(&str, &str)]) -> String {
-    pairs
-        .iter()
-        .map(|(word, command)| {
-            format!(
-                "[[script]]\nname = {word:?}\nprompt_contains = {word:?}\n[[script.step]]\n[[script.step.call]]\n\
-                 tool = \"bash\"\narguments = {{ command = {command:?} }}\n[[script.step]]\nsay = \"Done.\"\n\n"
-            )
-        })
-        .collect()
+greenroom_system_tests::for_both_users! {
+    a_repositorys_file_shapes_its_sandboxes_within_bounds,
+    a_file_that_is_wrong_says_where_and_nothing_runs_by_guess,
+    an_administrators_environment_wins_as_a_whole,
+    the_command_line_checks_sets_and_shows_environments,
+    metrics_are_for_the_operator,
 }
 
 /// A repository with this environment file.
@@ -31,15 +26,6 @@ fn repository(product: &Product, environment: &str) -> PathBuf {
             (".greenroom/environment.toml", environment),
         ],
     )
-}
-
-/// What the tool calls of a session answered, in order.
-fn outputs(events: &[Value]) -> Vec<String> {
-    of_type(events, "item.completed")
-        .into_iter()
-        .filter(|event| event["item"]["kind"] == "tool_call")
-        .map(|event| event["item"]["output"].as_str().unwrap_or_default().to_owned())
-        .collect()
 }
 
 /// Problems that were shown as notices.
@@ -58,8 +44,7 @@ async fn put_environment(api: &Api, environment: Value) -> (u16, Value) {
 
 const LOOK: &str = "ulimit -n; echo team=$TEAM";
 
-#[tokio::test]
-async fn a_repositorys_file_shapes_its_sandboxes_within_bounds() {
+async fn a_repositorys_file_shapes_its_sandboxes_within_bounds(who: Who) {
     let environment = r#"
 [resources]
 max_open_files = 256
@@ -77,7 +62,8 @@ host = "api.example.com"
 header = "authorization"
 secret = "api"
 "#;
-    let mut product = Product::with_script(&script(&[("look", LOOK)]));
+    let mut product = Product::with_script(&commands(&[("look", LOOK)]));
+    product.run_as(who);
     let source = repository(&product, environment);
     let api = product.start().await;
     add(&api, "shop", &source).await;
@@ -122,9 +108,9 @@ secret = "api"
     product.stop();
 }
 
-#[tokio::test]
-async fn a_file_that_is_wrong_says_where_and_nothing_runs_by_guess() {
-    let mut product = Product::with_script(&script(&[("look", LOOK)]));
+async fn a_file_that_is_wrong_says_where_and_nothing_runs_by_guess(who: Who) {
+    let mut product = Product::with_script(&commands(&[("look", LOOK)]));
+    product.run_as(who);
     product.expect_warning("sandbox not ready");
     let source = repository(
         &product,
@@ -173,9 +159,9 @@ async fn a_file_that_is_wrong_says_where_and_nothing_runs_by_guess() {
     product.stop();
 }
 
-#[tokio::test]
-async fn an_administrators_environment_wins_as_a_whole() {
-    let mut product = Product::with_script(&script(&[("look", LOOK)]));
+async fn an_administrators_environment_wins_as_a_whole(who: Who) {
+    let mut product = Product::with_script(&commands(&[("look", LOOK)]));
+    product.run_as(who);
     let source = repository(
         &product,
         "[variables]\nTEAM = \"repository\"\n[resources]\nmax_open_files = 256\n",
@@ -239,9 +225,9 @@ async fn an_administrators_environment_wins_as_a_whole() {
     product.stop();
 }
 
-#[tokio::test]
-async fn the_command_line_checks_sets_and_shows_environments() {
-    let mut product = Product::with_script(&script(&[("look", LOOK)]));
+async fn the_command_line_checks_sets_and_shows_environments(who: Who) {
+    let mut product = Product::with_script(&commands(&[("look", LOOK)]));
+    product.run_as(who);
     let source = repository(&product, "");
     let file = product.root().join("environment.toml");
     std::fs::write(
@@ -307,9 +293,9 @@ async fn the_command_line_checks_sets_and_shows_environments() {
     product.stop();
 }
 
-#[tokio::test]
-async fn metrics_are_for_the_operator() {
-    let mut product = Product::with_script(&script(&[("look", LOOK)]));
+async fn metrics_are_for_the_operator(who: Who) {
+    let mut product = Product::with_script(&commands(&[("look", LOOK)]));
+    product.run_as(who);
     let source = repository(&product, "");
     let api = product.start().await;
     add(&api, "shop", &source).await;

@@ -1,7 +1,7 @@
 //! A repository full of ways to make git run programs or read other files: they work where the sandbox's own git runs, and
 //! nowhere else. The host never runs git inside a workspace; a canary beside the server would tell.
 
-use crate::script::{add, answer_repository};
+use crate::script::start_with_answer;
 use greenroom_system_tests::product::Product;
 
 /// Plants everything, commits, and shows in the second turn that it ran inside. `CANARY` and `SECRET` are host paths.
@@ -85,9 +85,7 @@ async fn git_of_a_workspace_never_runs_on_the_host() {
     for part in ["push", "git", "work"] {
         product.expect_warning(part);
     }
-    let source = answer_repository(&product);
-    let api = product.start().await;
-    add(&api, "answer", &source).await;
+    let api = start_with_answer(&mut product).await;
     let session = api.start_session("answer", "plant it").await;
     api.wait_for_turns(&session, 1).await;
     assert_eq!(api.prompt(&session, "second", "look at it").await.0, 202);

@@ -1,6 +1,6 @@
 //! Sandboxes that nobody uses are stopped, keep their files, and never stand in the way of work.
 
-use crate::script::{add, answer_repository};
+use crate::script::{has_running_command, last_outcome, start_with_answer};
 use greenroom_system_tests::api::{Api, of_type, pretty};
 use greenroom_system_tests::product::Product;
 use greenroom_testkit::leftovers;
@@ -72,16 +72,18 @@ async fn wait_until_stopped(api: &Api, session: &str) -> Vec<Value> {
 #[tokio::test]
 async fn an_idle_sandbox_stops_and_the_next_turn_finds_its_files() {
     let mut product = Product::with_config(SCRIPT, "\n[sandbox]\nidle_minutes = 0.02\n");
-    let source = answer_repository(&product);
-    let api = product.start().await;
-    add(&api, "answer", &source).await;
+    let api = start_with_answer(&mut product).await;
     let session = api.start_session("answer", "note").await;
     api.wait_for_turns(&session, 1).await;
     wait_until_stopped(&api, &session).await;
     assert_eq!(api.prompt(&session, "recall", "recall").await.0, 202);
     let events = api.wait_for_turns(&session, 2).await;
-    let end = *of_type(&events, "turn.completed").last().unwrap();
-    assert_eq!(end["outcome"]["result"], "completed", "{}", pretty(&events));
+    assert_eq!(
+        last_outcome(&events)["result"],
+        "completed",
+        "{}",
+        pretty(&events)
+    );
     wait_until_stopped(&api, &session).await;
     product.stop();
 }
@@ -89,9 +91,7 @@ async fn an_idle_sandbox_stops_and_the_next_turn_finds_its_files() {
 #[tokio::test]
 async fn one_that_a_killed_server_left_running_is_stopped_too() {
     let mut product = Product::with_config(SCRIPT, "\n[sandbox]\nidle_minutes = 0.05\n");
-    let source = answer_repository(&product);
-    let api = product.start().await;
-    add(&api, "answer", &source).await;
+    let api = start_with_answer(&mut product).await;
     let session = api.start_session("answer", "note").await;
     api.wait_for_turns(&session, 1).await;
     product.kill();
@@ -104,32 +104,30 @@ async fn one_that_a_killed_server_left_running_is_stopped_too() {
 async fn the_longest_idle_makes_room_and_work_is_never_stopped_for_others() {
     let mut product = Product::with_config(SCRIPT, "\n[sandbox]\nmax_running = 1\n");
     product.expect_warning("sandboxes_exhausted");
-    let source = answer_repository(&product);
-    let api = product.start().await;
-    add(&api, "answer", &source).await;
+    let api = start_with_answer(&mut product).await;
     let first = api.start_session("answer", "note").await;
     api.wait_for_turns(&first, 1).await;
     let second = api.start_session("answer", "wait").await;
     wait_until_stopped(&api, &first).await;
-    api.wait_for(&second, "a running command", |events| {
-        events
-            .iter()
-            .any(|event| event["type"] == "item.started" && event["item"]["tool"] == "bash")
-    })
-    .await;
+    api.wait_for(&second, "a running command", has_running_command)
+        .await;
     // The only place is taken by work.
     assert_eq!(api.prompt(&first, "recall", "recall").await.0, 202);
     let events = api.wait_for_turns(&first, 2).await;
-    let end = *of_type(&events, "turn.completed").last().unwrap();
-    assert_eq!(end["outcome"]["problem"]["code"], "sandboxes_exhausted", "{end}");
-    assert_eq!(end["outcome"]["problem"]["retryable"], true, "{end}");
+    let end = last_outcome(&events);
+    assert_eq!(end["problem"]["code"], "sandboxes_exhausted", "{end}");
+    assert_eq!(end["problem"]["retryable"], true, "{end}");
     api.must_post(&format!("/v1/sessions/{second}/stop"), serde_json::json!({}))
         .await;
     api.wait_for_turns(&second, 1).await;
     assert_eq!(api.prompt(&first, "once-more", "recall").await.0, 202);
     let events = api.wait_for_turns(&first, 3).await;
-    let end = *of_type(&events, "turn.completed").last().unwrap();
-    assert_eq!(end["outcome"]["result"], "completed", "{}", pretty(&events));
+    assert_eq!(
+        last_outcome(&events)["result"],
+        "completed",
+        "{}",
+        pretty(&events)
+    );
     product.stop();
 }
 
@@ -137,16 +135,14 @@ async fn the_longest_idle_makes_room_and_work_is_never_stopped_for_others() {
 async fn a_command_in_the_background_keeps_its_sandbox() {
     let mut product = Product::with_config(SCRIPT, "\n[sandbox]\nmax_running = 1\nidle_minutes = 0.01\n");
     product.expect_warning("sandboxes_exhausted");
-    let source = answer_repository(&product);
-    let api = product.start().await;
-    add(&api, "answer", &source).await;
+    let api = start_with_answer(&mut product).await;
     let first = api.start_session("answer", "background").await;
     api.wait_for_turns(&first, 1).await;
     // Not for another session, and so not for its age either: both ask the same.
     let second = api.start_session("answer", "note").await;
     let events = api.wait_for_turns(&second, 1).await;
-    let end = *of_type(&events, "turn.completed").last().unwrap();
-    assert_eq!(end["outcome"]["problem"]["code"], "sandboxes_exhausted", "{end}");
+    let end = last_outcome(&events);
+    assert_eq!(end["problem"]["code"], "sandboxes_exhausted", "{end}");
     assert!(!states(&api.events(&first).await).contains(&"stopped".to_owned()));
     // What the end of each test looks for can be seen while it is there.
     let alive = leftovers::alive(&product.sandboxes()).join("\n");
@@ -160,9 +156,7 @@ async fn a_command_in_the_background_keeps_its_sandbox() {
 #[tokio::test]
 async fn a_sandbox_that_comes_after_its_turn_is_idle_too() {
     let mut product = Product::with_config(SCRIPT, "\n[sandbox]\nidle_minutes = 0.01\n");
-    let source = answer_repository(&product);
-    let api = product.start().await;
-    add(&api, "answer", &source).await;
+    let api = start_with_answer(&mut product).await;
     let mut sessions = Vec::new();
     for _ in 0..6 {
         sessions.push(api.start_session("answer", "hello").await);
@@ -181,9 +175,7 @@ async fn a_sandbox_that_comes_after_its_turn_is_idle_too() {
 #[tokio::test]
 async fn a_server_that_ends_leaves_no_sandbox_running_however_far_it_got() {
     let mut product = Product::with_script(SCRIPT);
-    let source = answer_repository(&product);
-    let api = product.start().await;
-    add(&api, "answer", &source).await;
+    start_with_answer(&mut product).await;
     product.stop();
     for moment in ["starting", "syncing", "ready"] {
         let api = product.start().await;

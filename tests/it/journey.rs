@@ -1,6 +1,6 @@
 //! A prompt becomes a merged pull request, over HTTP and with real git clients.
 
-use crate::script::{FIX, add, answer_repository};
+use crate::script::{FIX, answer_repository, start_with_answer};
 use greenroom_system_tests::api::{assert_gapless, is_event, of_type};
 use greenroom_system_tests::product::Product;
 use greenroom_system_tests::repo;
@@ -9,9 +9,7 @@ use serde_json::json;
 #[tokio::test]
 async fn a_prompt_becomes_a_merged_pull_request() {
     let mut product = Product::with_script(FIX);
-    let source = answer_repository(&product);
-    let api = product.start().await;
-    add(&api, "answer", &source).await;
+    let api = start_with_answer(&mut product).await;
     api.send(
         api.request(reqwest::Method::PATCH, "/v1/me")
             .json(&json!({ "name": "Ada Lovelace", "email": "ada@example.com" })),

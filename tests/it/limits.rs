@@ -1,6 +1,6 @@
 //! A sandbox that is used up harms one turn, not the session; and turns that follow one another quickly share one sandbox.
 
-use crate::script::{add, answer_repository};
+use crate::script::start_with_answer;
 use greenroom_system_tests::api::of_type;
 use greenroom_system_tests::product::Product;
 
@@ -39,9 +39,7 @@ async fn a_sandbox_full_of_processes_is_replaced() {
     // Programs that could not start are what this is about.
     product.expect_warning("sandbox");
     product.expect_warning("process");
-    let source = answer_repository(&product);
-    let api = product.start().await;
-    add(&api, "answer", &source).await;
+    let api = start_with_answer(&mut product).await;
     let session = api.start_session("answer", "fill it").await;
     api.wait_for_turns(&session, 1).await;
     assert_eq!(api.prompt(&session, "again", "try again").await.0, 202);
@@ -54,9 +52,7 @@ async fn a_sandbox_full_of_processes_is_replaced() {
 #[tokio::test]
 async fn quick_turns_do_not_fight_over_the_sandbox() {
     let mut product = Product::with_script(SCRIPT);
-    let source = answer_repository(&product);
-    let api = product.start().await;
-    add(&api, "answer", &source).await;
+    let api = start_with_answer(&mut product).await;
     // The first turns end while the sandbox still starts; the last one needs it.
     let session = api.start_session("answer", "hello 0").await;
     for number in 1..5 {

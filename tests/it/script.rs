@@ -1,7 +1,7 @@
 //! Scripts that the scripted model plays in these tests, and the repository they work on.
 
-use greenroom_system_tests::api::Api;
-use greenroom_system_tests::product::Product;
+use greenroom_system_tests::api::{Api, of_type};
+use greenroom_system_tests::product::{Product, give_to_owner_of_parent};
 use greenroom_system_tests::repo;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -54,6 +54,51 @@ pub fn answer_repository(product: &Product) -> PathBuf {
 
 /// Adds a repository to the forge.
 pub async fn add(api: &Api, name: &str, source: &std::path::Path) -> Value {
+    give_to_owner_of_parent(source);
     api.must_post("/v1/repositories", json!({ "name": name, "source": source }))
         .await
+}
+
+/// Starts the product and adds the repository that [`FIX`] works on.
+pub async fn start_with_answer(product: &mut Product) -> Api {
+    let source = answer_repository(product);
+    let api = product.start().await;
+    add(&api, "answer", &source).await;
+    api
+}
+
+/// A script that plays, for a prompt with the word, the command in bash.
+pub fn commands(pairs: &[(&str, &str)]) -> String {
+    pairs
+        .iter()
+        .map(|(word, command)| {
+            format!(
+                "[[script]]\nname = {word:?}\nprompt_contains = {word:?}\n[[script.step]]\n[[script.step.call]]\n\
+                 tool = \"bash\"\narguments = {{ command = {command:?} }}\n[[script.step]]\nsay = \"Done.\"\n\n"
+            )
+        })
+        .collect()
+}
+
+/// What the tool calls of a session answered, in order.
+pub fn outputs(events: &[Value]) -> Vec<String> {
+    of_type(events, "item.completed")
+        .into_iter()
+        .filter(|event| event["item"]["kind"] == "tool_call")
+        .map(|event| event["item"]["output"].as_str().unwrap_or_default().to_owned())
+        .collect()
+}
+
+/// Whether the agent began a command.
+pub fn has_running_command(events: &[Value]) -> bool {
+    of_type(events, "item.started")
+        .into_iter()
+        .any(|event| event["item"]["tool"] == "bash")
+}
+
+/// How the last turn ended.
+#[track_caller]
+pub fn last_outcome(events: &[Value]) -> &Value {
+    let ends = of_type(events, "turn.completed");
+    &ends.last().expect("an ended turn")["outcome"]
 }

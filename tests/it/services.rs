@@ -1,10 +1,14 @@
 //! Services of an environment run beside the agent, in every sandbox of its own; and turns tell what they used.
 
-use crate::script::add;
+use crate::script::{add, outputs};
 use greenroom_system_tests::api::{of_type, pretty};
-use greenroom_system_tests::product::Product;
+use greenroom_system_tests::product::{Product, Who};
 use greenroom_system_tests::repo;
-use serde_json::Value;
+
+greenroom_system_tests::for_both_users! {
+    services_are_ready_used_and_readable_in_each_sandbox,
+    a_limit_that_a_command_hits_is_named_and_counted,
+}
 
 const SCRIPT: &str = r#"
 [[script]]
@@ -42,17 +46,9 @@ ready_port = 8766
 restart = "never"
 "#;
 
-fn outputs(events: &[Value]) -> Vec<String> {
-    of_type(events, "item.completed")
-        .into_iter()
-        .filter(|event| event["item"]["kind"] == "tool_call")
-        .map(|event| event["item"]["output"].as_str().unwrap_or_default().to_owned())
-        .collect()
-}
-
-#[tokio::test]
-async fn services_are_ready_used_and_readable_in_each_sandbox() {
+async fn services_are_ready_used_and_readable_in_each_sandbox(who: Who) {
     let mut product = Product::with_script(SCRIPT);
+    product.run_as(who);
     let source = repo::with_files(
         product.root(),
         "shop",
@@ -135,9 +131,9 @@ async fn services_are_ready_used_and_readable_in_each_sandbox() {
     product.stop();
 }
 
-#[tokio::test]
-async fn a_limit_that_a_command_hits_is_named_and_counted() {
+async fn a_limit_that_a_command_hits_is_named_and_counted(who: Who) {
     let mut product = Product::with_script(SCRIPT);
+    product.run_as(who);
     let source = repo::with_files(
         product.root(),
         "shop",

@@ -1,6 +1,6 @@
 //! Two clients on one session: both see the same, whenever they come.
 
-use crate::script::{FIX, add, answer_repository};
+use crate::script::{FIX, has_running_command, start_with_answer};
 use greenroom_system_tests::api::{is_event, pretty};
 use greenroom_system_tests::product::Product;
 use serde_json::{Value, json};
@@ -16,9 +16,7 @@ fn events_of(frames: &[Value]) -> Vec<Value> {
 #[tokio::test]
 async fn early_late_and_returning_clients_see_the_same() {
     let mut product = Product::with_script(FIX);
-    let source = answer_repository(&product);
-    let api = product.start().await;
-    add(&api, "answer", &source).await;
+    let api = start_with_answer(&mut product).await;
     let created = api
         .must_post("/v1/sessions", json!({ "repository": "answer" }))
         .await;
@@ -70,9 +68,7 @@ prompt_contains = "hello"
 say = "Hello."
 "#;
     let mut product = Product::with_script(script);
-    let source = answer_repository(&product);
-    let api = product.start().await;
-    add(&api, "answer", &source).await;
+    let api = start_with_answer(&mut product).await;
     let session = api.start_session("answer", "Please wait.").await;
     let (_, second) = api.prompt(&session, "two", "hello two").await;
     let (_, third) = api.prompt(&session, "three", "hello three").await;
@@ -102,12 +98,8 @@ say = "Hello."
         409
     );
 
-    api.wait_for(&session, "a running command", |events| {
-        events
-            .iter()
-            .any(|event| event["type"] == "item.started" && event["item"]["tool"] == "bash")
-    })
-    .await;
+    api.wait_for(&session, "a running command", has_running_command)
+        .await;
     let stopped = api
         .must_post(&format!("/v1/sessions/{session}/stop"), json!({}))
         .await;

@@ -6,6 +6,7 @@ use crate::api::Api;
 use greenroom_testkit::leftovers;
 use serde_json::Value;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -13,6 +14,54 @@ use tempfile::TempDir;
 
 /// How long anything may take before a test gives up. Far more than it takes, so that a loaded machine is no failure.
 pub const DEADLINE: Duration = Duration::from_secs(90);
+
+/// Nobody's id on any machine.
+const ORDINARY_USER: u32 = 54_321;
+
+/// Who runs the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// Whoever runs the tests, usually root.
+    Tester,
+    /// One without any right that an ordinary user does not have.
+    OrdinaryUser,
+}
+
+/// Makes one test per user out of scenarios `async fn name(who: Who)`.
+#[macro_export]
+macro_rules! for_both_users {
+    ($($name:ident),+ $(,)?) => {
+        mod as_tester {
+            $(#[tokio::test] async fn $name() {
+                super::$name($crate::product::Who::Tester).await;
+            })+
+        }
+        mod as_ordinary_user {
+            $(#[tokio::test] async fn $name() {
+                super::$name($crate::product::Who::OrdinaryUser).await;
+            })+
+        }
+    };
+}
+
+/// Gives a file, or a directory with what is in it, to a user and the group of that number.
+fn give(path: &Path, user: u32) {
+    std::os::unix::fs::lchown(path, Some(user), Some(user)).expect("give it to the user");
+    if path.is_dir() && !path.is_symlink() {
+        for entry in fs::read_dir(path).expect("read the directory") {
+            give(&entry.expect("an entry").path(), user);
+        }
+    }
+}
+
+/// Gives what a test made to the user who owns the directory it lies in: git reads no repository of somebody else's.
+pub fn give_to_owner_of_parent(path: &Path) {
+    let owner = |path: &Path| fs::metadata(path).expect("look at the owner").uid();
+    let parent = owner(path.parent().expect("a parent"));
+    if parent != owner(path) {
+        give(path, parent);
+    }
+}
 
 /// The `greenroom` binary that the workspace built.
 pub fn binary() -> PathBuf {
@@ -82,15 +131,17 @@ impl Product {
         self.expected_warnings.push(part.to_owned());
     }
 
-    /// Runs everything as this user and group id, with a copy of the binary that such a user may read. Needs root.
-    pub fn run_as(&mut self, user: u32) {
-        let copy = self.root.path().join("greenroom");
-        fs::copy(binary(), &copy).expect("copy the binary");
-        let root = self.root.path();
-        for path in [root.to_owned(), copy, root.join("script.toml"), self.config()] {
-            std::os::unix::fs::chown(&path, Some(user), Some(user)).expect("give it to the user");
+    /// Runs everything as `who`, an ordinary user with a copy of the binary that such a user may read. Tests that run as an
+    /// ordinary user show the same thing anyway.
+    pub fn run_as(&mut self, who: Who) {
+        // SAFETY: a plain system call without arguments.
+        let is_root = unsafe { libc::geteuid() == 0 };
+        if who == Who::Tester || !is_root {
+            return;
         }
-        self.user = Some(user);
+        fs::copy(binary(), self.root.path().join("greenroom")).expect("copy the binary");
+        give(self.root.path(), ORDINARY_USER);
+        self.user = Some(ORDINARY_USER);
     }
 
     /// Sets a variable of every process started from now on.
