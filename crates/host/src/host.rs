@@ -3,8 +3,9 @@
 
 use crate::backend::{self, Launch, MachineConfig, make_private};
 use crate::base::{Base, host_base};
+use crate::blank::{Blanks, spread};
 use crate::embedded::{Programs, hex, install};
-use crate::expose::Registry;
+use crate::expose::{Ports, Registry};
 use crate::failure::HostError;
 use crate::link::Link;
 use crate::route::RouteHandler;
@@ -16,11 +17,11 @@ use greenroom_protocol::id::SandboxId;
 use greenroom_sandbox::cgroup::{self, Placement};
 use greenroom_sandbox::identity;
 use greenroom_sandbox::spec::{EXIT_NAME, LaunchSpec, Limits, Privilege};
-use rustix::fs::{IFlags, Mode, OFlags};
 use sha2::{Digest as _, Sha256};
 use std::collections::HashSet;
 use std::fs;
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,6 +31,9 @@ const CGROUP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a supervisor that another host started may take until it listens.
 const START_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long after a start the next one is prepared: on two processors the first program of a sandbox would wait for it.
+const REFILL_DELAY: Duration = Duration::from_millis(4);
 
 /// How long processes that were killed may go on writing.
 const REMOVE_PATIENCE: Duration = Duration::from_secs(5);
@@ -66,19 +70,6 @@ const ENVIRONMENT: &[(&str, &str)] = &[
 
 /// Port of [`greenroom_protocol::guest::HTTP_PROXY_PORT`].
 const HTTP_PROXY: &str = "http://127.0.0.1:7419";
-
-/// Tells ext4 that directories in this one have nothing to do with each other, so that each gets room of its own. Without it
-/// they share one group of inodes, and finding a free one among thousands that were just freed takes longer and longer.
-/// Other filesystems do not know the flag, which is fine.
-fn spread(directory: &Path) {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let Ok(directory) = rustix::fs::open(directory, flags, Mode::empty()) else {
-        return;
-    };
-    if let Ok(flags) = rustix::fs::ioctl_getflags(&directory) {
-        let _ = rustix::fs::ioctl_setflags(&directory, flags | IFlags::TOPDIR);
-    }
-}
 
 /// What stays in the sandbox, git's port among it.
 const NO_PROXY: &str = "localhost,127.0.0.1,::1";
@@ -151,6 +142,7 @@ pub struct Host(Arc<Inner>);
 struct Inner {
     state_dir: PathBuf,
     programs: Programs,
+    blanks: Blanks,
     base: Base,
     /// Where resource groups of sandboxes are made, one per hierarchy.
     groups: Vec<Placement>,
@@ -172,15 +164,18 @@ impl Host {
         let state_dir = fs::canonicalize(given).map_err(HostError::file("find directory", given))?;
         let sandboxes = state_dir.join("sb");
         make_private(&sandboxes).map_err(HostError::file("make directory", &sandboxes))?;
-        spread(&sandboxes);
+        spread(&sandboxes).map_err(HostError::file("open directory", &sandboxes))?;
+        let blanks = Blanks::open(state_dir.join("blank"))?;
         let programs = install(&state_dir.join("bin"))?;
         let base = host_base(&state_dir.join("base"))?;
         let groups = cgroup::prepare(&group_name(&state_dir));
         // After that, because it may move this process to another group, and the launcher must be in the same.
         programs.launchers.refill();
+        blanks.refill();
         Ok(Self(Arc::new(Inner {
             state_dir,
             programs,
+            blanks,
             base,
             groups,
             is_privileged: identity::is_privileged(),
@@ -193,11 +188,21 @@ impl Host {
     pub async fn start(&self, start: StartSandbox) -> Result<Sandbox, HostError> {
         let host = self.clone();
         let (id, routes) = (start.id.clone(), start.routes.clone());
-        let socket = blocking(move || host.launch(start)).await?;
-        let sandbox = self.link(id, socket, routes).await;
-        let launchers = self.0.programs.launchers.clone();
-        // For the next one, which need not wait for it.
-        drop(tokio::task::spawn_blocking(move || launchers.refill()));
+        let found = blocking(move || host.launch(start)).await;
+        let sandbox = match found {
+            Ok(found) => link(id, found, routes).await,
+            Err(error) => Err(error),
+        };
+        let (programs, blanks) = (self.0.programs.clone(), self.0.blanks.clone());
+        // For the next one, which need not wait for it, and after this one's first program has had the processors.
+        tokio::spawn(async move {
+            tokio::time::sleep(REFILL_DELAY).await;
+            let refill = move || {
+                programs.launchers.refill();
+                blanks.refill();
+            };
+            let _ = tokio::task::spawn_blocking(refill).await;
+        });
         sandbox
     }
 
@@ -205,7 +210,7 @@ impl Host {
     /// another process (or an earlier call) holds is replaced by this one.
     pub async fn find(&self, id: &SandboxId, routes: RouteHandler) -> Result<Option<Sandbox>, HostError> {
         let (host, wanted) = (self.clone(), id.clone());
-        let socket = blocking(move || {
+        let found = blocking(move || {
             let directory = host.directory(&wanted);
             if !supervisor::is_alive(&directory)? {
                 return Ok(None);
@@ -213,7 +218,7 @@ impl Host {
             let deadline = Instant::now() + START_PATIENCE;
             loop {
                 match supervisor::connect(&directory) {
-                    Ok(socket) => return Ok(Some(socket)),
+                    Ok(socket) => return Ok(Some(host.found(&wanted, socket))),
                     // It ended between the two looks.
                     Err(_) if !supervisor::is_alive(&directory)? => return Ok(None),
                     // The launcher of a host that was killed holds the lock before anything listens.
@@ -225,8 +230,8 @@ impl Host {
             }
         })
         .await?;
-        match socket {
-            Some(socket) => Ok(Some(self.link(id.clone(), socket, routes).await?)),
+        match found {
+            Some(found) => Ok(Some(link(id.clone(), found, routes).await?)),
             None => Ok(None),
         }
     }
@@ -257,11 +262,12 @@ impl Host {
         blocking(move || host.reap_blocking(&wanted)).await
     }
 
-    /// Ends the launcher that waits for the next start, and removes the host's own resource groups if no sandbox runs in
+    /// Ends the launcher and the directory that wait for the next start, and removes the host's own resource groups if no sandbox runs in
     /// them. For an orderly end; nothing else depends on it.
     pub async fn close(self) {
         let _ = blocking(move || {
             self.0.programs.launchers.end();
+            self.0.blanks.end();
             for group in &self.0.groups {
                 let _ = fs::remove_dir(&group.directory);
             }
@@ -270,25 +276,13 @@ impl Host {
         .await;
     }
 
-    async fn link(
-        &self,
-        id: SandboxId,
-        socket: std::os::unix::net::UnixStream,
-        routes: RouteHandler,
-    ) -> Result<Sandbox, HostError> {
-        let silent = |source| HostError::GuestSilent {
-            id: id.clone(),
-            source,
-        };
-        let socket = tokio::net::UnixStream::from_std(socket).map_err(silent)?;
-        let link = Link::open(socket, routes).await.map_err(silent)?;
-        let host = self.clone();
-        blocking(move || {
-            let ports = host.0.exposed.ports(&id, &host.directory(&id));
-            let meter = Arc::new(host.meter(&id));
-            Ok(Sandbox::new(id, link, meter, ports))
-        })
-        .await
+    /// What the host keeps beside the link of a sandbox that runs.
+    fn found(&self, id: &SandboxId, socket: UnixStream) -> Found {
+        Found {
+            socket,
+            ports: self.0.exposed.ports(id, &self.directory(id)),
+            meter: Arc::new(self.meter(id)),
+        }
     }
 
     /// Looks at a sandbox from outside, whether it runs or not.
@@ -307,7 +301,7 @@ impl Host {
     }
 
     /// Puts the sandbox's directory in order, starts it and connects to its guest.
-    fn launch(&self, start: StartSandbox) -> Result<std::os::unix::net::UnixStream, HostError> {
+    fn launch(&self, start: StartSandbox) -> Result<Found, HostError> {
         let id = &start.id;
         let directory = self.directory(id);
         let backend = backend::choose(
@@ -326,7 +320,8 @@ impl Host {
             },
             false => Privilege::User,
         };
-        let root = backend::prepare_root(&directory, &self.0.base, privilege, &start.files)?;
+        let is_blank = self.0.blanks.become_directory(&directory);
+        let root = backend::prepare_root(&directory, is_blank, &self.0.base, privilege, &start.files)?;
         let _ = fs::remove_file(directory.join(EXIT_NAME));
         usage::keep_limits(&directory, &start.limits)?;
         backend.launch(Launch {
@@ -346,10 +341,14 @@ impl Host {
             base: &self.0.base,
             files: &start.files,
         })?;
-        supervisor::connect(&directory).map_err(|source| HostError::GuestSilent {
-            id: id.clone(),
-            source,
-        })
+        match supervisor::connect(&directory) {
+            // While the guest makes itself ready.
+            Ok(socket) => Ok(self.found(id, socket)),
+            Err(source) => Err(HostError::GuestSilent {
+                id: id.clone(),
+                source,
+            }),
+        }
     }
 
     fn stop_blocking(&self, id: &SandboxId) -> Result<(), HostError> {
@@ -473,6 +472,23 @@ impl Host {
             let _ = fs::remove_file(&path).or_else(|_| tree::remove(&path));
         }
     }
+}
+
+/// A sandbox that runs, not yet spoken to.
+struct Found {
+    socket: UnixStream,
+    ports: Arc<Ports>,
+    meter: Arc<Meter>,
+}
+
+async fn link(id: SandboxId, found: Found, routes: RouteHandler) -> Result<Sandbox, HostError> {
+    let silent = |source| HostError::GuestSilent {
+        id: id.clone(),
+        source,
+    };
+    let socket = tokio::net::UnixStream::from_std(found.socket).map_err(silent)?;
+    let link = Link::open(socket, routes).await.map_err(silent)?;
+    Ok(Sandbox::new(id, link, found.meter, found.ports))
 }
 
 /// The resource group of all sandboxes of a state directory.

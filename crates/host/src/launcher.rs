@@ -1,12 +1,12 @@
 //! Launcher processes. One is kept executed ahead, so that a start does not wait for a program to be loaded; without it, or
 //! if it died, a start executes its own. Blocking; called from worker threads only.
 
+use crate::ahead::Ahead;
 use crate::failure::HostError;
 use greenroom_sandbox::spec::{LaunchOrders, LaunchReport};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// Largest report that is read from a launcher.
 const MAX_REPORT_BYTES: u64 = 64 * 1024;
@@ -15,20 +15,20 @@ const MAX_REPORT_BYTES: u64 = 64 * 1024;
 #[derive(Debug, Clone)]
 pub(crate) struct Launchers {
     program: PathBuf,
-    spare: Arc<Mutex<Option<Blank>>>,
+    spare: Ahead<Blank>,
 }
 
 impl Launchers {
     pub(crate) fn new(program: PathBuf) -> Self {
         Self {
             program,
-            spare: Arc::default(),
+            spare: Ahead::default(),
         }
     }
 
     /// Has a launcher carry out orders. Returns its warnings.
     pub(crate) fn launch(&self, orders: &LaunchOrders) -> Result<Vec<String>, HostError> {
-        if let Some(spare) = self.take() {
+        if let Some(spare) = self.spare.take() {
             match spare.launch(orders) {
                 // Somebody killed it while it waited.
                 Err(HostError::LauncherSilent(_)) => {}
@@ -40,23 +40,16 @@ impl Launchers {
 
     /// Makes sure that there is a spare one. A failure shows at the next start, which tries again.
     pub(crate) fn refill(&self) {
-        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
-        if spare.is_none() {
-            *spare = Blank::execute(&self.program).ok();
-        }
+        self.spare.refill(|| Blank::execute(&self.program));
     }
 
-    /// Ends the spare one and returns when it is gone.
+    /// Ends the spare one and returns when it is gone. No other follows.
     pub(crate) fn end(&self) {
-        if let Some(Blank { orders, mut answers }) = self.take() {
+        if let Some(Blank { orders, mut answers }) = self.spare.close() {
             drop(orders);
             // It ends because nobody can give it orders any more, and the pipe with it.
             let _ = answers.read_to_end(&mut Vec::new());
         }
-    }
-
-    fn take(&self) -> Option<Blank> {
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 

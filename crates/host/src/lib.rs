@@ -1,8 +1,10 @@
 //! Sandboxes on one machine: starts them, finds them again after a restart, ends them, and speaks to their guests.
 //! Knows nothing of sessions, people or repositories. Nothing a guest says is trusted.
 
+mod ahead;
 mod backend;
 mod base;
+mod blank;
 mod embedded;
 mod expose;
 mod failure;

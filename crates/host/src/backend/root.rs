@@ -14,27 +14,56 @@ use std::path::{Path, PathBuf};
 /// Where [`SandboxFile`]s appear, below the root. The base has it.
 const FILES_PLACE: &str = "etc/greenroom";
 
-/// Puts the sandbox's own directory in order and says what its root is made of.
+/// What the sandbox writes, as it is made; renamed when it is whole.
+const UPPER_DRAFT: &str = "upper.new";
+
+/// Directories of a new upper layer, parents first: mode, and whether it is the agent's.
+const UPPER: &[(&str, u32, bool)] = &[
+    ("home", 0o755, false),
+    ("home/agent", 0o755, true),
+    ("workspace", 0o755, true),
+    ("tmp", 0o1777, true),
+];
+
+/// Makes a directory with what every sandbox's has at first.
+pub(crate) fn prepare_blank(directory: &Path) -> io::Result<()> {
+    make_private(directory)?;
+    make_private(&directory.join("work"))?;
+    draft_upper(&directory.join(UPPER_DRAFT))
+}
+
+/// Puts the sandbox's own directory in order and says what its root is made of. `is_blank` if it is just from
+/// [`prepare_blank`].
 pub(crate) fn prepare(
     directory: &Path,
+    is_blank: bool,
     base: &Base,
     privilege: Privilege,
     files: &[SandboxFile],
 ) -> Result<Root, HostError> {
     let prepared = || -> io::Result<Root> {
-        make_private(directory)?;
-        let layer = file_layer(directory, files)?;
+        if !is_blank {
+            make_private(directory)?;
+        }
+        let layer = file_layer(directory, is_blank, files)?;
         let copied = directory.join("copy");
-        if copied.is_dir() {
+        if !is_blank && copied.is_dir() {
             add_files(&copied, files)?;
             return Ok(Root::Directory { path: copied });
         }
         let (upper, work) = (directory.join("upper"), directory.join("work"));
-        // Left by an overlay that was not synced on purpose; the kernel would refuse it (option `volatile`).
-        tree::remove(&work)?;
-        make_private(&work)?;
-        if !upper.is_dir() {
-            make_upper(&directory.join("upper.new"), &upper, privilege)?;
+        let draft = directory.join(UPPER_DRAFT);
+        if is_blank {
+            publish_upper(&draft, &upper, privilege)?;
+        } else {
+            // Left by an overlay that was not synced on purpose; the kernel would refuse it (option `volatile`).
+            tree::remove(&work)?;
+            make_private(&work)?;
+            if !upper.is_dir() {
+                tree::remove(&draft)?;
+                draft_upper(&draft)?;
+                publish_upper(&draft, &upper, privilege)?;
+            }
         }
         Ok(Root::Overlay {
             lower: layer.into_iter().chain([base.lower.clone()]).collect(),
@@ -45,34 +74,32 @@ pub(crate) fn prepare(
     prepared().map_err(HostError::file("prepare", directory))
 }
 
-fn make_upper(draft: &Path, upper: &Path, privilege: Privilege) -> io::Result<()> {
-    tree::remove(draft)?;
+fn draft_upper(draft: &Path) -> io::Result<()> {
     fs::create_dir(draft)?;
-    let owner = match privilege {
-        Privilege::Root { host_id } => Some(host_id),
-        Privilege::User => None,
-    };
-    for (name, mode, is_agents) in [
-        ("home", 0o755, false),
-        ("home/agent", 0o755, true),
-        ("workspace", 0o755, true),
-        ("tmp", 0o1777, true),
-    ] {
+    for (name, mode, _) in UPPER {
         let path = draft.join(name);
         fs::create_dir(&path)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
-        if let (Some(owner), true) = (owner, is_agents) {
-            chown(&path, Some(owner), Some(owner))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(*mode))?;
+    }
+    fs::set_permissions(draft, fs::Permissions::from_mode(0o755))
+}
+
+/// Makes a draft this sandbox's own.
+fn publish_upper(draft: &Path, upper: &Path, privilege: Privilege) -> io::Result<()> {
+    if let Privilege::Root { host_id } = privilege {
+        for (name, ..) in UPPER.iter().filter(|(_, _, is_agents)| *is_agents) {
+            chown(draft.join(name), Some(host_id), Some(host_id))?;
         }
     }
-    fs::set_permissions(draft, fs::Permissions::from_mode(0o755))?;
     fs::rename(draft, upper)
 }
 
 /// A layer of its own for the files of this start, which the sandbox never writes to; `None` without files.
-fn file_layer(directory: &Path, files: &[SandboxFile]) -> io::Result<Option<PathBuf>> {
+fn file_layer(directory: &Path, is_blank: bool, files: &[SandboxFile]) -> io::Result<Option<PathBuf>> {
     let layer = directory.join("files");
-    tree::remove(&layer)?;
+    if !is_blank {
+        tree::remove(&layer)?;
+    }
     if files.is_empty() {
         return Ok(None);
     }

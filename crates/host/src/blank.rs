@@ -1,0 +1,101 @@
+//! The directory of the next sandbox, made ahead: a start only gives it its name. Making a dozen directories takes as long as
+//! mounting all of them. Blocking; called from worker threads only.
+
+use crate::ahead::Ahead;
+use crate::backend::{make_private, prepare_blank};
+use crate::failure::HostError;
+use crate::tree;
+use rustix::fs::{IFlags, Mode, OFlags};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The blank directories of one host; clones share them. At most one is ready at a time.
+#[derive(Debug, Clone)]
+pub(crate) struct Blanks {
+    /// On the same filesystem as the sandboxes.
+    place: PathBuf,
+    spare: Ahead<PathBuf>,
+}
+
+impl Blanks {
+    /// Forgets what another process left there. If that one still runs, it makes directories without us.
+    pub(crate) fn open(place: PathBuf) -> Result<Self, HostError> {
+        tree::remove(&place).map_err(HostError::file("remove", &place))?;
+        make_private(&place).map_err(HostError::file("make directory", &place))?;
+        spread(&place).map_err(HostError::file("open directory", &place))?;
+        Ok(Self {
+            place,
+            spare: Ahead::default(),
+        })
+    }
+
+    /// Gives a blank directory the name `directory`, which must not exist yet. Whether it did.
+    pub(crate) fn become_directory(&self, directory: &Path) -> bool {
+        // Asked first, because a name that is taken must not cost the blank.
+        if fs::symlink_metadata(directory).is_ok() {
+            return false;
+        }
+        self.spare
+            .take()
+            .is_some_and(|blank| fs::rename(blank, directory).is_ok())
+    }
+
+    /// Makes sure that one is ready. A failure shows at the next start, which makes its own.
+    pub(crate) fn refill(&self) {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        self.spare.refill(|| {
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+            let path = self.place.join(format!("{}-{number}", std::process::id()));
+            prepare_blank(&path).map(|()| path)
+        });
+    }
+
+    /// Removes what is ready, and the place. Nothing is made any more.
+    pub(crate) fn end(&self) {
+        drop(self.spare.close());
+        let _ = tree::remove(&self.place);
+    }
+}
+
+/// Tells ext4 that directories in this one have nothing to do with each other, so that each gets room of its own. Without it
+/// they share one group of inodes, and finding a free one among thousands that were just freed takes longer and longer.
+/// Other filesystems do not know the flag, which is fine.
+pub(crate) fn spread(directory: &Path) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(directory, flags, Mode::empty())?;
+    if let Ok(flags) = rustix::fs::ioctl_getflags(&directory) {
+        let _ = rustix::fs::ioctl_setflags(&directory, flags | IFlags::TOPDIR);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blank_is_used_once_and_not_for_a_name_that_is_taken() {
+        let temp = tempfile::tempdir().unwrap();
+        let blanks = Blanks::open(temp.path().join("blank")).unwrap();
+        let name = |name: &str| temp.path().join(name);
+        assert!(!blanks.become_directory(&name("a")), "none is ready yet");
+        blanks.refill();
+        fs::create_dir(name("taken")).unwrap();
+        assert!(!blanks.become_directory(&name("taken")));
+        assert!(blanks.become_directory(&name("a")));
+        assert!(name("a/work").is_dir());
+        assert!(!blanks.become_directory(&name("b")));
+        blanks.refill();
+        // Another process started over this state directory.
+        let other = Blanks::open(temp.path().join("blank")).unwrap();
+        assert!(!blanks.become_directory(&name("b")));
+        blanks.refill();
+        assert!(blanks.become_directory(&name("b")));
+        other.refill();
+        other.end();
+        other.refill();
+        assert!(!name("blank").exists(), "nothing is left, nor made any more");
+    }
+}
