@@ -6,7 +6,7 @@ use std::process::Command;
 
 /// Packages and the programs they yield.
 const PROGRAMS: [(&str, &str); 2] = [
-    ("greenroom-sandbox", "greenroom-launcher"),
+    ("greenroom-launcher", "greenroom-launcher"),
     ("greenroom-guest", "greenroom-guest"),
 ];
 
@@ -17,7 +17,13 @@ fn main() {
     let manifest = PathBuf::from(required("CARGO_MANIFEST_DIR"));
     let root = manifest.join("../..");
     let out = PathBuf::from(required("OUT_DIR"));
-    for input in ["Cargo.toml", "crates/guest", "crates/sandbox", "crates/protocol"] {
+    for input in [
+        "Cargo.toml",
+        "crates/guest",
+        "crates/launcher",
+        "crates/protocol",
+        "crates/sandbox",
+    ] {
         println!("cargo:rerun-if-changed={}", root.join(input).display());
     }
     // A fuzzer starts no sandbox; it must not wait for what it does not use.

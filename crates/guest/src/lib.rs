@@ -34,36 +34,48 @@ use std::sync::Arc;
 /// Where the launcher put the listening socket.
 const SOCKET_FD: i32 = 3;
 
-/// The whole life of the process.
+/// The whole life of a process that was executed.
+pub fn run() -> ExitCode {
+    match hosts() {
+        Ok(hosts) => serve(hosts),
+        Err(reason) => fail(&reason),
+    }
+}
+
+/// The same for a process that a launcher made, with the listening socket as its only descriptor beside the standard ones.
+/// It has one thread.
+pub fn run_on_socket() -> ExitCode {
+    match passed_listener() {
+        Ok(listener) => serve(Hosts::Listener(listener)),
+        Err(reason) => fail(&reason),
+    }
+}
+
 #[expect(
     clippy::print_stderr,
     reason = "standard error is the sandbox's log, read by operators"
 )]
-pub fn run() -> ExitCode {
+fn fail(reason: &str) -> ExitCode {
+    eprintln!("greenroom-guest: {reason}");
+    ExitCode::FAILURE
+}
+
+fn serve(hosts: Hosts) -> ExitCode {
     if std::process::id() != 1 {
-        eprintln!("greenroom-guest: is the first process of a sandbox and nothing else");
-        return ExitCode::FAILURE;
+        return fail("is the first process of a sandbox and nothing else");
     }
-    let hosts = match hosts() {
-        Ok(hosts) => hosts,
-        Err(reason) => {
-            eprintln!("greenroom-guest: {reason}");
-            return ExitCode::FAILURE;
-        }
-    };
     harden();
     // Before any thread exists: all of them inherit the blocked signal, so that only the reaper gets it.
     reaper::block_signal();
     let guest = Arc::new(link::Guest::new(call::serve));
     if let Err(error) = reaper::start().and_then(|()| route::start(&guest)) {
-        eprintln!("greenroom-guest: {error}");
-        return ExitCode::FAILURE;
+        return fail(&error.to_string());
     }
     match hosts {
         Hosts::Listener(listener) => link::serve(&guest, &listener),
         Hosts::Pipes(trunk) => {
             if let Err(error) = trunk.serve(&guest) {
-                eprintln!("greenroom-guest: {error}");
+                return fail(&error.to_string());
             }
         }
     }
@@ -92,6 +104,10 @@ fn listener() -> Result<OwnedFd, String> {
     if let Ok(disks) = std::env::var(machine::DISKS_VARIABLE) {
         return machine::enter(&disks).map_err(|error| error.to_string());
     }
+    passed_listener()
+}
+
+fn passed_listener() -> Result<OwnedFd, String> {
     // SAFETY: the launcher passes the socket at this number and nothing in this process opened it.
     let listener = unsafe { OwnedFd::from_raw_fd(SOCKET_FD) };
     // Programs that the guest starts must not inherit it.

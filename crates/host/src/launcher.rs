@@ -5,8 +5,12 @@ use crate::ahead::Ahead;
 use crate::failure::HostError;
 use greenroom_sandbox::spec::{LaunchOrders, LaunchReport};
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+
+/// What a launcher is called.
+const NAME: &str = "greenroom-launcher";
 
 /// Largest report that is read from a launcher.
 const MAX_REPORT_BYTES: u64 = 64 * 1024;
@@ -63,6 +67,8 @@ struct Blank {
 impl Blank {
     fn execute(program: &Path) -> Result<Self, HostError> {
         let mut child = Command::new(program)
+            // Seen inside, as the command line of the guest, which must show no path of this machine.
+            .arg0(NAME)
             .env_clear()
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -1,15 +1,20 @@
 //! The child's way from the launcher's copy to the guest: every step that makes it less able, in order. Runs in the new
-//! namespaces; ends by executing the guest or by telling the supervisor which step failed.
+//! namespaces; ends where the guest begins, or with the step that failed.
 
 use crate::cgroup::{self, Controller, Version};
 use crate::failure::Step;
 use crate::spec::{GUEST_SOCKET_FD, LaunchFailure, LaunchSpec, Privilege};
 use crate::{identity, landlock, mounts, network, seccomp, syscall};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fd::{AsFd, AsRawFd, OwnedFd};
+use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::UnshareFlags;
-use std::ffi::CString;
+
+/// The name of the guest's process, at most 15 bytes.
+const GUEST_NAME: &std::ffi::CStr = c"greenroom-guest";
+
+/// What the supervisor says when it has opened what it needs of the child.
+pub(crate) const GO: &[u8] = b"go";
 
 /// What the child gets from the supervisor besides its orders.
 pub(crate) struct Handover<'a> {
@@ -17,8 +22,6 @@ pub(crate) struct Handover<'a> {
     pub supervisor: &'a OwnedFd,
     /// The guest's socket.
     pub listener: &'a OwnedFd,
-    /// The guest's program.
-    pub guest: &'a OwnedFd,
     /// A network namespace made ahead.
     pub network: Option<&'a OwnedFd>,
     /// The supervisor's ids; in a new user namespace the child cannot tell its own.
@@ -26,11 +29,8 @@ pub(crate) struct Handover<'a> {
     pub gid: u32,
 }
 
-/// Becomes the guest, or says why not. Runs in new namespaces.
-pub(crate) fn become_guest(
-    spec: &LaunchSpec,
-    handover: &Handover<'_>,
-) -> Result<std::convert::Infallible, LaunchFailure> {
+/// Does all that comes before the guest. Runs in new namespaces.
+pub(crate) fn prepare(spec: &LaunchSpec, handover: &Handover<'_>) -> Result<(), LaunchFailure> {
     // While the host's hierarchies are in sight. The one of v2 was entered by being born in it.
     for placement in spec
         .cgroups
@@ -46,7 +46,7 @@ pub(crate) fn become_guest(
         step: format!("compile system call filter: {error}"),
         errno: 0,
     })?;
-    let (argv, env) = arguments(spec)?;
+    set_environment(spec)?;
 
     // Only now, so that the new namespace's root is the sandbox's own group.
     // SAFETY: shares no file descriptors; there is one thread.
@@ -59,6 +59,7 @@ pub(crate) fn become_guest(
     }
     mounts::enter_root(spec)?;
 
+    await_go(handover.supervisor)?;
     if let Privilege::Root { host_id } = spec.privilege {
         identity::become_agent(host_id)?;
     }
@@ -66,13 +67,30 @@ pub(crate) fn become_guest(
     identity::die_with_parent()?;
     end_if_alone(handover.supervisor);
     set_rlimits(spec)?;
-    landlock::restrict(handover.guest.as_fd())?;
-    give_descriptors(handover)?;
+    landlock::restrict()?;
     seccomp::install(filters).map_err(|error| LaunchFailure {
         step: format!("install system call filter: {error}"),
         errno: 0,
     })?;
-    Err(syscall::execute(handover.guest.as_fd(), &argv, &env)).step("execute guest")
+    // SAFETY: prctl with a NUL-terminated text.
+    unsafe { libc::prctl(libc::PR_SET_NAME, GUEST_NAME.as_ptr()) };
+    // Last, because it closes the supervisor's end, which tells it that all is well.
+    keep_only_socket(handover)
+}
+
+/// Ends the process as an executed program would.
+pub(crate) fn exit(code: std::process::ExitCode) -> ! {
+    let is_success = code == std::process::ExitCode::SUCCESS;
+    std::process::exit(i32::from(!is_success))
+}
+
+/// Waits for the supervisor, usually not at all. One that died ends this process too.
+fn await_go(supervisor: &OwnedFd) -> Result<(), LaunchFailure> {
+    let mut message = [0; GO.len()];
+    match rustix::io::read(supervisor, &mut message).step("wait for the supervisor")? {
+        0 => std::process::exit(1),
+        _ => Ok(()),
+    }
 }
 
 /// The supervisor may have died before the kernel was asked to tell. Nobody would read a report.
@@ -84,19 +102,19 @@ pub(crate) fn end_if_alone(supervisor: &OwnedFd) {
     }
 }
 
-fn arguments(spec: &LaunchSpec) -> Result<(Vec<CString>, Vec<CString>), LaunchFailure> {
-    let text = |text: String| {
-        CString::new(text).map_err(|_| LaunchFailure {
-            step: "NUL in environment".to_owned(),
-            errno: libc::EINVAL,
-        })
-    };
-    let env = spec
-        .env
-        .iter()
-        .map(|(name, value)| text(format!("{name}={value}")))
-        .collect::<Result<_, _>>()?;
-    Ok((vec![text("greenroom-guest".to_owned())?], env))
+/// For everything that the guest starts.
+fn set_environment(spec: &LaunchSpec) -> Result<(), LaunchFailure> {
+    for (name, value) in &spec.env {
+        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+            return Err(LaunchFailure {
+                step: "set environment".to_owned(),
+                errno: libc::EINVAL,
+            });
+        }
+        // SAFETY: there is one thread.
+        unsafe { std::env::set_var(name, value) };
+    }
+    Ok(())
 }
 
 fn set_rlimits(spec: &LaunchSpec) -> Result<(), LaunchFailure> {
@@ -138,27 +156,19 @@ pub(crate) fn most_processes(spec: &LaunchSpec) -> u64 {
     u64::from(spec.limits.max_processes) + more
 }
 
-/// Puts the listening socket where the guest expects it and marks everything else to be closed on exec.
-fn give_descriptors(handover: &Handover<'_>) -> Result<(), LaunchFailure> {
+/// Puts the listening socket where the guest expects it and closes everything else but the standard descriptors.
+fn keep_only_socket(handover: &Handover<'_>) -> Result<(), LaunchFailure> {
     debug_assert!(
-        [handover.supervisor, handover.guest]
-            .iter()
-            .all(|fd| fd.as_raw_fd() != GUEST_SOCKET_FD),
+        handover.supervisor.as_raw_fd() != GUEST_SOCKET_FD,
         "launcher reserves it"
     );
     // SAFETY: plain dup2 onto a number that the launcher reserved for it at its start, so nobody owns it.
     if unsafe { libc::dup2(handover.listener.as_raw_fd(), GUEST_SOCKET_FD) } < 0 {
         return Err(syscall::last_errno()).step("pass socket to guest");
     }
-    // SAFETY: only sets flags; descriptors stay open until exec.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            GUEST_SOCKET_FD + 1,
-            u32::MAX,
-            libc::CLOSE_RANGE_CLOEXEC,
-        )
-    };
+    // SAFETY: nothing of this process uses a descriptor above any more: the caller goes on as the guest and never returns to
+    // those who own them.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, GUEST_SOCKET_FD + 1, u32::MAX, 0) };
     if result == 0 {
         Ok(())
     } else {

@@ -6,7 +6,6 @@ use landlock::{
     ABI, Access as _, AccessFs, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr as _,
     RulesetCreatedAttr as _, RulesetError, Scope,
 };
-use rustix::fd::BorrowedFd;
 
 /// Directories in which everything but device nodes may be made and changed, whoever owns it. What is missing is passed
 /// over.
@@ -65,19 +64,18 @@ pub fn shortcoming(version: Option<u32>) -> Option<String> {
     }
 }
 
-/// Puts this process, and all it starts, behind the wall. There is no way back. Wants the sandbox's root as `/`. The guest's
-/// program, which no path in the sandbox leads to, stays executable.
-pub(crate) fn restrict(guest: BorrowedFd<'_>) -> Result<(), LaunchFailure> {
+/// Puts this process, and all it starts, behind the wall. There is no way back. Wants the sandbox's root as `/`.
+pub(crate) fn restrict() -> Result<(), LaunchFailure> {
     if version().is_none_or(|version| version < OLDEST_VERSION) {
         return Ok(());
     }
-    enforce(guest).map_err(|error| LaunchFailure {
+    enforce().map_err(|error| LaunchFailure {
         step: format!("restrict files: {error}"),
         errno: 0,
     })
 }
 
-fn enforce(guest: BorrowedFd<'_>) -> Result<(), RulesetError> {
+fn enforce() -> Result<(), RulesetError> {
     let all = AccessFs::from_all(ABI::V5);
     let read = AccessFs::from_read(ABI::V5);
     let change = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate;
@@ -85,7 +83,6 @@ fn enforce(guest: BorrowedFd<'_>) -> Result<(), RulesetError> {
         .handle_access(all)?
         .scope(Scope::from_all(ABI::V6))?
         .create()?;
-    rules = rules.add_rule(PathBeneath::new(guest, AccessFs::ReadFile | AccessFs::Execute))?;
     let grants = [
         (["/"].as_slice(), read),
         (

@@ -8,7 +8,10 @@ use crate::spec::{LaunchFailure, LaunchSpec, Privilege};
 use crate::supervise::{await_execution, begin, clone_child, end, listen, make_groups, wait_without_reaping};
 use crate::{enter, landlock, network, seccomp, syscall};
 use rustix::fd::OwnedFd;
-use rustix::fs::{Mode, OFlags};
+
+/// The whole life of a sandbox's first process; returns its exit code. Its listening socket is at
+/// [`GUEST_SOCKET_FD`](crate::spec::GUEST_SOCKET_FD), its environment the process's.
+pub type Guest = fn() -> std::process::ExitCode;
 
 /// What needs no orders and so is made before they come.
 pub struct Ahead {
@@ -25,9 +28,10 @@ impl Ahead {
     }
 }
 
-/// Builds the sandbox and stays until its end. Returns the exit code of the launcher.
-pub fn run(spec: &LaunchSpec, ahead: Ahead) -> i32 {
-    hold(&Terms::of(spec), start(spec, ahead))
+/// Builds the sandbox, in which a child of this process becomes `guest`, and stays until its end. Returns the exit code of
+/// the launcher.
+pub fn run(spec: &LaunchSpec, ahead: Ahead, guest: Guest) -> i32 {
+    hold(&Terms::of(spec), start(spec, ahead, guest))
 }
 
 /// The guest is the child, and hosts come to it by themselves.
@@ -52,11 +56,9 @@ impl Held for Namespaces {
     }
 }
 
-fn start(spec: &LaunchSpec, ahead: Ahead) -> Result<Started<Namespaces>, LaunchFailure> {
+fn start(spec: &LaunchSpec, ahead: Ahead, guest: Guest) -> Result<Started<Namespaces>, LaunchFailure> {
     let post = begin(&spec.directory)?;
     let listener = listen(&spec.directory)?;
-    let guest =
-        rustix::fs::open(&spec.guest, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).step("open guest")?;
     let mut warnings: Vec<String> = landlock::shortcoming(landlock::version()).into_iter().collect();
     warnings.extend(make_groups(&spec.cgroups, &spec.limits)?);
     let (ours, theirs) = syscall::message_pair().step("make channel to child")?;
@@ -67,21 +69,23 @@ fn start(spec: &LaunchSpec, ahead: Ahead) -> Result<Started<Namespaces>, LaunchF
     let handover = enter::Handover {
         supervisor: &theirs,
         listener: &listener,
-        guest: &guest,
         network: ahead.network.as_ref(),
         uid: rustix::process::geteuid().as_raw(),
         gid: rustix::process::getegid().as_raw(),
     };
     let child = clone_child(namespaces, &spec.cgroups, (&ours, &theirs), || {
-        enter::become_guest(spec, &handover)
+        enter::prepare(spec, &handover)?;
+        // Of this process's memory there is a copy here; nothing else of it is left.
+        enter::exit(guest())
     })?;
-    drop((theirs, listener, guest, ahead));
+    drop((theirs, listener, ahead));
+    // Before the guest closes itself to those who share its uid; it waits for that.
+    let inside = Inside::of(child, spec.privilege).ok();
+    // One that ended already tells why below.
+    let _ = rustix::io::write(&ours, enter::GO);
     match await_execution(&ours).and_then(|()| check_alive(child)) {
         Ok(()) => Ok(Started {
-            held: Namespaces {
-                child,
-                inside: Inside::of(child, spec.privilege).ok(),
-            },
+            held: Namespaces { child, inside },
             post,
             warnings,
         }),

@@ -17,8 +17,8 @@
 //!
 //! # Life of a sandbox
 //! The host executes `greenroom-launcher` with a [`spec::LaunchSpec`] on standard input. It forks away, takes a lock file
-//! (whose holder is the supervisor's pid: [`lock`]), binds the guest's socket outside, builds the sandbox, executes the
-//! guest in it, reports on standard output, and waits. A supervisor that is killed takes its sandbox with it; the host's
+//! (whose holder is the supervisor's pid: [`lock`]), binds the guest's socket outside, builds the sandbox in a child, which
+//! becomes the guest without executing another program, reports on standard output, and waits. A supervisor that is killed takes its sandbox with it; the host's
 //! death does not concern it.
 
 pub mod cgroup;

@@ -9,6 +9,7 @@ use crate::spec::{
 use crate::{lock, syscall};
 use rustix::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use std::convert::Infallible;
 use std::io::Write as _;
 use std::path::Path;
@@ -89,10 +90,15 @@ pub(crate) fn clone_child(
     }
 }
 
-/// Waits until a child has executed its program: nothing is told then, nor by one that died.
+/// Waits until a child has become what it should, or died: it lets go of the channel and tells nothing.
 pub(crate) fn await_execution(channel: &OwnedFd) -> Result<(), LaunchFailure> {
     let mut message = [0; 4096];
-    let len = rustix::io::read(channel, &mut message).step("talk to child")?;
+    let len = match rustix::io::read(channel, &mut message) {
+        // It ended without reading what it was told; what it told comes after that news.
+        Err(Errno::CONNRESET) => rustix::io::read(channel, &mut message),
+        read => read,
+    }
+    .step("talk to child")?;
     match &message[..len] {
         [] => Ok(()),
         failure => Err(serde_json::from_slice(failure).unwrap_or(LaunchFailure {

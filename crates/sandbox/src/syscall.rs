@@ -23,6 +23,17 @@ struct CloneArgs {
 
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
+/// Where the C library keeps the calling thread's number. What it says must be true in a child that will have threads; fork(3)
+/// sees to that, but cannot make namespaces. `None` where the kernel does not tell (`CONFIG_CHECKPOINT_RESTORE`): then the
+/// number is the parent's, which only locks that one thread takes twice would notice.
+fn tid_address() -> Option<u64> {
+    const PR_GET_TID_ADDRESS: libc::c_int = 40;
+    let mut address: u64 = 0;
+    // SAFETY: prctl writes one pointer to `address`.
+    let result = unsafe { libc::prctl(PR_GET_TID_ADDRESS, &raw mut address) };
+    (result == 0 && address != 0).then_some(address)
+}
+
 /// Forks into new namespaces and, if given, a cgroup v2. Returns `None` in the child, its pid in the parent.
 ///
 /// # Safety
@@ -31,8 +42,10 @@ pub(crate) unsafe fn clone_into(
     namespaces: i32,
     cgroup: Option<BorrowedFd<'_>>,
 ) -> Result<Option<i32>, Errno> {
+    let tid = tid_address();
     let mut args = CloneArgs {
-        flags: namespaces as u64,
+        flags: namespaces as u64 | tid.map_or(0, |_| libc::CLONE_CHILD_SETTID as u64),
+        child_tid: tid.unwrap_or(0),
         exit_signal: libc::SIGCHLD as u64,
         ..CloneArgs::default()
     };

@@ -36,6 +36,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("greenroom-guest", &["greenroom-protocol"]),
+    ("greenroom-launcher", &["greenroom-guest", "greenroom-sandbox"]),
     ("greenroom-sdk", &["greenroom-protocol", "greenroom-stdx"]),
     (
         "greenroom-testkit",
@@ -64,6 +65,7 @@ const UNREACHABLE: &[(&str, &[&str])] = &[
         "greenroom-sandbox",
         &["tokio", "futures-util", "async-trait", "rayon"],
     ),
+    ("greenroom-launcher", &["tokio", "greenroom-stdx"]),
     (
         "greenroom-guest",
         &["tokio", "reqwest", "rustls", "rusqlite", "greenroom-stdx"],

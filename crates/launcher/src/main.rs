@@ -1,4 +1,5 @@
-//! The launcher's entry: forks away from the host, reads its orders, and hands over to the library. Not for people.
+//! Forks away from the host, reads its orders, and hands over to the sandbox library, and in the sandbox to the guest's. Not
+//! for people. Both are in one program, because executing another in every sandbox takes half a millisecond.
 
 use greenroom_sandbox::launch::Ahead;
 use greenroom_sandbox::spec::{LaunchFailure, LaunchOrders, LaunchReport};
@@ -42,7 +43,9 @@ fn serve() -> ExitCode {
                 return refuse(format!("open log: {error}"));
             }
             match &orders {
-                LaunchOrders::Namespace(spec) => greenroom_sandbox::launch::run(spec, ahead),
+                LaunchOrders::Namespace(spec) => {
+                    greenroom_sandbox::launch::run(spec, ahead, greenroom_guest::run_on_socket)
+                }
                 LaunchOrders::Oci(spec) => greenroom_sandbox::oci::run(spec),
                 LaunchOrders::Machine(spec) => greenroom_sandbox::machine::run(spec),
             }
