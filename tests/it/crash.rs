@@ -330,7 +330,11 @@ fn break_link(product: &Product, sandbox: &str, program: &[&str]) {
     while !seen.contains("started") {
         let mut bytes = [0; 4096];
         let len = link.read(&mut bytes).unwrap();
-        assert!(len > 0, "the guest went away: {seen}");
+        // The server may be back before the answer is written; the call came with the hello and is done all the same.
+        if len == 0 {
+            break;
+        }
         seen.push_str(&String::from_utf8_lossy(&bytes[..len]));
     }
+    assert!(seen.contains("generation"), "the guest took no link: {seen}");
 }

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex};
 greenroom_system_tests::for_both_users! {
     what_is_allowed_connects_what_is_not_is_refused_and_both_are_told_once,
     a_credential_is_added_outside_and_never_seen_inside,
+    a_sandbox_that_outlives_its_server_keeps_its_way_out,
 }
 
 const SECRET: &str = "sk-never-to-be-seen-4711";
@@ -137,6 +138,61 @@ async fn what_is_allowed_connects_what_is_not_is_refused_and_both_are_told_once(
     assert!(
         metrics.contains("greenroom_egress_decisions_total{verdict=\"refused\",reason=\"not_allowed\",protocol=\"connect\"} 4"),
         "{metrics}"
+    );
+    product.stop();
+}
+
+async fn a_sandbox_that_outlives_its_server_keeps_its_way_out(who: Who) {
+    let upstream = upstream();
+    let once = format!("curl -sS -m 20 --noproxy '' http://localhost:{}/", upstream.port);
+    let script = format!(
+        "[[script]]\nname = \"loop\"\nprompt_contains = \"loop\"\n[[script.step]]\n[[script.step.call]]\ntool = \"bash\"\n\
+         arguments = {{ command = \"while sleep 0.1; do {once}; done\", background = true }}\n[[script.step]]\nsay = \"It runs.\"\n\n{}",
+        commands(&[("once", &format!("{once} || true"))])
+    );
+    let mut product = Product::with_config(
+        &script,
+        "\n[egress]\nallow_addresses = [\"127.0.0.0/8\", \"::1\"]\n",
+    );
+    product.run_as(who);
+    let mut api = product.start().await;
+    add_shop(&product, &api).await;
+    let allow = [format!("localhost:{}", upstream.port)];
+    set_environment(&api, json!({ "egress": { "allow": allow } })).await;
+    let session = api.start_session("shop", "loop").await;
+    api.wait_for_turns(&session, 1).await;
+    let seen = || upstream.seen.lock().unwrap().len();
+    for round in 0..3 {
+        let before = seen();
+        let deadline = std::time::Instant::now() + greenroom_system_tests::product::DEADLINE;
+        // One may have been on its way.
+        while seen() < before + 3 {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "no way out in round {round}"
+            );
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        if round == 1 {
+            // Counts for sandboxes that start from now on.
+            set_environment(&api, json!({ "egress": { "allow": [] } })).await;
+        }
+        product.kill();
+        api = product.start().await;
+    }
+    assert_eq!(api.prompt(&session, "again", "once").await.0, 202);
+    let events = api.wait_for_turns(&session, 2).await;
+    assert!(
+        outputs(&events).concat().ends_with("served\n[exit code 0]"),
+        "{}",
+        pretty(&events)
+    );
+    let other = api.start_session("shop", "once").await;
+    let events = api.wait_for_turns(&other, 1).await;
+    assert!(
+        !outputs(&events).concat().contains("served"),
+        "{}",
+        pretty(&events)
     );
     product.stop();
 }

@@ -8,6 +8,7 @@ use crate::egress::EgressSettings;
 use crate::environment::Bounds;
 use crate::models::ModelDirectory;
 use crate::sandbox::SandboxProvider;
+use crate::session::command::SessionHandle;
 use crate::session::registry::SessionRegistry;
 use crate::session::running::{RunningBounds, RunningSandboxes};
 use crate::session::services::{RowWriter, SessionServices};
@@ -16,6 +17,7 @@ use greenroom_forge::Forge;
 use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::session::Session;
+use greenroom_protocol::id::SandboxId;
 use greenroom_stdx::chain::Chain;
 use greenroom_stdx::clock::Clock;
 use greenroom_stdx::secret::Secret;
@@ -206,7 +208,7 @@ async fn rest_idle_sandboxes(app: App, shutdown: CancellationToken) {
     }
 }
 
-/// Counts the sandboxes that an earlier server left running.
+/// Counts the sandboxes that an earlier server left running, and serves them on.
 async fn adopt_sandboxes(app: &App) {
     let sandboxes = match app.catalog.sandboxes().await {
         Ok(sandboxes) => sandboxes,
@@ -228,12 +230,20 @@ async fn adopt_sandboxes(app: &App) {
             Ok(handle) => {
                 let now_ms = app.services.clock.now_ms();
                 app.services.running.adopt(&sandbox, &handle, now_ms);
+                if let Err(problem) = adopt(app, &handle, &sandbox).await {
+                    tracing::warn!(%session, %sandbox, code = problem.code, "a sandbox has no way out until its next turn: {}", problem.message);
+                }
             }
             Err(problem) => {
                 tracing::warn!(%session, %sandbox, code = problem.code, "a sandbox runs for a session that cannot be loaded");
             }
         }
     }
+}
+
+async fn adopt(app: &App, handle: &SessionHandle, sandbox: &SandboxId) -> Result<(), Problem> {
+    let row = handle.fold().await?.row;
+    handle.sandbox.adopt(&app.services, &row, sandbox).await
 }
 
 async fn reap(app: &App) {

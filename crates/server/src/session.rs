@@ -18,6 +18,7 @@ mod service_watch;
 pub mod services;
 pub mod state;
 mod turn;
+mod way_out;
 mod workspace;
 
 pub use outbox::digest_of;

@@ -2,11 +2,14 @@
 
 use super::command::SessionHandle;
 use super::services::SessionServices;
+use super::way_out::WayOut;
+use crate::broker::session_routes;
 use crate::egress::EgressLedger;
 use crate::sandbox::{RouteHandler, Sandbox};
 use greenroom_agent::world::ServiceFact;
 use greenroom_protocol::client::event::{EventBody, SandboxState};
 use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::client::session::Session;
 use greenroom_protocol::guest::call::{Call, Reply};
 use greenroom_protocol::id::SandboxId;
 use greenroom_store::session_log::Batch;
@@ -21,6 +24,8 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The session's sandbox: whoever needs it while it starts waits for the same start.
 pub struct SandboxSlot {
     pub(super) ready: Mutex<Option<Arc<dyn Sandbox>>>,
+    /// The sandbox as an earlier server left it: only served, until a turn looks after it and takes the link over.
+    adopted: std::sync::Mutex<Option<Arc<dyn Sandbox>>>,
     /// Whether files may have changed since the last push. Outlives a turn whose push failed.
     pub(super) has_unpushed: AtomicBool,
     /// What people were told last about cuts of the environment.
@@ -38,6 +43,7 @@ impl SandboxSlot {
     pub fn new(has_unpushed: bool) -> Self {
         Self {
             ready: Mutex::new(None),
+            adopted: std::sync::Mutex::default(),
             has_unpushed: AtomicBool::new(has_unpushed),
             told: std::sync::Mutex::default(),
             ledger: Arc::default(),
@@ -67,6 +73,39 @@ impl SandboxSlot {
         *self.services.lock().unwrap_or_else(PoisonError::into_inner) = services;
     }
 
+    /// Serves a sandbox that an earlier server left running: its connections go out as they did before, and its exposed ports
+    /// are open, although no turn uses it yet. Leaves it to a turn that has begun.
+    pub async fn adopt(
+        &self,
+        services: &Arc<SessionServices>,
+        row: &Session,
+        id: &SandboxId,
+    ) -> Result<(), Problem> {
+        // Whoever holds the lock uses it.
+        let Ok(ready) = self.ready.try_lock() else {
+            return Ok(());
+        };
+        if ready.is_some() {
+            return Ok(());
+        }
+        let routes = match WayOut::kept(services, &row.id).await? {
+            Some(way_out) => {
+                let egress = way_out.open(services, row, id, self);
+                session_routes(services.clone(), row.clone(), egress)
+            }
+            // Nobody knows what it may do.
+            None => refuse_routes(),
+        };
+        let found = services.sandboxes.find(id, routes).await?;
+        *self.adopted.lock().unwrap_or_else(PoisonError::into_inner) = found;
+        Ok(())
+    }
+
+    fn adopted(&self) -> Option<Arc<dyn Sandbox>> {
+        let adopted = self.adopted.lock().unwrap_or_else(PoisonError::into_inner);
+        adopted.clone()
+    }
+
     /// Stops the sandbox if no turn uses it and no command runs in it, and says whether it is stopped. Its files stay.
     pub async fn rest(
         &self,
@@ -81,10 +120,11 @@ impl SandboxSlot {
         if !services.running.is_idle(id) {
             return Ok(false);
         }
-        let known = ready.clone().filter(|sandbox| sandbox.is_alive());
+        let known = ready.clone().or_else(|| self.adopted());
+        let known = known.filter(|sandbox| sandbox.is_alive());
         let sandbox = match known {
             Some(sandbox) => Some(sandbox),
-            // From before the server started.
+            // Its link broke.
             None => services.sandboxes.find(id, refuse_routes()).await?,
         };
         if let Some(sandbox) = &sandbox
@@ -94,6 +134,7 @@ impl SandboxSlot {
         }
         services.sandboxes.stop(id).await?;
         *ready = None;
+        self.adopted.lock().unwrap_or_else(PoisonError::into_inner).take();
         services.running.gone(id);
         let stopped = EventBody::SandboxStateChanged {
             sandbox_id: id.clone(),

@@ -10,8 +10,8 @@ use super::running::{self, Admission};
 use super::sandbox_slot::SandboxSlot;
 use super::service_watch::{self, READY_PATIENCE};
 use super::services::SessionServices;
-use crate::egress::{Advice, SandboxEgress};
-use crate::environment::{self, BoundedEnvironment, RepositoryEgress};
+use super::way_out::WayOut;
+use crate::environment::{self, BoundedEnvironment};
 use crate::sandbox::{Measure, Origin, Sandbox, StartRequest};
 use greenroom_agent::world::ServiceFact;
 use greenroom_protocol::client::event::{EventBody, Item, ItemBody, SandboxState, SandboxUsage};
@@ -267,7 +267,8 @@ impl SessionWorkspace {
         environment: &BoundedEnvironment,
     ) -> Result<Arc<dyn Sandbox>, Problem> {
         let services = &self.services;
-        let egress = self.egress(id, environment);
+        let egress = self.way_out(id, environment).await?;
+        let egress = egress.open(services, &self.row, id, &self.slot);
         let mut variables = environment.variables.clone();
         let mut files = Vec::new();
         if let Some(trust) = egress.trust()? {
@@ -300,18 +301,18 @@ impl SessionWorkspace {
         Ok(sandbox)
     }
 
-    fn egress(&self, id: &SandboxId, environment: &BoundedEnvironment) -> Arc<SandboxEgress> {
-        let services = &self.services;
-        let is_file_free = services.bounds.repository_egress == RepositoryEgress::Any;
-        SandboxEgress::new(
-            services.catalog.clone(),
-            services.egress.clone(),
-            id.clone(),
-            environment.egress.clone(),
-            Advice::new(&self.row.repository, environment.source, is_file_free),
-            self.slot.ledger.clone(),
-            services.metrics.clone(),
-        )
+    /// What the sandbox may connect to: one that runs what it was started with, one that starts what the environment says now.
+    async fn way_out(&self, id: &SandboxId, environment: &BoundedEnvironment) -> Result<WayOut, Problem> {
+        let (services, session) = (&self.services, &self.row.id);
+        if services.sandboxes.is_running(id).await?
+            && let Some(kept) = WayOut::kept(services, session).await?
+        {
+            return Ok(kept);
+        }
+        let fresh = WayOut::of(environment);
+        // Before it runs, so that whoever finds it running finds this.
+        fresh.keep(services, session).await?;
+        Ok(fresh)
     }
 
     /// Brings what the ledger tells into the log, as long as the session is in memory.

@@ -84,5 +84,9 @@ CREATE TABLE environments (
   updated_by TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 ",
+        // What the sandbox was started with and is served by after the server was killed, as JSON.
+        "
+ALTER TABLE sandboxes ADD COLUMN started_with TEXT;
+",
     ],
 };

@@ -188,6 +188,38 @@ impl Catalog {
             .await
     }
 
+    /// Keeps what a session's sandbox is about to be started with, in the words of whoever starts it.
+    pub async fn put_started_with(&self, session: &SessionId, body: String) -> Result<(), CatalogError> {
+        let session = session.clone();
+        self.database
+            .write(move |db| {
+                db.execute(
+                    "UPDATE sandboxes SET started_with = ?2 WHERE session_id = ?1",
+                    params![session.as_str(), body],
+                )
+                .during("put what a sandbox is started with")?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// What a session's sandbox was last started with; `None` if nothing was kept.
+    pub async fn started_with(&self, session: &SessionId) -> Result<Option<String>, CatalogError> {
+        let session = session.clone();
+        self.database
+            .read(move |db| {
+                db.query_row(
+                    "SELECT started_with FROM sandboxes WHERE session_id = ?1",
+                    [session.as_str()],
+                    |row| row.get::<_, Option<String>>(0),
+                )
+                .optional()
+                .map(Option::flatten)
+                .during("read what a sandbox was started with")
+            })
+            .await
+    }
+
     /// The sandbox that works for a session.
     pub async fn sandbox(&self, session: &SessionId) -> Result<Option<SandboxId>, CatalogError> {
         let session = session.clone();

@@ -286,6 +286,26 @@ async fn session_rows_follow_the_latest_event() {
         catalog.sandboxes().await.unwrap(),
         [(first.id.clone(), sandbox(2))]
     );
+    assert_eq!(catalog.started_with(&first.id).await.unwrap(), None);
+    for body in ["{}", "[1]"] {
+        catalog
+            .put_started_with(&first.id, body.to_owned())
+            .await
+            .unwrap();
+        assert_eq!(
+            catalog.started_with(&first.id).await.unwrap().as_deref(),
+            Some(body)
+        );
+    }
+    assert_eq!(
+        catalog.claim_sandbox(&first.id, &one).await.unwrap(),
+        two,
+        "it keeps both"
+    );
+    assert_eq!(
+        catalog.started_with(&first.id).await.unwrap().as_deref(),
+        Some("[1]")
+    );
     catalog.remove_session(&first.id).await.unwrap();
     assert_eq!(catalog.session(&first.id).await.unwrap(), None);
     assert_eq!(catalog.sandbox(&first.id).await.unwrap(), None);
