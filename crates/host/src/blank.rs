@@ -3,13 +3,15 @@
 
 use crate::ahead::Ahead;
 use crate::backend::{make_private, prepare_blank};
-use crate::failure::HostError;
 use crate::tree;
 use rustix::fs::{IFlags, Mode, OFlags};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Begins the name of a directory while it is removed.
+const LEAVING: &str = "leaving-";
 
 /// The blank directories of one host; clones share them. At most one is ready at a time.
 #[derive(Debug, Clone)]
@@ -20,15 +22,19 @@ pub(crate) struct Blanks {
 }
 
 impl Blanks {
-    /// Forgets what another process left there. If that one still runs, it makes directories without us.
-    pub(crate) fn open(place: PathBuf) -> Result<Self, HostError> {
-        tree::remove(&place).map_err(HostError::file("remove", &place))?;
-        make_private(&place).map_err(HostError::file("make directory", &place))?;
-        spread(&place).map_err(HostError::file("open directory", &place))?;
-        Ok(Self {
+    /// Removes what another process left there. If that one still runs, its next start makes a directory of its own. Where
+    /// this fails, all starts do.
+    pub(crate) fn open(place: PathBuf) -> Self {
+        for entry in fs::read_dir(&place).into_iter().flatten().flatten() {
+            // By a name that nobody uses, so that nobody uses half of it.
+            let gone = place.join(format!("{LEAVING}{}", unique()));
+            let _ = fs::rename(entry.path(), &gone).and_then(|()| tree::remove(&gone));
+        }
+        let _ = make_private(&place).and_then(|()| spread(&place));
+        Self {
             place,
             spare: Ahead::default(),
-        })
+        }
     }
 
     /// Gives a blank directory the name `directory`, which must not exist yet. Whether it did.
@@ -44,19 +50,28 @@ impl Blanks {
 
     /// Makes sure that one is ready. A failure shows at the next start, which makes its own.
     pub(crate) fn refill(&self) {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
         self.spare.refill(|| {
-            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-            let path = self.place.join(format!("{}-{number}", std::process::id()));
+            let path = self.place.join(unique());
             prepare_blank(&path).map(|()| path)
         });
     }
 
-    /// Removes what is ready, and the place. Nothing is made any more.
+    /// Removes what is ready, and the place if nobody else uses it. Nothing is made any more.
     pub(crate) fn end(&self) {
-        drop(self.spare.close());
-        let _ = tree::remove(&self.place);
+        if let Some(blank) = self.spare.close() {
+            let _ = tree::remove(&blank);
+        }
+        let _ = fs::remove_dir(&self.place);
     }
+}
+
+/// A name that no other process uses, nor one of the same number before.
+fn unique() -> String {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let nanos = since.map_or(0, |since| since.as_nanos());
+    format!("{}-{number}-{nanos:x}", std::process::id())
 }
 
 /// Tells ext4 that directories in this one have nothing to do with each other, so that each gets room of its own. Without it
@@ -78,7 +93,7 @@ mod tests {
     #[test]
     fn a_blank_is_used_once_and_not_for_a_name_that_is_taken() {
         let temp = tempfile::tempdir().unwrap();
-        let blanks = Blanks::open(temp.path().join("blank")).unwrap();
+        let blanks = Blanks::open(temp.path().join("blank"));
         let name = |name: &str| temp.path().join(name);
         assert!(!blanks.become_directory(&name("a")), "none is ready yet");
         blanks.refill();
@@ -89,7 +104,7 @@ mod tests {
         assert!(!blanks.become_directory(&name("b")));
         blanks.refill();
         // Another process started over this state directory.
-        let other = Blanks::open(temp.path().join("blank")).unwrap();
+        let other = Blanks::open(temp.path().join("blank"));
         assert!(!blanks.become_directory(&name("b")));
         blanks.refill();
         assert!(blanks.become_directory(&name("b")));

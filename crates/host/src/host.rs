@@ -165,7 +165,7 @@ impl Host {
         let sandboxes = state_dir.join("sb");
         make_private(&sandboxes).map_err(HostError::file("make directory", &sandboxes))?;
         spread(&sandboxes).map_err(HostError::file("open directory", &sandboxes))?;
-        let blanks = Blanks::open(state_dir.join("blank"))?;
+        let blanks = Blanks::open(state_dir.join("blank"));
         let programs = install(&state_dir.join("bin"))?;
         let base = host_base(&state_dir.join("base"))?;
         let groups = cgroup::prepare(&group_name(&state_dir));
