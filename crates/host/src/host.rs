@@ -190,9 +190,16 @@ impl Host {
         let (id, routes) = (start.id.clone(), start.routes.clone());
         let found = blocking(move || host.launch(start)).await;
         let sandbox = match found {
-            Ok(found) => link(id, found, routes).await,
+            Ok(found) => link(id.clone(), found, routes).await,
             Err(error) => Err(error),
         };
+        if let Err(HostError::GuestSilent { .. }) = &sandbox {
+            // It runs and is of no use, but would be in the way of the next start.
+            if let Err(error) = self.stop(&id).await {
+                let error = greenroom_stdx::chain::Chain(&error);
+                tracing::warn!(sandbox = %id, %error, "a sandbox that does not answer cannot be stopped");
+            }
+        }
         let (programs, blanks) = (self.0.programs.clone(), self.0.blanks.clone());
         // For the next one, which need not wait for it, and after this one's first program has had the processors.
         tokio::spawn(async move {

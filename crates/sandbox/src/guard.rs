@@ -20,9 +20,14 @@ use std::time::{Duration, Instant};
 /// Before the first look at the disk, so that it does not compete with the start.
 const FIRST_LOOK: Duration = Duration::from_millis(100);
 
-/// The guest is gone, or says what makes no sense.
-#[derive(Debug)]
-pub(crate) struct Gone;
+/// Why there is nobody to talk to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gone {
+    /// The guest's ends are closed.
+    Closed,
+    /// It says what makes no sense.
+    Nonsense,
+}
 
 /// A sandbox that runs, as its kind of isolation has it.
 pub(crate) trait Held {

@@ -174,11 +174,13 @@ impl Runtime {
     fn await_guest(&mut self, post: &Post) -> Result<(), LaunchFailure> {
         let deadline = Instant::now() + START_PATIENCE;
         loop {
-            let is_over = self.serve().is_err() || wait_without_reaping(self.child);
+            let served = self.serve();
+            let is_over = served.is_err() || wait_without_reaping(self.child);
             if self.relay.is_ready() && !is_over {
                 return Ok(());
             }
             let why = match (is_over, Instant::now() > deadline) {
+                (true, _) if served == Err(Gone::Nonsense) => "it put something before what the guest says",
                 (true, _) => "it ended without a word",
                 (false, true) => "it did not start the guest in time",
                 (false, false) => {

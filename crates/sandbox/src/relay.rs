@@ -130,11 +130,11 @@ impl Relay {
         let mut buffer = [0; 32 * 1024];
         while self.can_hear() {
             match rustix::io::read(&self.from_guest, &mut buffer) {
-                Ok(0) => return Err(Gone),
+                Ok(0) => return Err(Gone::Closed),
                 Ok(len) => self.incoming.extend_from_slice(&buffer[..len]),
                 Err(Errno::AGAIN) => break,
                 Err(Errno::INTR) => continue,
-                Err(_) => return Err(Gone),
+                Err(_) => return Err(Gone::Closed),
             }
             self.sort_pieces()?;
             for connection in &mut self.connections {
@@ -148,11 +148,11 @@ impl Relay {
     fn sort_pieces(&mut self) -> Result<(), Gone> {
         let mut at = 0;
         while let Some(header) = self.incoming[at..].first_chunk::<PIECE_HEADER_BYTES>() {
-            let (number, len) = decode_piece(*header).ok_or(Gone)?;
+            let (number, len) = decode_piece(*header).ok_or(Gone::Nonsense)?;
             let begin = at + PIECE_HEADER_BYTES;
             if !self.is_ready {
                 if *header != READY {
-                    return Err(Gone);
+                    return Err(Gone::Nonsense);
                 }
                 self.is_ready = true;
             }
@@ -182,7 +182,7 @@ impl Relay {
                 Ok(len) => drop(self.outgoing.drain(..len)),
                 Err(Errno::AGAIN) => break,
                 Err(Errno::INTR) => {}
-                Err(_) => return Err(Gone),
+                Err(_) => return Err(Gone::Closed),
             }
         }
         Ok(())
@@ -361,10 +361,10 @@ mod tests {
         ] {
             let mut setup = relay();
             setup.output.write_all(&nonsense).unwrap();
-            assert!(setup.relay.join().unwrap().is_err(), "{nonsense:?}");
+            assert_eq!(setup.relay.join().unwrap(), Err(Gone::Nonsense), "{nonsense:?}");
         }
         let setup = relay();
         drop(setup.output);
-        assert!(setup.relay.join().unwrap().is_err(), "gone");
+        assert_eq!(setup.relay.join().unwrap(), Err(Gone::Closed));
     }
 }

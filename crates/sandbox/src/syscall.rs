@@ -2,7 +2,7 @@
 
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::Errno;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 /// `struct clone_args` of clone3(2), first version with `cgroup`.
 #[repr(C, align(8))]
@@ -112,8 +112,24 @@ pub(crate) fn set_mount_attributes(
     if result == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
-/// Executes the program behind `program`; returns only on failure. Wants the calling thread alone in its process.
+/// Executes the program behind `program`, which is no script: its interpreter could not open it. Returns only on failure. Wants
+/// the calling thread alone in its process.
 pub(crate) fn execute(program: BorrowedFd<'_>, argv: &[CString], env: &[CString]) -> Errno {
+    execute_at(program.as_raw_fd(), c"", libc::AT_EMPTY_PATH, argv, env)
+}
+
+/// The same by path, relative to the current directory; also a script.
+pub(crate) fn execute_path(program: &CStr, argv: &[CString], env: &[CString]) -> Errno {
+    execute_at(libc::AT_FDCWD, program, 0, argv, env)
+}
+
+fn execute_at(
+    from: libc::c_int,
+    path: &CStr,
+    flags: libc::c_int,
+    argv: &[CString],
+    env: &[CString],
+) -> Errno {
     let pointers = |texts: &[CString]| -> Vec<*const libc::c_char> {
         texts
             .iter()
@@ -122,15 +138,15 @@ pub(crate) fn execute(program: BorrowedFd<'_>, argv: &[CString], env: &[CString]
             .collect()
     };
     let (argv, env) = (pointers(argv), pointers(env));
-    // SAFETY: both arrays are NULL-terminated and point to strings that outlive the call.
+    // SAFETY: the path ends with NUL; both arrays are NULL-terminated and point to strings that outlive the call.
     unsafe {
         libc::syscall(
             libc::SYS_execveat,
-            program.as_raw_fd(),
-            c"".as_ptr(),
+            from,
+            path.as_ptr(),
             argv.as_ptr(),
             env.as_ptr(),
-            libc::AT_EMPTY_PATH,
+            flags,
         );
     }
     last_errno()

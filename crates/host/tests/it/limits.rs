@@ -106,7 +106,6 @@ async fn a_fork_bomb_leaves_the_sandbox_usable(world: &World) {
         max_processes: if world.isolation.has_own_kernel() { 16 } else { 64 },
         ..Limits::default()
     };
-    let sandbox = start(world, limits).await;
     for (bomb, stays_full) in [
         (FORK_BOMB, false),
         // Each in a session of its own, so that no process group holds them.
@@ -115,6 +114,7 @@ async fn a_fork_bomb_leaves_the_sandbox_usable(world: &World) {
             true,
         ),
     ] {
+        let sandbox = start(world, limits).await;
         let exec = Exec {
             timeout_ms: Some(2000),
             ..shell(bomb)
@@ -130,9 +130,7 @@ async fn a_fork_bomb_leaves_the_sandbox_usable(world: &World) {
         if world.isolation.has_own_kernel() {
             // So slow that the bomb burns on until a call finds no room and makes some.
             eventually("programs run again", async || {
-                let ran = run_exec(&sandbox, shell("/bin/true && echo alive"))
-                    .await
-                    .unwrap();
+                let ran = run_exec(&sandbox, shell("/bin/true && echo alive")).await.ok()?;
                 (ran.output == "alive\n").then_some(())
             })
             .await;

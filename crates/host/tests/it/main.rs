@@ -28,6 +28,7 @@ mod probe;
 mod processes;
 mod programs;
 mod routes;
+mod runtimes;
 mod services;
 mod slow;
 mod survival;

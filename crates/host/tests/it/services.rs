@@ -425,7 +425,12 @@ async fn a_database_serves_and_comes_back(world: &World) {
         cwd: String::new(),
         env: Vec::new(),
         before: ["/bin/sh", "-c", &initialise].map(str::to_owned).to_vec(),
-        ready: Readiness::Port { port: 5432 },
+        // Its port is open a while before it serves again what it has to recover.
+        ready: Readiness::Command {
+            argv: [&format!("{programs}/pg_isready"), "-q", "-h", "127.0.0.1"]
+                .map(str::to_owned)
+                .to_vec(),
+        },
         ready_timeout_ms: 60_000,
         restart: RestartPolicy::OnFailure,
     };

@@ -9,7 +9,7 @@ use crate::oci::bundle;
 use crate::spec::{LaunchFailure, OciRuntime, OciSpec, Privilege};
 use crate::syscall::{ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, Reach, set_mount_attributes};
 use crate::{identity, syscall};
-use rustix::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use rustix::fd::{AsFd as _, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MountPropagationFlags, mount_change};
 use std::ffi::CString;
@@ -55,7 +55,7 @@ pub(super) fn become_runtime(
     identity::die_with_parent()?;
     end_if_alone(supervisor);
     take_streams(streams)?;
-    Err(execute(&program, &argv, &env)).step("execute runtime")
+    Err(syscall::execute_path(&program, &argv, &env)).step("execute runtime")
 }
 
 /// Mounts the stage and everything on it. Returns its path.
@@ -237,15 +237,5 @@ fn take_streams(streams: &Streams) -> Result<(), LaunchFailure> {
     match result {
         0 => Ok(()),
         _ => Err(syscall::last_errno()).step("close descriptors"),
-    }
-}
-
-fn execute(program: &CString, argv: &[CString], env: &[CString]) -> rustix::io::Errno {
-    match rustix::fs::open(program.as_c_str(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
-        Ok(opened) => {
-            debug_assert!(opened.as_raw_fd() > 2, "standard streams are open");
-            syscall::execute(opened.as_fd(), argv, env)
-        }
-        Err(error) => error,
     }
 }
