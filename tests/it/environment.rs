@@ -279,6 +279,10 @@ async fn the_command_line_checks_sets_and_shows_environments(who: Who) {
         output.starts_with("# set by an administrator") && output.contains("example.com"),
         "{output}"
     );
+    assert!(
+        output.ends_with('\n') && !output.contains("[variables]"),
+        "{output}"
+    );
     // What is shown can be set again.
     std::fs::write(&file, &output).unwrap();
     let (code, _, errors) = run(&["env", "set", "shop", path]);

@@ -28,6 +28,12 @@ pub enum AddressKind {
 }
 
 impl AddressKind {
+    /// Of a host that is written as an address, if sandboxes are kept away from it; `None` for names and public addresses.
+    pub fn of_written(host: &str) -> Option<Self> {
+        let address = host.trim_start_matches('[').trim_end_matches(']').parse().ok()?;
+        refused(address)
+    }
+
     /// Stable word for logs and metrics.
     pub fn code(self) -> &'static str {
         match self {

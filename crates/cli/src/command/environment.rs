@@ -7,6 +7,7 @@ use crate::failure::{Exit, Failure};
 use crate::terminal::{Span, Style, Terminal};
 use greenroom_protocol::client::environment::{EnvironmentReport, EnvironmentSource};
 use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::environment::Environment;
 use greenroom_server::environment::{CheckedEnvironment, EnvironmentError, MAX_ENVIRONMENT_BYTES, read_toml};
 use std::path::Path;
 
@@ -168,7 +169,7 @@ fn show(report: &EnvironmentReport, terminal: Terminal) -> Result<(), Failure> {
     if let Some(problem) = &report.problem {
         return Err(problem.clone().into());
     }
-    let text = toml::to_string(&report.environment).map_err(|error| {
+    let text = as_toml(&report.environment).map_err(|error| {
         Failure::new(
             "environment_unwritable",
             format!("the environment cannot be shown as TOML: {error}"),
@@ -187,4 +188,33 @@ fn warn(notice: &Problem, terminal: Terminal) {
         Span::new(Style::Yellow, format!("! {}", notice.message)),
         Span::new(Style::Dim, hint.unwrap_or_default()),
     ]);
+}
+
+/// As a person would write it: nothing that is empty.
+fn as_toml(environment: &Environment) -> Result<String, toml::ser::Error> {
+    let mut table = toml::Table::try_from(environment)?;
+    without_empty(&mut table);
+    let mut text = toml::to_string(&table)?;
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+fn without_empty(table: &mut toml::Table) {
+    table.retain(|_, value| match value {
+        toml::Value::Table(inner) => {
+            without_empty(inner);
+            !inner.is_empty()
+        }
+        toml::Value::Array(entries) => {
+            for entry in &mut *entries {
+                if let toml::Value::Table(inner) = entry {
+                    without_empty(inner);
+                }
+            }
+            !entries.is_empty()
+        }
+        _ => true,
+    });
 }

@@ -68,9 +68,12 @@ pub async fn log(
             "The sandbox gave an answer that makes no sense.",
         )
         .into()),
-        Err(SandboxError::Call(error)) if error.code == CallErrorCode::NotFound => {
-            Err(Problem::permanent("service_unknown", format!("The sandbox has no service `{name}`.")).into())
-        }
+        Err(SandboxError::Call(error)) if error.code == CallErrorCode::NotFound => Err(Problem::permanent(
+            "service_unknown",
+            format!("The sandbox has no service `{name}`."),
+        )
+        .with_hint("List the session's services for their names.")
+        .into()),
         Err(error) => Err(problem(error).into()),
     }
 }

@@ -1,7 +1,7 @@
 //! A decision as people and programs are told of it, with what would allow a refused one.
 
 use super::ledger::Decided;
-use greenroom_egress::{Decision, Protocol, Reason, Verdict};
+use greenroom_egress::{AddressKind, Decision, Protocol, Reason, Verdict};
 use greenroom_protocol::client::environment::EnvironmentSource;
 use greenroom_protocol::client::event::{EgressProtocol, EgressVerdict};
 use greenroom_protocol::environment::EgressCredential;
@@ -33,7 +33,13 @@ impl Advice {
 
     fn hint(&self, decision: &Decision) -> Option<String> {
         match &decision.reason {
-            Reason::NotAllowed => Some(self.rule(decision)),
+            // A rule alone would not help.
+            Reason::NotAllowed => match AddressKind::of_written(&decision.host) {
+                Some(kind) if !kind.can_be_allowed() => {
+                    Some("No rule can allow it: sandboxes are kept away from such addresses.".to_owned())
+                }
+                _ => Some(self.rule(decision)),
+            },
             Reason::Address(kind) if kind.can_be_allowed() => Some(
                 "The operator of the server can except addresses with `egress.allow_addresses`.".to_owned(),
             ),
@@ -155,7 +161,15 @@ mod tests {
                 ("not_allowed", "is not allowed by this environment")
             );
         }
-        use greenroom_egress::AddressKind;
+        let metadata = Decision {
+            host: "169.254.169.254".to_owned(),
+            ..refused(80, Reason::NotAllowed)
+        };
+        assert_eq!(
+            told(&metadata, &free).hint.as_deref(),
+            Some("No rule can allow it: sandboxes are kept away from such addresses."),
+            "a rule that does not help is not advised"
+        );
         assert!(
             told(&refused(443, Reason::Address(AddressKind::Private)), &free)
                 .hint

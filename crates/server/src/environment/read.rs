@@ -37,7 +37,7 @@ pub fn read_toml(place: &str, text: &[u8]) -> Result<CheckedEnvironment, Environ
     })?;
     let written: Environment = toml::from_str(text).map_err(|error| {
         let line = error.span().map(|span| line_at(text.as_bytes(), span.start));
-        let message = error.message().trim().replace('\n', ", ");
+        let message = in_plain_words(error.message());
         refuse(whole(line, message, "See docs/environments.md for every field."))
     })?;
     CheckedEnvironment::new(written).map_err(|mut faults| {
@@ -54,6 +54,20 @@ pub fn read_toml(place: &str, text: &[u8]) -> Result<CheckedEnvironment, Environ
             faults,
         }
     })
+}
+
+/// What the parser says, without the names of Rust's types.
+fn in_plain_words(message: &str) -> String {
+    let mut message = message.trim().replace('\n', ", ").replace(" as i128", "");
+    for (kind, words) in [
+        ("u16", "a whole number up to 65535"),
+        ("u32", "a whole number up to 4294967295"),
+        ("u64", "a whole number"),
+        ("f64", "a number"),
+    ] {
+        message = message.replace(&format!("expected {kind}"), &format!("expected {words}"));
+    }
+    message
 }
 
 /// Where a field stands, or the nearest thing around it that is written.
@@ -98,6 +112,22 @@ mod tests {
     #[track_caller]
     fn check(text: &str, expected: &[&str]) {
         assert_eq!(messages(text), expected, "{text}");
+    }
+
+    #[test]
+    fn wrong_types_are_said_in_plain_words() {
+        check(
+            "[resources]\nmemory_mb = \"much\"",
+            &["environment.toml:2: invalid type: string \"much\", expected a whole number"],
+        );
+        check(
+            "[resources]\nmemory_mb = 99999999999999999999",
+            &["environment.toml:2: invalid type: integer `99999999999999999999`, expected a whole number"],
+        );
+        check(
+            "[[services]]\nname = \"a\"\ncommand = \"x\"\nready_port = 99999",
+            &["environment.toml:4: invalid value: integer `99999`, expected a whole number up to 65535"],
+        );
     }
 
     #[test]
