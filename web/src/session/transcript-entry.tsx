@@ -139,7 +139,7 @@ const EGRESS: Record<EgressEvent["verdict"], { icon: IconName; look: string }> =
 function Egress({ event }: { event: EgressEvent }) {
   const { icon, look } = EGRESS[event.verdict];
   const target = event.port === 443 ? event.host : `${event.host}:${String(event.port)}`;
-  const host = <code className="font-mono text-xs break-all">{target}</code>;
+  const host = <code className="font-mono text-xs wrap-anywhere">{target}</code>;
   const count = event.count > 1 && (
     <span className="whitespace-nowrap text-muted tabular-nums"> · {event.count} times</span>
   );

@@ -51,7 +51,7 @@ export function Words({ text }: { text: string }) {
     index % 2 === 0 ? (
       part
     ) : (
-      <code key={index} className="font-mono text-xs break-all">
+      <code key={index} className="font-mono text-xs wrap-anywhere">
         {part}
       </code>
     ),
