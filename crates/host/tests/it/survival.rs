@@ -347,7 +347,8 @@ fn kill_soon(
     dice: &mut Dice,
     mut look: impl FnMut() -> Option<Pid>,
 ) -> bool {
-    let deadline = Instant::now() + patience;
+    // Some are there for a moment only, and this process may not have a processor then.
+    let deadline = Instant::now() + patience.max(Duration::from_millis(30));
     let moment = Duration::from_micros(dice.below(most.as_micros() as u64));
     while Instant::now() < deadline {
         if let Some(pid) = look() {
