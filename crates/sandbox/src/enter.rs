@@ -42,7 +42,7 @@ pub(crate) fn prepare(spec: &LaunchSpec, handover: &Handover<'_>) -> Result<(), 
     if spec.privilege == Privilege::User {
         identity::map_to_agent(handover.uid, handover.gid)?;
     }
-    let filters = seccomp::programs().map_err(|error| LaunchFailure {
+    let filter = seccomp::program().map_err(|error| LaunchFailure {
         step: format!("compile system call filter: {error}"),
         errno: 0,
     })?;
@@ -68,7 +68,7 @@ pub(crate) fn prepare(spec: &LaunchSpec, handover: &Handover<'_>) -> Result<(), 
     end_if_alone(handover.supervisor);
     set_rlimits(spec)?;
     landlock::restrict()?;
-    seccomp::install(filters).map_err(|error| LaunchFailure {
+    seccomp::install(filter).map_err(|error| LaunchFailure {
         step: format!("install system call filter: {error}"),
         errno: 0,
     })?;

@@ -171,24 +171,44 @@ pub(crate) const NAMESPACE_FLAGS: &[i32] = &[
 /// Terminal requests that put input into somebody else's terminal (`TIOCSTI`, `TIOCLINUX`).
 pub(crate) const TERMINAL_INJECTION: &[u64] = &[0x5412, 0x541c];
 
+/// `AUDIT_ARCH_*` of this machine (linux/audit.h).
+#[cfg(target_arch = "x86_64")]
+const AUDIT_ARCH: u32 = 0xc000_003e;
+#[cfg(target_arch = "aarch64")]
+const AUDIT_ARCH: u32 = 0xc000_00b7;
+
 /// Numbers of the x32 system call table start here on x86-64; a filter on 64-bit numbers would not see them.
 #[cfg(target_arch = "x86_64")]
 const X32_BIT: u32 = 0x4000_0000;
 
-/// The filters, to be installed in this order. Both are checked on every call; the stricter answer wins. Compiled once.
-pub fn programs() -> Result<&'static [BpfProgram; 2], &'static seccompiler::BackendError> {
-    static PROGRAMS: LazyLock<Result<[BpfProgram; 2], seccompiler::BackendError>> =
-        LazyLock::new(compile_programs);
-    PROGRAMS.as_ref()
+/// The filter. Compiled once.
+pub fn program() -> Result<&'static BpfProgram, &'static seccompiler::BackendError> {
+    static PROGRAM: LazyLock<Result<BpfProgram, seccompiler::BackendError>> = LazyLock::new(compile);
+    PROGRAM.as_ref()
 }
 
-/// Compiles the filters now, so that [`programs`] has them at hand.
+/// Compiles the filter now, so that [`program`] has it at hand.
 pub fn prepare() {
-    // Whoever installs them reports a failure.
-    let _ = programs();
+    // Whoever installs it reports a failure.
+    let _ = program();
 }
 
-fn compile_programs() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
+fn compile() -> Result<BpfProgram, seccompiler::BackendError> {
+    #[cfg(target_arch = "x86_64")]
+    let arch = TargetArch::x86_64;
+    #[cfg(target_arch = "aarch64")]
+    let arch = TargetArch::aarch64;
+    let denied = SeccompFilter::new(
+        denied()?,
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::EPERM as u32),
+        arch,
+    )?;
+    Ok(absent_first(denied.try_into()?))
+}
+
+/// Numbers that are refused with EPERM, with the arguments for which they are; always, without any.
+fn denied() -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompiler::BackendError> {
     let mut denied: BTreeMap<i64, Vec<SeccompRule>> =
         DENIED.iter().map(|(_, number)| (*number, Vec::new())).collect();
     let mut clone = Vec::new();
@@ -239,67 +259,46 @@ fn compile_programs() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
         )?])?);
     }
     denied.insert(libc::SYS_ioctl, ioctl);
-    let absent = ABSENT.iter().map(|(_, number)| (*number, Vec::new())).collect();
-    Ok([
-        without_x32(compile(denied, libc::EPERM)?),
-        without_x32(compile(absent, libc::ENOSYS)?),
-    ])
+    Ok(denied)
 }
 
-fn compile(
-    rules: BTreeMap<i64, Vec<SeccompRule>>,
-    errno: i32,
-) -> Result<BpfProgram, seccompiler::BackendError> {
-    #[cfg(target_arch = "x86_64")]
-    let arch = TargetArch::x86_64;
-    #[cfg(target_arch = "aarch64")]
-    let arch = TargetArch::aarch64;
-    SeccompFilter::new(
-        rules,
-        SeccompAction::Allow,
-        SeccompAction::Errno(errno as u32),
-        arch,
-    )?
-    .try_into()
-}
-
-/// Puts "numbers of the x32 table: ENOSYS" in front. Jumps are relative, so the rest stays as it is.
-fn without_x32(program: BpfProgram) -> BpfProgram {
+/// Puts "the machine's own calls that are [`ABSENT`], and numbers of the x32 table: ENOSYS" in front. One program, because the
+/// kernel compiles each at every start. Jumps are relative, so the rest stays as it is; it ends what another machine's table
+/// is used for.
+fn absent_first(rest: BpfProgram) -> BpfProgram {
+    const LOAD: u16 = 0x20;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    /// Offsets in `seccomp_data`.
+    const NUMBER: u32 = 0;
+    const ARCH: u32 = 4;
+    let step = |code, jt, jf, k| sock_filter { code, jt, jf, k };
+    let mut refusals = Vec::new();
+    let mut refuse_if = |jump, k| {
+        refusals.push(step(jump, 0, 1, k));
+        refusals.push(step(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32));
+    };
     #[cfg(target_arch = "x86_64")]
     {
-        let front = [
-            // Load the system call number (offset 0 of seccomp_data).
-            sock_filter {
-                code: 0x20,
-                jt: 0,
-                jf: 0,
-                k: 0,
-            },
-            // Below the x32 bit: skip the next instruction.
-            sock_filter {
-                code: 0x35,
-                jt: 0,
-                jf: 1,
-                k: X32_BIT,
-            },
-            sock_filter {
-                code: 0x06,
-                jt: 0,
-                jf: 0,
-                k: libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32,
-            },
-        ];
-        front.into_iter().chain(program).collect()
+        const JUMP_IF_GREATER_OR_EQUAL: u16 = 0x35;
+        refuse_if(JUMP_IF_GREATER_OR_EQUAL, X32_BIT);
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    program
+    for (_, number) in ABSENT {
+        refuse_if(JUMP_IF_EQUAL, *number as u32);
+    }
+    // A jump passes over 255 at most; a test holds the list to that.
+    let passed_over = u8::try_from(refusals.len() + 1).unwrap_or(u8::MAX);
+    let front = [
+        step(LOAD, 0, 0, ARCH),
+        step(JUMP_IF_EQUAL, 0, passed_over, AUDIT_ARCH),
+        step(LOAD, 0, 0, NUMBER),
+    ];
+    front.into_iter().chain(refusals).chain(rest).collect()
 }
 
-/// Puts the calling thread, and all it starts, under `programs`. There is no way back. Sets no_new_privs.
-pub fn install(programs: &[BpfProgram; 2]) -> Result<(), seccompiler::Error> {
-    programs
-        .iter()
-        .try_for_each(|program| seccompiler::apply_filter(program))
+/// Puts the calling thread, and all it starts, under `program`. There is no way back. Sets no_new_privs.
+pub fn install(program: &BpfProgram) -> Result<(), seccompiler::Error> {
+    seccompiler::apply_filter(program)
 }
 
 #[cfg(test)]
