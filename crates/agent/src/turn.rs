@@ -1,40 +1,23 @@
 //! What a turn does next, decided from what it has done. Pure: the driver does the asking, running and recording, and tells
 //! this what came of it. A turn cut by a crash is rebuilt from its journal by the same functions.
 
+mod open_call;
+mod replay;
+
+use self::open_call::{is_too_large, opened, replayable};
 use crate::answer::Finished;
 use crate::history;
-use crate::tools::{self, Access};
+use crate::tools::Access;
 use crate::world::{JournalEntry, TurnLimits, TurnResult};
 use greenroom_llm::conversation::{Block, Message, Role, StopReason, TokenUsage, ToolCall};
 use greenroom_protocol::client::problem::Problem;
-use greenroom_protocol::id::ItemId;
 use std::collections::{HashSet, VecDeque};
+
+pub use self::open_call::OpenCall;
 
 /// How often a model that ran into its output limit is asked to go on.
 const MAX_CONTINUATIONS: u32 = 3;
-/// Largest arguments of a call, in bytes; they are replayed with every later request.
-const MAX_ARGUMENTS_BYTES: usize = 1024 * 1024;
 const GO_ON: &str = "You reached the limit of one answer. Go on exactly where you stopped.";
-
-/// A call of the last answer.
-#[derive(Debug, Clone, PartialEq)]
-pub struct OpenCall {
-    pub call: ToolCall,
-    /// The item it is shown as.
-    pub item_id: ItemId,
-    access: Access,
-    /// An answer that stands before the call ran: too many calls, arguments too large.
-    pub refusal: Option<String>,
-    result: Option<Block>,
-    is_started: bool,
-}
-
-impl OpenCall {
-    /// Whether nothing is lost when it is left in the middle.
-    pub fn is_read(&self) -> bool {
-        self.access == Access::Reads
-    }
-}
 
 /// What the driver must do.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,69 +56,6 @@ impl Turn {
             continuations: 0,
             end: None,
             usage: TokenUsage::default(),
-        }
-    }
-
-    /// A turn as its journal tells it. The second value are calls that began and whose end nobody saw; the caller finds out
-    /// what it can and tells [`Turn::call_ended`] of each before it asks what is next. `fresh_id` names items of calls that
-    /// never began.
-    pub fn resumed(
-        history: Vec<Message>,
-        journal: &[JournalEntry],
-        limits: TurnLimits,
-        mut fresh_id: impl FnMut() -> ItemId,
-    ) -> Option<(Self, Vec<OpenCall>)> {
-        let (first, rest) = journal.split_first()?;
-        let JournalEntry::Message { message } = first else {
-            return None;
-        };
-        let mut turn = Self::fresh(history, message.clone(), limits);
-        for entry in rest {
-            turn.replay(entry, &mut fresh_id);
-        }
-        let cut = turn
-            .calls
-            .iter()
-            .filter(|call| call.is_started && call.result.is_none())
-            .cloned()
-            .collect();
-        Some((turn, cut))
-    }
-
-    fn replay(&mut self, entry: &JournalEntry, fresh_id: &mut impl FnMut() -> ItemId) {
-        match entry {
-            JournalEntry::Message { message } => {
-                self.calls.clear();
-                if message.role == Role::Assistant {
-                    let calls = message.blocks.iter().filter_map(|block| match block {
-                        Block::ToolCall(call) => Some((fresh_id(), call.clone())),
-                        _ => None,
-                    });
-                    self.calls = opened(calls.collect(), self.limits.max_calls_per_step);
-                    if self.calls.is_empty() {
-                        // The driver wrote the answer and died before it could say that the turn is over.
-                        self.end = Some(TurnResult::Completed);
-                    }
-                } else {
-                    // Results, or the request to go on.
-                    self.end = None;
-                    self.continuations += u32::from(*message == go_on_message());
-                }
-                self.messages.push(message.clone());
-            }
-            JournalEntry::ModelRequested { step } => self.step = *step,
-            JournalEntry::ModelUsed { usage, .. } => self.add_usage(usage),
-            JournalEntry::ToolCallStarted { call_id, item_id } => {
-                if let Some(call) = self.call_mut(call_id) {
-                    call.is_started = true;
-                    call.item_id = item_id.clone();
-                }
-            }
-            JournalEntry::ToolCallEnded { call_id, result } => {
-                if let Some(call) = self.call_mut(call_id) {
-                    call.result = Some(result.clone());
-                }
-            }
         }
     }
 
@@ -394,39 +314,6 @@ pub enum Emptiness {
     Empty,
 }
 
-fn opened(calls: Vec<(ItemId, ToolCall)>, max_calls: u32) -> VecDeque<OpenCall> {
-    calls
-        .into_iter()
-        .enumerate()
-        .map(|(position, (item_id, call))| {
-            let refusal = if position >= max_calls as usize {
-                Some(format!(
-                    "not run: one answer may hold {max_calls} calls; call again in the next one"
-                ))
-            } else if is_too_large(&call) {
-                Some(format!(
-                    "not run: the arguments are larger than {MAX_ARGUMENTS_BYTES} bytes"
-                ))
-            } else {
-                None
-            };
-            let access = if refusal.is_some() {
-                Access::Reads
-            } else {
-                tools::plan(&call).access
-            };
-            OpenCall {
-                call,
-                item_id,
-                access,
-                refusal,
-                result: None,
-                is_started: false,
-            }
-        })
-        .collect()
-}
-
 fn go_on_message() -> Message {
     Message {
         role: Role::User,
@@ -436,187 +323,5 @@ fn go_on_message() -> Message {
     }
 }
 
-fn is_too_large(call: &ToolCall) -> bool {
-    call.arguments_json.len() > MAX_ARGUMENTS_BYTES
-}
-
-/// The same call with an id and a name that every provider takes back.
-fn replayable(call: ToolCall, step: u32, position: usize, used: &mut HashSet<String>) -> ToolCall {
-    let mut id = call.id;
-    if id.is_empty() || used.contains(&id) {
-        id = format!("call_{step}_{position}");
-        while used.contains(&id) {
-            id.push('x');
-        }
-    }
-    used.insert(id.clone());
-    let is_plain = |character: &char| character.is_ascii_alphanumeric() || matches!(character, '_' | '-');
-    let mut name: String = call
-        .name
-        .chars()
-        .take(64)
-        .map(|character| if is_plain(&character) { character } else { '_' })
-        .collect();
-    if name.is_empty() {
-        name.push('_');
-    }
-    ToolCall {
-        id,
-        name,
-        arguments_json: call.arguments_json,
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn text(role: Role, text: &str) -> Message {
-        Message {
-            role,
-            blocks: vec![Block::Text { text: text.into() }],
-        }
-    }
-
-    fn call(id: &str, name: &str, arguments_json: &str) -> ToolCall {
-        ToolCall {
-            id: id.into(),
-            name: name.into(),
-            arguments_json: arguments_json.into(),
-        }
-    }
-
-    fn turn(limits: TurnLimits) -> Turn {
-        Turn::fresh(Vec::new(), text(Role::User, "Do it."), limits)
-    }
-
-    /// A turn whose model just called these tools, each with arguments that fit it; calls are numbered from 0.
-    fn calling(names: &str, limits: TurnLimits) -> Turn {
-        let mut turn = turn(limits);
-        turn.begin_step();
-        let blocks = names.split_whitespace().enumerate().map(|(number, name)| {
-            let arguments = match name {
-                "read" => r#"{"path":"a"}"#,
-                "bash" => r#"{"command":"ls"}"#,
-                _ => "{}",
-            };
-            let call = call(&number.to_string(), name, arguments);
-            (ItemId::from_bits(number as u128), Block::ToolCall(call))
-        });
-        turn.answered(Finished {
-            blocks: blocks.collect(),
-            stop_reason: StopReason::ToolCalls,
-            usage: TokenUsage::default(),
-        });
-        turn
-    }
-
-    #[test]
-    fn calls_run_in_batches_that_end_before_and_behind_each_change() {
-        let check = |names: &str, expected: &str| {
-            let mut turn = calling(names, TurnLimits::default());
-            let mut batches = Vec::new();
-            loop {
-                match turn.next() {
-                    Next::Run(calls) => {
-                        let ids: Vec<_> = calls.iter().map(|call| call.call.id.clone()).collect();
-                        for id in &ids {
-                            assert!(turn.call_started(id).is_some());
-                            assert!(turn.call_ended(id, Vec::new(), false).is_some());
-                        }
-                        batches.push(ids.join("+"));
-                    }
-                    Next::CloseStep => break,
-                    other => panic!("{other:?}"),
-                }
-            }
-            turn.results_message(None);
-            assert_eq!(turn.next(), Next::Ask);
-            assert_eq!(batches.join(" "), expected, "{names}");
-        };
-        check("read", "0");
-        check("read read read", "0+1+2");
-        check("bash bash", "0 1");
-        check("read bash read read bash read", "0 1 2+3 4 5");
-        // What is answered without running changes nothing.
-        check("nonsense read bash nonsense", "0+1 2 3");
-    }
-
-    #[test]
-    fn calls_above_the_limit_are_refused() {
-        let limits = TurnLimits {
-            max_calls_per_step: 2,
-            ..TurnLimits::default()
-        };
-        let turn = calling("bash bash bash bash", limits);
-        let refused: Vec<bool> = turn.calls.iter().map(|call| call.refusal.is_some()).collect();
-        assert_eq!(refused, [false, false, true, true]);
-    }
-
-    #[test]
-    fn the_step_limit_ends_the_turn_before_a_request() {
-        let mut turn = turn(TurnLimits {
-            max_steps: 2,
-            ..TurnLimits::default()
-        });
-        for step in 1..=2 {
-            assert_eq!(turn.next(), Next::Ask);
-            assert_eq!(turn.begin_step(), step);
-        }
-        let Next::End(TurnResult::Failed(problem)) = turn.next() else {
-            panic!("{:?}", turn.next())
-        };
-        assert_eq!(problem.code, "step_limit");
-    }
-
-    #[test]
-    fn calls_get_ids_and_names_that_can_be_sent_again() {
-        let mut used = HashSet::from(["old".to_owned(), "call_3_7".to_owned()]);
-        let mut check = |id: &str, name: &str, position, expected: (&str, &str)| {
-            let call = replayable(call(id, name, "{}"), 3, position, &mut used);
-            assert_eq!((call.id.as_str(), call.name.as_str()), expected);
-        };
-        check("new", "read", 0, ("new", "read"));
-        check("new", "read", 1, ("call_3_1", "read"));
-        check("old", "read", 2, ("call_3_2", "read"));
-        check("", "", 3, ("call_3_3", "_"));
-        check("call_3_3", "läs mig", 4, ("call_3_4", "l_s_mig"));
-        check("", "mcp__a-b", 7, ("call_3_7x", "mcp__a-b"));
-        check("x", &"é".repeat(100), 8, ("x", &"_".repeat(64)));
-    }
-
-    #[test]
-    fn a_journal_without_a_prompt_is_no_turn() {
-        let resumed = |journal: &[JournalEntry]| {
-            let fresh_id = || ItemId::from_bits(0);
-            Turn::resumed(Vec::new(), journal, TurnLimits::default(), fresh_id).is_some()
-        };
-        assert!(!resumed(&[]));
-        assert!(!resumed(&[JournalEntry::ModelRequested { step: 1 }]));
-        assert!(resumed(&[JournalEntry::Message {
-            message: text(Role::User, "Do it.")
-        }]));
-    }
-
-    #[test]
-    fn entries_of_unknown_calls_are_passed_over() {
-        let journal = [
-            JournalEntry::Message {
-                message: text(Role::User, "Do it."),
-            },
-            JournalEntry::ToolCallStarted {
-                call_id: "nowhere".into(),
-                item_id: ItemId::from_bits(1),
-            },
-            JournalEntry::ToolCallEnded {
-                call_id: "nowhere".into(),
-                result: history::result("nowhere".into(), "fine", false),
-            },
-        ];
-        let fresh_id = || ItemId::from_bits(0);
-        let (turn, cut) =
-            Turn::resumed(Vec::new(), &journal, TurnLimits::default(), fresh_id).expect("a turn");
-        assert_eq!(turn.next(), Next::Ask);
-        assert_eq!(cut, []);
-    }
-}
+mod tests;
