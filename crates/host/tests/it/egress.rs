@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-crate::scenarios_everywhere!(
+crate::scenarios_on_each_kernel!(
     nothing_is_allowed_by_default,
     an_allowed_host_is_reached_and_no_other,
     a_credential_is_used_and_never_seen,

@@ -7,7 +7,7 @@ use greenroom_protocol::GUEST_GENERATION;
 use greenroom_protocol::guest::call::{Call, CallErrorCode, EntryKind, Grep, Reply, Scope, Walk};
 use greenroom_protocol::guest::frame::{FrameKind, STREAM_WINDOW_BYTES};
 
-crate::scenarios_everywhere!(
+crate::scenarios_on_each_kernel!(
     files_round_trip_at_any_size,
     paths_do_not_leave_the_workspace,
     writes_keep_modes_and_follow_links_inside,

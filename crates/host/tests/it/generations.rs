@@ -7,7 +7,7 @@ use greenroom_protocol::guest::call::{Call, CallErrorCode, Exec, Reply, Terminal
 use greenroom_protocol::guest::frame::FrameKind;
 use greenroom_protocol::{GUEST_GENERATION, OLDEST_GUEST_GENERATION};
 
-crate::scenarios_everywhere!(
+crate::scenarios_on_each_kernel!(
     a_host_serves_guests_of_neighbouring_generations,
     a_guest_serves_hosts_of_neighbouring_generations,
     a_host_that_says_hello_late_was_taken_over,

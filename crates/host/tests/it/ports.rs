@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-crate::scenarios_everywhere!(
+crate::scenarios_on_each_kernel!(
     a_port_is_reached_on_either_loopback_address,
     a_half_closed_connection_is_answered,
     an_answer_before_a_refusal_to_read_comes_through,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-crate::scenarios_everywhere!(
+crate::scenarios_on_each_kernel!(
     a_run_with_a_key_goes_on_without_its_link,
     output_is_found_again_by_cursor,
     a_key_never_runs_twice,

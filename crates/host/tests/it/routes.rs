@@ -5,7 +5,7 @@ use greenroom_protocol::guest::{GIT_PORT, Route};
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-crate::scenarios_everywhere!(
+crate::scenarios_on_each_kernel!(
     a_connection_reaches_the_broker_both_ways,
     a_refused_connection_fails_at_once
 );

@@ -5,7 +5,7 @@ use greenroom_host::{Sandbox, refuse_routes};
 use greenroom_protocol::guest::call::{Call, CallErrorCode, Reply};
 use greenroom_protocol::guest::service::{Readiness, RestartPolicy, Service, ServiceState, ServiceStatus};
 
-crate::scenarios_everywhere!(
+crate::scenarios_on_each_kernel!(
     services_become_ready_in_each_way,
     a_service_that_is_not_ready_in_time_is_killed,
     ends_are_answered_by_policy,

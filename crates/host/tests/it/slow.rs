@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-crate::scenarios_everywhere!(readers_that_do_not_read_hold_up_nobody);
+crate::scenarios_on_each_kernel!(readers_that_do_not_read_hold_up_nobody);
 
 async fn readers_that_do_not_read_hold_up_nobody(world: &World) {
     // A broker that takes connections and never reads or writes them.

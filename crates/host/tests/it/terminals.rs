@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-crate::scenarios_everywhere!(
+crate::scenarios_on_each_kernel!(
     programs_see_a_terminal_of_the_given_size,
     keys_signal_the_foreground_job,
     a_new_size_is_told,

@@ -8,7 +8,7 @@ use greenroom_protocol::guest::call::{
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::timeout;
 
-crate::scenarios_everywhere!(
+crate::scenarios_on_each_kernel!(
     a_walk_lists_everything_in_order,
     a_walk_goes_on_where_a_page_ended,
     a_walk_gets_past_what_vanishes,

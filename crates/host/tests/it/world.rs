@@ -44,6 +44,17 @@ macro_rules! scenarios_everywhere {
     };
 }
 
+/// Like [`scenarios_everywhere`], for what a guest does by itself: that depends on the kernel and on what the guest may, not
+/// on which runtime of a kernel started it. One for each kernel, with the fewer rights where there are two, saves minutes.
+#[macro_export]
+macro_rules! scenarios_on_each_kernel {
+    ($($name:ident),+ $(,)?) => {
+        $crate::scenarios!($($name),+);
+        $crate::scenarios_with!(crun_as_user, as_user, Isolation::Oci("crun"), $($name),+);
+        $crate::scenarios_with!(runsc_as_root, as_root, Isolation::Oci("runsc"), $($name),+);
+    };
+}
+
 /// One test per scenario, in a module named for the backend and the user.
 #[macro_export]
 macro_rules! scenarios_with {
