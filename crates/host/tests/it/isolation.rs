@@ -160,10 +160,17 @@ async fn the_guest_is_out_of_reach(world: &World) {
         "cat /proc/1/environ",
         "cat /proc/1/mem",
         "cat /proc/1/maps",
+        "readlink /proc/1/exe",
+        "ls /proc/1/task/1/fd",
     ] {
         let ran = sh(&sandbox, script).await;
         assert_ne!(ran.exit.code, Some(0), "{script} must fail: {ran:?}");
     }
+    // Everybody may read these.
+    let shown = sh(&sandbox, "cat /proc/1/cmdline /proc/1/comm /proc/1/stat")
+        .await
+        .ok();
+    assert!(!shown.contains(&world.state.display().to_string()), "{shown:?}");
     assert_eq!(sh(&sandbox, "echo alive").await.ok(), "alive\n");
     let sockets = sh(
         &sandbox,
