@@ -41,7 +41,11 @@ impl CallOutput {
             Self::Tool(output) => (output.content, output.items, output.is_error),
             Self::Text(answer) => (text(answer), Vec::new(), true),
             Self::Lost(problem) => (
-                text(format!("the sandbox is gone: {}", problem.message)),
+                text(match problem.code.starts_with("sandbox_") {
+                    true => format!("the sandbox is gone: {}", problem.message),
+                    // It never began.
+                    false => format!("there is no sandbox: {}", problem.message),
+                }),
                 Vec::new(),
                 true,
             ),

@@ -34,6 +34,9 @@ pub struct Tally {
     pub bytes: u64,
     /// Whether everything could be looked at. Programs that share the counter's uid can close a directory to it.
     pub is_whole: bool,
+    /// Whether a directory that was listed was not there any more when it was looked for: removed, or renamed, and then its
+    /// content may not be counted.
+    pub has_moved: bool,
 }
 
 /// The directories below a sandbox's own that hold what it wrote; not all of them exist.
@@ -46,6 +49,7 @@ pub fn count(directory: &Path) -> Tally {
     let mut tally = Tally {
         bytes: 0,
         is_whole: true,
+        has_moved: false,
     };
     for place in places(directory) {
         match open(CWD, place.as_os_str().as_bytes(), ResolveFlags::empty()) {
@@ -74,14 +78,17 @@ fn count_tree(root: OwnedFd, tally: &mut Tally) {
             [] => b".",
             path => path,
         };
-        // What is renamed meanwhile may count twice or not at all, until the next time.
+        // What is renamed meanwhile may count twice or not at all.
         let directory = match open(
             &next.from,
             path,
             ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH,
         ) {
             Ok(directory) => Rc::new(directory),
-            Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => continue,
+            Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => {
+                tally.has_moved = true;
+                continue;
+            }
             Err(_) => {
                 tally.is_whole = false;
                 continue;
@@ -240,7 +247,8 @@ mod tests {
             tally,
             Tally {
                 bytes: levels * MIN_ENTRY_BYTES,
-                is_whole: true
+                is_whole: true,
+                has_moved: false
             }
         );
     }
@@ -252,7 +260,8 @@ mod tests {
             tally,
             Tally {
                 bytes: 0,
-                is_whole: true
+                is_whole: true,
+                has_moved: false
             }
         );
     }

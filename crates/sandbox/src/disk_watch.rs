@@ -9,6 +9,7 @@
 //! of milliseconds near the limit. Other writers on the filesystem cost extra walks and no programs; others that free hide what
 //! is written in that moment until the next walk, which comes a second later near the limit.
 
+use crate::disk_usage::Tally;
 use crate::disk_usage::{self, natural};
 use crate::processes::Inside;
 use rustix::fd::OwnedFd;
@@ -47,6 +48,9 @@ const GRACE_BYTES: u64 = 1 << 20;
 /// How far beyond twice its limit a sandbox may be and still add, in bytes. Beyond it, it was not held by killing its programs:
 /// they are started again and again, or nobody inside obeys.
 const OVERDRAFT_BYTES: u64 = 1 << 30;
+
+/// Times that a tree is walked again because its directories moved meanwhile.
+const MORE_WALKS: usize = 3;
 
 /// After programs were killed, until the dead let go of their files.
 const SETTLE_PERIOD: Duration = Duration::from_millis(20);
@@ -281,21 +285,40 @@ impl DiskWatch {
 
     fn walk(&mut self, child: i32, inside: Option<&Inside>, ceiling: u64, free: u64) -> u64 {
         let began = Instant::now();
-        let tally = disk_usage::count(&self.directory);
-        let mut used = tally.bytes;
-        if !tally.is_whole
-            && let Some(inside) = inside
-            && let Some(Ok(bytes)) = inside.with_rights(|| disk_usage::count(&self.directory).bytes)
-        {
-            // Programs of the same uid closed directories to it; in their user namespace that does not help them.
-            used = bytes;
+        let estimate = self.estimate(free);
+        let mut tally = disk_usage::count(&self.directory);
+        let mut used = self.with_closed(&tally, inside);
+        for _ in 0..MORE_WALKS {
+            if !tally.has_moved || used > ceiling || estimate <= ceiling {
+                break;
+            }
+            tally = disk_usage::count(&self.directory);
+            used = self.with_closed(&tally, inside);
         }
         // Something took the space and is not in the tree: perhaps files that were removed while open.
-        if used <= ceiling && self.estimate(free) > ceiling {
+        if used <= ceiling && estimate > ceiling {
             used = used.saturating_add(disk_usage::count_unnamed(child, &self.directory));
+        }
+        // Or it is in directories that are renamed whenever somebody looks. Who does nothing else at such a time is believed to
+        // have taken what is missing on the filesystem.
+        if used <= ceiling && tally.has_moved && self.count.is_some() {
+            used = used.max(estimate);
         }
         self.debt.add(began.elapsed());
         used
+    }
+
+    /// Bytes of a tally, with what is in directories that programs of the same uid closed: in their user namespace that does
+    /// not help them.
+    fn with_closed(&self, tally: &Tally, inside: Option<&Inside>) -> u64 {
+        let count = || disk_usage::count(&self.directory).bytes;
+        match inside
+            .filter(|_| !tally.is_whole)
+            .map(|inside| inside.with_rights(count))
+        {
+            Some(Some(Ok(bytes))) => bytes,
+            _ => tally.bytes,
+        }
     }
 
     /// Free space in bytes, less what the inodes in use count at least. Only its changes mean something.

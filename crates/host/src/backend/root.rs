@@ -10,6 +10,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Where [`SandboxFile`]s appear, below the root. The base has it.
 const FILES_PLACE: &str = "etc/greenroom";
@@ -154,6 +155,10 @@ fn add_files(root: &Path, files: &[SandboxFile]) -> io::Result<()> {
     Ok(())
 }
 
+/// Times that an overlay is tried again before it is held to be impossible, and the time between.
+const MOUNT_TRIES: usize = 3;
+const MOUNT_PAUSE: Duration = Duration::from_millis(50);
+
 /// Launches; where the kernel refuses an overlay on the data directory, copies the root and launches again. The specification
 /// then says so.
 pub(super) fn overlay_or_copy<T>(
@@ -161,7 +166,17 @@ pub(super) fn overlay_or_copy<T>(
     base: &Base,
     launch: impl Fn(&LaunchSpec) -> Result<T, HostError>,
 ) -> Result<T, HostError> {
-    match launch(spec) {
+    let mut launched = launch(spec);
+    // The overlay of a supervisor that was killed a moment ago may still hold the layers. Copying is for good.
+    for _ in 0..MOUNT_TRIES {
+        match &launched {
+            Err(HostError::Launch(failure)) if failure.step == "mount overlay" => {}
+            _ => break,
+        }
+        std::thread::sleep(MOUNT_PAUSE);
+        launched = launch(spec);
+    }
+    match launched {
         Err(HostError::Launch(failure)) if failure.step == "mount overlay" => {
             tracing::warn!(%failure, "no overlay on the data directory; copying the root instead");
             spec.root = copied(&spec.root, base, &spec.directory)?;

@@ -24,6 +24,19 @@ crate::scenarios_everywhere!(
     an_exit_that_hit_nothing_names_nothing,
 );
 
+crate::scenarios_with!(
+    moving_as_root,
+    as_root,
+    Isolation::Namespace,
+    directories_that_move_count
+);
+crate::scenarios_with!(
+    moving_as_user,
+    as_user,
+    Isolation::Namespace,
+    directories_that_move_count
+);
+
 const MIB: u64 = 1 << 20;
 
 async fn start(world: &World, limits: Limits) -> Sandbox {
@@ -277,6 +290,41 @@ async fn closed_directories_count(world: &World) {
         i=0; while [ $i -lt 20 ]; do head -c 8000000 /dev/zero >fill.$i || exit 1; i=$((i+1)); done; sleep 60";
     let ran = fill(&sandbox, script).await;
     assert_eq!(ran.exit.limits_hit, [LimitKind::Disk], "{ran:?}");
+    assert_lives(&sandbox).await;
+}
+
+/// Renames a directory all the time, among so many that a walk of them takes longer, and fills it meanwhile.
+const MOVING: &str = r#"
+import os
+os.mkdir("ev"); os.chdir("ev")
+for i in range(3000): os.mkdir(f"s{i}")
+os.mkdir("a0")
+inside = os.open("a0", os.O_RDONLY)
+if os.fork() == 0:
+    n = 0
+    while True:
+        os.rename(f"a{n}", f"a{n + 1}")
+        n += 1
+for n in range(60):
+    fd = os.open(f"f{n}", os.O_CREAT | os.O_WRONLY, dir_fd=inside)
+    for _ in range(32): os.write(fd, b"x" * (1 << 20))
+    os.close(fd)
+"#;
+
+async fn directories_that_move_count(world: &World) {
+    let limits = Limits {
+        disk_bytes: 128 * MIB,
+        ..Limits::default()
+    };
+    let sandbox = start(world, limits).await;
+    sandbox
+        .write_file("moving.py", Scope::Workspace, MOVING.into())
+        .await
+        .unwrap();
+    let ran = fill(&sandbox, "exec python3 moving.py").await;
+    assert_eq!(ran.exit.limits_hit, [LimitKind::Disk], "{ran:?}");
+    let used = world.host.usage(sandbox.id()).await.unwrap().disk_bytes;
+    assert!(used < 1536 * MIB, "{} MiB", used / MIB);
     assert_lives(&sandbox).await;
 }
 

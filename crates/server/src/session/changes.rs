@@ -3,7 +3,7 @@
 
 use super::checkout;
 use super::command::SessionHandle;
-use super::run::{run, run_checked};
+use super::run::{disk_full, run, run_checked};
 use super::services::SessionServices;
 use super::workspace::SessionWorkspace;
 use greenroom_protocol::client::event::EventBody;
@@ -11,6 +11,7 @@ use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::pull_request::{Diff, PullRequestState};
 use greenroom_protocol::guest::WORKSPACE_PATH;
+use greenroom_protocol::guest::call::LimitKind;
 use greenroom_protocol::id::SessionId;
 use greenroom_stdx::chain::Chain;
 use greenroom_store::session_log::Batch;
@@ -77,6 +78,9 @@ pub async fn commit_and_push(
     };
     let add = [&["git", "-C", WORKSPACE_PATH], UNCONFIGURED, &["add", "-A"]].concat();
     let added = run(&sandbox, &add, env.clone(), cancel).await?;
+    if added.limits_hit.contains(&LimitKind::Disk) {
+        return Err(disk_full("commit_failed"));
+    }
     if !added.is_success {
         if added.output.contains(".lock'") {
             // The turn is over, so whoever held the lock was stopped with it.
@@ -84,7 +88,12 @@ pub async fn commit_and_push(
         }
         git(&["add", "-A"], "commit_failed").await?;
     }
-    let staged = ["git", "-C", WORKSPACE_PATH, "diff", "--cached", "--quiet"];
+    let staged = [
+        &["git", "-C", WORKSPACE_PATH],
+        UNCONFIGURED,
+        &["diff", "--cached", "--quiet"],
+    ]
+    .concat();
     if !run(&sandbox, &staged, env.clone(), cancel).await?.is_success {
         let trailer = format!("Greenroom-Session: {}", row.id);
         git(&["commit", "-q", "-m", subject, "-m", &trailer], "commit_failed").await?;

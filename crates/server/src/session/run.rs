@@ -2,7 +2,7 @@
 
 use crate::sandbox::{Sandbox, SandboxError};
 use greenroom_protocol::client::problem::Problem;
-use greenroom_protocol::guest::call::{Exec, OutputChunk};
+use greenroom_protocol::guest::call::{Exec, LimitKind, OutputChunk};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -12,11 +12,17 @@ const MAX_OUTPUT_BYTES: usize = 64 * 1024;
 /// Wall time given to a program of ours.
 const TIMEOUT_MS: u64 = 10 * 60 * 1000;
 
+/// What a person can do about it.
+const HINT: &str = "the work is still in the sandbox; ask the agent to look at the repository's state, the next turn tries again";
+const DISK_HINT: &str = "the sandbox is over its disk limit: ask the agent to remove what is not needed, the next turn tries again; an environment's resources.disk_mb sets the limit";
+
 /// What a program left behind.
 pub struct Finished {
     pub is_success: bool,
     /// Standard output and error, in order, trimmed.
     pub output: String,
+    /// Limits of the sandbox that it ran into.
+    pub limits_hit: Vec<LimitKind>,
 }
 
 /// Runs `argv` in the workspace; cancelling kills it. Only a lost sandbox is an error; a failing program is a [`Finished`].
@@ -48,16 +54,18 @@ pub async fn run(
         Ok(exit) => Ok(Finished {
             is_success: exit.code == Some(0),
             output,
+            limits_hit: exit.limits_hit,
         }),
         Err(SandboxError::Call(error)) => Ok(Finished {
             is_success: false,
             output: error.message,
+            limits_hit: Vec::new(),
         }),
         Err(SandboxError::Lost(problem)) => Err(problem),
     }
 }
 
-/// Like [`run`], but a failing program is a problem with `code`, and its last line is told.
+/// Like [`run`], but a failing program is a problem with `code`, and what it said of the cause is told.
 pub async fn run_checked(
     sandbox: &Arc<dyn Sandbox>,
     argv: &[&str],
@@ -69,10 +77,73 @@ pub async fn run_checked(
     if finished.is_success {
         return Ok(finished.output);
     }
-    let last_line = finished.output.lines().next_back().unwrap_or("no output");
-    let name = argv.iter().take(2).copied().collect::<Vec<_>>().join(" ");
-    Err(Problem::permanent(
+    let problem = Problem::permanent(
         code,
-        format!("`{name}` failed in the sandbox: {last_line}"),
-    ))
+        format!(
+            "`{}` failed in the sandbox: {}",
+            name(argv),
+            cause(&finished.output)
+        ),
+    );
+    Err(match code {
+        _ if finished.limits_hit.contains(&LimitKind::Disk) => problem.with_hint(DISK_HINT),
+        "commit_failed" | "push_failed" => problem.with_hint(HINT),
+        _ => problem,
+    })
+}
+
+/// A program of ours was ended because the sandbox takes more disk than it may.
+pub fn disk_full(code: &str) -> Problem {
+    Problem::permanent(
+        code,
+        "The sandbox is over its disk limit, so nothing can be written in it.",
+    )
+    .with_hint(DISK_HINT)
+}
+
+/// A program and its command, without options before it and their values.
+fn name(argv: &[&str]) -> String {
+    let mut words = argv.iter().copied();
+    let program = words.next().unwrap_or_default();
+    while let Some(word) = words.next() {
+        match word {
+            "-C" | "-c" => drop(words.next()),
+            option if option.starts_with('-') => {}
+            command => return format!("{program} {command}"),
+        }
+    }
+    program.to_owned()
+}
+
+/// The line that names the cause: git says it first and gives advice after it.
+fn cause(output: &str) -> &str {
+    let is_cause = |line: &&str| line.starts_with("fatal:") || line.starts_with("error:");
+    let mut lines = output.lines();
+    lines
+        .clone()
+        .find(is_cause)
+        .or_else(|| lines.next_back())
+        .unwrap_or("it said nothing")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{cause, name};
+
+    #[test]
+    fn the_command_and_its_cause_are_told() {
+        let argv = ["git", "-C", "/workspace", "-c", "a=b", "--no-pager", "add", "-A"];
+        assert_eq!(name(&argv), "git add");
+        assert_eq!(name(&["git"]), "git");
+        for (output, expected) in [
+            ("", "it said nothing"),
+            ("one\ntwo", "two"),
+            (
+                "fatal: Unable to create index.lock\n\nremove the file manually to continue.",
+                "fatal: Unable to create index.lock",
+            ),
+        ] {
+            assert_eq!(cause(output), expected);
+        }
+    }
 }
