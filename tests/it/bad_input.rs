@@ -91,10 +91,7 @@ async fn wrong_requests_get_a_code_and_a_hint() {
         .header("content-type", "application/json")
         .body("{");
     assert_problem(&api.send(broken).await, 422, "body_invalid");
-    let created = api
-        .must_post("/v1/sessions", json!({ "repository": "answer" }))
-        .await;
-    let id = created["session"]["id"].as_str().unwrap();
+    let id = api.create_session("answer").await;
     let keyless = api
         .post(&format!("/v1/sessions/{id}/prompts"), json!({ "text": "Fix." }))
         .await;
@@ -186,10 +183,7 @@ say = "All is well."
 async fn a_model_that_misbehaves_harms_nothing() {
     let mut product = Product::with_script(HOSTILE);
     let api = start_with_answer(&mut product).await;
-    let created = api
-        .must_post("/v1/sessions", json!({ "repository": "answer" }))
-        .await;
-    let session = created["session"]["id"].as_str().unwrap().to_owned();
+    let session = api.create_session("answer").await;
     let cases = [
         ("unknown tool", None),
         ("malformed arguments", None),

@@ -53,10 +53,7 @@ fn texts<'a>(events: &'a [Value], kind: &str) -> Vec<&'a str> {
 async fn a_killed_server_goes_on_with_the_turn() {
     let mut product = Product::with_script(WORKING);
     let api = start_with_answer(&mut product).await;
-    let created = api
-        .must_post("/v1/sessions", serde_json::json!({ "repository": "answer" }))
-        .await;
-    let session = created["session"]["id"].as_str().unwrap().to_owned();
+    let session = api.create_session("answer").await;
     let mut stream = api.stream(&session, 0).await;
     for (key, text) in [("one", "Please work."), ("next", "hello")] {
         assert_eq!(api.prompt(&session, key, text).await.0, 202);
@@ -175,10 +172,7 @@ say = "That is all."
 "#;
     let mut product = Product::with_script(script);
     let api = start_with_answer(&mut product).await;
-    let created = api
-        .must_post("/v1/sessions", serde_json::json!({ "repository": "answer" }))
-        .await;
-    let session = created["session"]["id"].as_str().unwrap().to_owned();
+    let session = api.create_session("answer").await;
     let mut stream = api.stream(&session, 0).await;
     assert_eq!(api.prompt(&session, "one", "Please work.").await.0, 202);
     // The last answer is on disk; committing and pushing come behind it.
@@ -251,10 +245,7 @@ say = "The command ran on."
 async fn a_broken_link_is_attached_again_in_the_same_turn() {
     let mut product = Product::with_script(CUT_OFF);
     let api = start_with_answer(&mut product).await;
-    let created = api
-        .must_post("/v1/sessions", serde_json::json!({ "repository": "answer" }))
-        .await;
-    let session = created["session"]["id"].as_str().unwrap().to_owned();
+    let session = api.create_session("answer").await;
     let mut stream = api.stream(&session, 0).await;
     assert_eq!(api.prompt(&session, "one", "Please work.").await.0, 202);
     stream

@@ -127,14 +127,7 @@ async fn what_is_allowed_connects_what_is_not_is_refused_and_both_are_told_once(
     );
     assert_eq!(refused["turn_id"], of_type(&events, "turn.started")[0]["turn_id"]);
 
-    let metrics = api
-        .request(Method::GET, "/metrics")
-        .send()
-        .await
-        .unwrap()
-        .text()
-        .await
-        .unwrap();
+    let metrics = api.text("/metrics").await;
     assert!(
         metrics.contains("greenroom_egress_decisions_total{verdict=\"refused\",reason=\"not_allowed\",protocol=\"connect\"} 4"),
         "{metrics}"
@@ -397,14 +390,7 @@ async fn a_credential_is_added_outside_and_never_seen_inside(who: Who) {
     // Nowhere in what people and programs can read.
     assert!(!pretty(&events).contains(SECRET));
     for path in ["/v1/repositories/shop/environment", "/v1/secrets", "/metrics"] {
-        let text = api
-            .request(Method::GET, path)
-            .send()
-            .await
-            .unwrap()
-            .text()
-            .await
-            .unwrap();
+        let text = api.text(path).await;
         assert!(!text.contains(SECRET), "{path}");
     }
     product.stop();

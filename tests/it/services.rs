@@ -150,8 +150,7 @@ async fn a_limit_that_a_command_hits_is_named_and_counted(who: Who) {
         return;
     }
     assert!(output.contains("memory"), "the limit is named: {output}");
-    let request = api.request(reqwest::Method::GET, "/metrics");
-    let metrics = request.send().await.unwrap().text().await.unwrap();
+    let metrics = api.text("/metrics").await;
     assert!(
         metrics.contains("greenroom_sandbox_limit_hits_total{limit=\"memory\"} 1"),
         "{metrics}"

@@ -17,10 +17,7 @@ fn events_of(frames: &[Value]) -> Vec<Value> {
 async fn early_late_and_returning_clients_see_the_same() {
     let mut product = Product::with_script(FIX);
     let api = start_with_answer(&mut product).await;
-    let created = api
-        .must_post("/v1/sessions", json!({ "repository": "answer" }))
-        .await;
-    let session = created["session"]["id"].as_str().unwrap().to_owned();
+    let session = api.create_session("answer").await;
 
     let mut early = api.stream(&session, 0).await;
     let mut leaving = api.stream(&session, 0).await;

@@ -81,6 +81,19 @@ impl Api {
         answer
     }
 
+    /// The text of a page that need not be JSON.
+    pub async fn text(&self, path: &str) -> String {
+        let answer = self.request(Method::GET, path).send().await;
+        let answer = answer.unwrap_or_else(|error| panic!("GET {path}: {error}"));
+        let text = answer.text().await;
+        text.unwrap_or_else(|error| panic!("GET {path}: {error}"))
+    }
+
+    /// A session without a prompt; its id.
+    pub async fn create_session(&self, repository: &str) -> String {
+        self.new_session(json!({ "repository": repository })).await
+    }
+
     /// Sends a prompt under `key`.
     pub async fn prompt(&self, session: &str, key: &str, text: &str) -> (u16, Value) {
         let request = self
@@ -92,12 +105,12 @@ impl Api {
 
     /// Creates a session with a first prompt and returns its id.
     pub async fn start_session(&self, repository: &str, prompt: &str) -> String {
-        let created = self
-            .must_post(
-                "/v1/sessions",
-                json!({ "repository": repository, "prompt": prompt }),
-            )
-            .await;
+        self.new_session(json!({ "repository": repository, "prompt": prompt }))
+            .await
+    }
+
+    async fn new_session(&self, body: Value) -> String {
+        let created = self.must_post("/v1/sessions", body).await;
         created["session"]["id"].as_str().expect("an id").to_owned()
     }
 

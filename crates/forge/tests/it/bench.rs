@@ -7,6 +7,7 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::TryStreamExt as _;
 use greenroom_forge::{Forge, ForgeConfig, GitAccess, GitMethod, GitRequest, NewPullRequest, PushPolicy};
 use greenroom_protocol::client::person::Person;
+use greenroom_protocol::client::pull_request::PullRequest;
 use greenroom_protocol::id::PersonId;
 use greenroom_stdx::clock::Clock;
 use std::path::{Path, PathBuf};
@@ -62,6 +63,14 @@ impl Bench {
             .unwrap();
         tree.git(&["remote", "add", "origin", self.bare("r").to_str().unwrap()]);
         tree
+    }
+
+    /// Opens the pull request of the branch `work` in `r`.
+    pub async fn open_work(&self) -> PullRequest {
+        self.forge
+            .open_pull_request("r", &new_pull_request("work"))
+            .await
+            .unwrap()
     }
 
     pub fn tree(&self, name: &str) -> Tree {

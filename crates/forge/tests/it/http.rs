@@ -1,6 +1,6 @@
 //! Real git clients over real HTTP, in both protocol versions.
 
-use crate::bench::{Bench, Server, Tree, client, gits, new_pull_request, serve};
+use crate::bench::{Bench, Server, Tree, client, gits, serve};
 use greenroom_forge::{Member, OwnBranchOnly, PushPolicy, RefUpdate};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -167,11 +167,7 @@ async fn a_sandbox_pushes_its_own_branch_and_nothing_else() {
 async fn members_push_anything_but_the_forge_s_own_refs() {
     let bench = Bench::new().await;
     bench.sample().await.push_branch("work", "a", "a\n");
-    bench
-        .forge
-        .open_pull_request("r", &new_pull_request("work"))
-        .await
-        .unwrap();
+    bench.open_work().await;
     let server = member(&bench).await;
     let tree = clone(&bench, &server, "one", &[]).await;
     let listed = git(&tree, &["ls-remote", "origin"]).await;

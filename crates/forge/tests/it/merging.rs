@@ -49,11 +49,7 @@ async fn every_method_merges_what_diverged() {
             let tree = bench.sample().await;
             let head = diverge(&tree);
             let base = bench.forge.branch_commit("r", "main").await.unwrap();
-            bench
-                .forge
-                .open_pull_request("r", &new_pull_request("work"))
-                .await
-                .unwrap();
+            bench.open_work().await;
             let request = MergePullRequest {
                 delete_head_branch: true,
                 expected_head_commit: Some(head.clone()),
@@ -137,11 +133,7 @@ async fn conflicts_name_their_paths_and_change_nothing() {
         tree.write("z file", "theirs\n");
         tree.commit("README", "theirs\n", "theirs");
         tree.git(&["push", "-q", "origin", "main"]);
-        let opened = bench
-            .forge
-            .open_pull_request("r", &new_pull_request("work"))
-            .await
-            .unwrap();
+        let opened = bench.open_work().await;
         let paths = vec!["README".to_owned(), "z file".to_owned()];
         assert_eq!(opened.mergeability, Mergeability::Conflicting { paths });
         let before = refs(&tree, &bench);
@@ -178,11 +170,7 @@ async fn a_rebase_drops_merges_and_what_is_there_already() {
         tree.git(&["merge", "-q", "-m", "merge main", "main"]);
         tree.commit("b", "b\n", "kept");
         tree.git(&["push", "-q", "origin", "work"]);
-        bench
-            .forge
-            .open_pull_request("r", &new_pull_request("work"))
-            .await
-            .unwrap();
+        bench.open_work().await;
         let merged = bench
             .forge
             .merge_pull_request("r", 1, &person(3, "Cy"), &by(MergeMethod::Rebase))
@@ -204,10 +192,7 @@ async fn what_cannot_be_merged_says_why() {
     let tree = bench.sample().await;
     let forge = &bench.forge;
     let head = tree.push_branch("work", "a", "a\n");
-    forge
-        .open_pull_request("r", &new_pull_request("work"))
-        .await
-        .unwrap();
+    bench.open_work().await;
     let cy = person(3, "Cy");
     let merge = async |request: MergePullRequest| forge.merge_pull_request("r", 1, &cy, &request).await;
     let stale = MergePullRequest {
@@ -273,11 +258,7 @@ async fn of_many_mergers_exactly_one_wins() {
     let bench = Bench::new().await;
     let tree = bench.sample().await;
     tree.push_branch("work", "a", "a\n");
-    bench
-        .forge
-        .open_pull_request("r", &new_pull_request("work"))
-        .await
-        .unwrap();
+    bench.open_work().await;
     // A second forge on the same folder stands for anything this process does not know of.
     let forges = [bench.forge.clone(), open(bench.dir.path(), &bench.git).await];
     let mergers = (0..6).map(|n| {
@@ -342,11 +323,7 @@ async fn a_merge_cut_in_two_is_completed_or_forgotten_at_the_next_start() {
     let bench = Bench::new().await;
     let tree = bench.sample().await;
     tree.push_branch("work", "a", "a\n");
-    bench
-        .forge
-        .open_pull_request("r", &new_pull_request("work"))
-        .await
-        .unwrap();
+    bench.open_work().await;
     let bare = bench.bare("r").to_str().unwrap().to_owned();
     let git = |args: &[&str]| tree.git(&[&["--git-dir", bare.as_str()], args].concat());
     let (base, open_record) = (

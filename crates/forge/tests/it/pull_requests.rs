@@ -29,10 +29,7 @@ async fn a_pull_request_follows_its_head_until_it_is_closed() {
     let tree = bench.sample().await;
     let forge = &bench.forge;
     let first = tree.push_branch("work", "a", "a\n");
-    let opened = forge
-        .open_pull_request("r", &new_pull_request("work"))
-        .await
-        .unwrap();
+    let opened = bench.open_work().await;
     assert_eq!((opened.number, opened.state), (1, PullRequestState::Open));
     assert_eq!(
         (opened.base_branch.as_str(), &opened.head_commit),
@@ -112,10 +109,7 @@ async fn what_cannot_be_opened_says_why() {
     tree.git(&["switch", "-q", "--orphan", "other"]);
     tree.commit("z", "z", "unrelated");
     tree.git(&["push", "-q", "origin", "other"]);
-    forge
-        .open_pull_request("r", &new_pull_request("work"))
-        .await
-        .unwrap();
+    bench.open_work().await;
     let titled = |title: &str| NewPullRequest {
         title: title.to_owned(),
         ..new_pull_request("work")
@@ -264,10 +258,7 @@ async fn comments_and_reviews_are_checked() {
     let tree = bench.sample().await;
     let forge = &bench.forge;
     let head = tree.push_branch("work", "dir/a", "1\n2");
-    forge
-        .open_pull_request("r", &new_pull_request("work"))
-        .await
-        .unwrap();
+    bench.open_work().await;
     let (ann, bob, cy) = (person(1, "Ann"), person(2, "Bob"), person(3, "Cy"));
     forge
         .add_comment("r", 1, &ann, &comment("here", Some(("dir/a", 2))))

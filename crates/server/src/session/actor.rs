@@ -1,7 +1,7 @@
 //! The one writer of a session. Commands come through a bounded mailbox and are handled one at a time: decide, append,
 //! fold, then publish. Turns run as tasks of their own and come back through the same mailbox.
 
-use super::command::{Command, Sent};
+use super::command::{Command, Sent, SessionHandle};
 use super::hub::Hub;
 use super::sandbox_slot::SandboxSlot;
 use super::services::SessionServices;
@@ -50,6 +50,16 @@ pub struct Actor {
 }
 
 impl Actor {
+    /// For a task that this actor starts; `None`: nobody holds a handle any more.
+    pub(super) fn own_handle(&self) -> Option<SessionHandle> {
+        Some(SessionHandle {
+            id: self.fold.row.id.clone(),
+            sender: self.sender.upgrade()?,
+            hub: self.hub.clone(),
+            sandbox: self.sandbox.clone(),
+        })
+    }
+
     /// Handles commands until the server shuts down or nobody can send any more.
     pub async fn run(mut self) {
         self.recover().await;

@@ -41,14 +41,8 @@ pub(super) enum Start {
 /// Starts the turn as a task; it reports back with [`Command::TurnEnded`].
 pub(super) fn spawn(actor: &Actor, running: RunningTurn, start: Start) {
     // Without a sender nobody can reach this session any more, and the turn resumes when it is loaded again.
-    let Some(sender) = actor.sender.upgrade() else {
+    let Some(handle) = actor.own_handle() else {
         return;
-    };
-    let handle = SessionHandle {
-        id: actor.fold.row.id.clone(),
-        sender,
-        hub: actor.hub.clone(),
-        sandbox: actor.sandbox.clone(),
     };
     let services = actor.services.clone();
     let fold = actor.fold.clone();
@@ -283,14 +277,8 @@ async fn conversation(
 
 /// Goes on with an effect whose result is not on disk.
 pub(super) fn resume_intent(actor: &Actor, intent: Intent) {
-    let Some(sender) = actor.sender.upgrade() else {
+    let Some(handle) = actor.own_handle() else {
         return;
-    };
-    let handle = SessionHandle {
-        id: actor.fold.row.id.clone(),
-        sender,
-        hub: actor.hub.clone(),
-        sandbox: actor.sandbox.clone(),
     };
     let services = actor.services.clone();
     let row = actor.fold.row.clone();
