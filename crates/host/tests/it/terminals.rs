@@ -196,6 +196,8 @@ async fn a_terminal_is_found_again(world: &World) {
     screen.types("word=kept; echo re''ady\n").await;
     screen.shows("ready\r\n").await;
     screen.followed.abort();
+    // Only then may its keys go: whoever still follows types the end of input, and the shell ends.
+    let _ = (&mut screen.followed).await;
     let id = sandbox.id().clone();
     drop((screen, sandbox));
 

@@ -77,12 +77,13 @@ fn steps_follow_the_conversation_and_fill_placeholders() {
         })
         .collect();
     assert_eq!(texts(&first.blocks), "Hello Ada.");
+    let [("scripted_0_0", filled), ("scripted_0_1", "{broken")] = calls.as_slice() else {
+        panic!("{calls:?}")
+    };
+    // In which order the members come depends on features that other crates turn on.
     assert_eq!(
-        calls,
-        [
-            ("scripted_0_0", r#"{"lines":[1,"Ada"],"path":"Ada.md"}"#),
-            ("scripted_0_1", "{broken")
-        ]
+        serde_json::from_str::<serde_json::Value>(filled).unwrap(),
+        serde_json::json!({"path": "Ada.md", "lines": [1, "Ada"]})
     );
     let spoken = Message {
         role: Role::Assistant,

@@ -115,7 +115,12 @@ async fn a_tool_loop_runs_alike_in_every_format_however_the_answer_is_cut() {
             assert!(matches!(&first.blocks[0], Block::Reasoning { text, .. } if text == "Ünïcödé thoughts."));
             let calls = first.calls();
             assert_eq!(calls.len(), 3);
-            assert_eq!(calls[0].arguments_json, r#"{"lines":[1,2],"path":"a"}"#);
+            // In which order the members come depends on features that other crates turn on.
+            let arguments = calls[0].arguments().unwrap();
+            assert_eq!(
+                serde_json::Value::Object(arguments),
+                serde_json::json!({"path": "a", "lines": [1, 2]})
+            );
             assert!(calls[1].arguments().is_err());
             assert!(calls[2].arguments().unwrap().is_empty());
             let results = calls.iter().map(|call| Block::ToolResult {
