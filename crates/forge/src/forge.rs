@@ -4,6 +4,7 @@ use crate::git::{Git, GitError};
 use crate::pull_request::mergeability::MergeabilityCache;
 use crate::pull_request::record::RecordCache;
 use crate::repository::error::RepositoryError;
+use crate::repository::file::FileCache;
 use crate::repository::name::is_repository_name;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_stdx::chain::Chain;
@@ -94,6 +95,7 @@ pub(crate) struct Inner {
     pub(crate) config: ForgeConfig,
     pub(crate) git: Git,
     pub(crate) records: RecordCache,
+    pub(crate) files: FileCache,
     pub(crate) mergeabilities: MergeabilityCache,
     /// Pull requests this process is merging right now: repository and number.
     pub(crate) merging: Mutex<HashSet<(String, u64)>>,
@@ -134,6 +136,7 @@ impl Forge {
                 config: ForgeConfig { root, ..config },
                 git,
                 records: RecordCache::default(),
+                files: FileCache::default(),
                 mergeabilities: MergeabilityCache::default(),
                 merging: Mutex::default(),
             }),

@@ -338,3 +338,35 @@ async fn one_file_of_a_branch_is_read_up_to_a_bound() {
         Err(RepositoryError::BranchUnknown { .. })
     ));
 }
+
+/// What was read is kept as long as the branch stays where it is, however its head is written down.
+#[tokio::test]
+async fn a_file_that_is_read_again_is_that_of_the_branch_as_it_is_then() {
+    use greenroom_forge::FileAtCommit;
+    let bench = Bench::new().await;
+    let tree = bench.tree("source");
+    tree.git(&["init", "-q", "-b", "main"]);
+    tree.commit("file", "1", "first");
+    bench.forge.add_repository("r", tree.dir.to_str()).await.unwrap();
+    let url = bench.bare("r");
+    for round in 2..8 {
+        let before = (round - 1).to_string().into_bytes();
+        for _ in 0..2 {
+            let read = bench.forge.read_file("r", "main", "file", 9).await.unwrap();
+            assert_eq!(read, FileAtCommit::Content(before.clone()), "round {round}");
+        }
+        if round % 3 == 0 {
+            tree.git(&["--git-dir", url.to_str().unwrap(), "pack-refs", "--all"]);
+            let read = bench.forge.read_file("r", "main", "file", 9).await.unwrap();
+            assert_eq!(read, FileAtCommit::Content(before.clone()), "packed");
+        }
+        tree.commit("file", &round.to_string(), "next");
+        tree.git(&["push", "-q", url.to_str().unwrap(), "main"]);
+    }
+    // Back to where it was.
+    let read = bench.forge.read_file("r", "main", "file", 9).await.unwrap();
+    assert_eq!(read, FileAtCommit::Content(b"7".to_vec()));
+    tree.git(&["push", "-q", "-f", url.to_str().unwrap(), "HEAD~2:main"]);
+    let read = bench.forge.read_file("r", "main", "file", 9).await.unwrap();
+    assert_eq!(read, FileAtCommit::Content(b"5".to_vec()));
+}
