@@ -360,7 +360,7 @@ async fn a_file_that_is_read_again_is_that_of_the_branch_as_it_is_then() {
             let read = bench.forge.read_file("r", "main", "file", 9).await.unwrap();
             assert_eq!(read, FileAtCommit::Content(before.clone()), "packed");
         }
-        tree.commit("file", &round.to_string(), "next");
+        tree.commit("file", round.to_string(), "next");
         tree.git(&["push", "-q", url.to_str().unwrap(), "main"]);
     }
     // Back to where it was.
