@@ -102,8 +102,12 @@ pub(crate) fn end_if_alone(supervisor: &OwnedFd) {
     }
 }
 
-/// For everything that the guest starts.
+/// For everything that the guest starts: the orders' variables and no others, whoever executed the launcher with what.
 fn set_environment(spec: &LaunchSpec) -> Result<(), LaunchFailure> {
+    for (name, _) in std::env::vars_os() {
+        // SAFETY: there is one thread.
+        unsafe { std::env::remove_var(name) };
+    }
     for (name, value) in &spec.env {
         if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
             return Err(LaunchFailure {

@@ -62,6 +62,7 @@ fn spec(world: &World, id: &SandboxId, cgroups: Vec<Placement>) -> LaunchSpec {
 
 fn launch(world: &World, spec: &LaunchSpec) -> LaunchReport {
     let mut child = Command::new(program(world, "greenroom-launcher"))
+        .env("OF_THE_HOST", "not for sandboxes")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -95,6 +96,8 @@ async fn many_layers_of_any_name_make_a_root(world: &World) {
     let sandbox = world.host.find(&id, refuse_routes()).await.unwrap().unwrap();
     let seen = sh(&sandbox, "ls /layers | wc -l; cat /layers/top").await.ok();
     assert_eq!(seen, format!("{}\n0", LAYERS + 1));
+    let variables = sh(&sandbox, "env").await.ok();
+    assert!(!variables.contains("OF_THE_HOST"), "{variables}");
     let mounts = sh(&sandbox, "cat /proc/self/mountinfo").await.ok();
     assert!(!mounts.contains(&world.state.display().to_string()), "{mounts}");
 }
