@@ -24,6 +24,9 @@ const MAX_PENDING: usize = 1 << 20;
 /// Open files that are looked at in one go.
 const MAX_OPEN_FILES: usize = 100_000;
 
+/// No filesystem's time goes in larger steps, in nanoseconds: a tick of the slowest kernels.
+const TIME_STEP_NS: i64 = 10_000_000;
+
 /// `OVERLAYFS_SUPER_MAGIC` of linux/magic.h.
 const OVERLAY_MAGIC: u64 = 0x794c_7630;
 
@@ -37,6 +40,18 @@ pub struct Tally {
     /// Whether a directory that was listed was not there any more when it was looked for: removed, or renamed, and then its
     /// content may not be counted.
     pub has_moved: bool,
+    /// Whether a directory changed while it was listed, or so shortly before that it cannot be told. What is renamed in it at
+    /// such a moment may be missing in the list.
+    pub has_changed: bool,
+}
+
+impl Tally {
+    const NOTHING: Self = Self {
+        bytes: 0,
+        is_whole: true,
+        has_moved: false,
+        has_changed: false,
+    };
 }
 
 /// The directories below a sandbox's own that hold what it wrote; not all of them exist.
@@ -46,11 +61,7 @@ pub fn places(directory: &Path) -> [PathBuf; 3] {
 
 /// Counts what lies in a sandbox's directory. A place that is not there counts nothing.
 pub fn count(directory: &Path) -> Tally {
-    let mut tally = Tally {
-        bytes: 0,
-        is_whole: true,
-        has_moved: false,
-    };
+    let mut tally = Tally::NOTHING;
     for place in places(directory) {
         match open(CWD, place.as_os_str().as_bytes(), ResolveFlags::empty()) {
             Ok(root) => count_tree(root, &mut tally),
@@ -94,6 +105,7 @@ fn count_tree(root: OwnedFd, tally: &mut Tally) {
                 continue;
             }
         };
+        let began = change(&*directory);
         let mut entries = RawDir::new(&*directory, &mut buffer);
         while let Some(entry) = entries.next() {
             let Ok(entry) = entry else {
@@ -139,7 +151,19 @@ fn count_tree(root: OwnedFd, tally: &mut Tally) {
                 },
             });
         }
+        tally.has_changed |= began.is_none() || began != change(&*directory);
     }
+}
+
+/// When a directory changed last; `None` if that is so short ago that another change would show the same time.
+fn change(directory: impl rustix::fd::AsFd) -> Option<(i64, i64)> {
+    let stat = rustix::fs::fstat(directory).ok()?;
+    let changed = (stat.st_ctime, stat.st_ctime_nsec.try_into().ok()?);
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    let age_ns = (now.tv_sec - changed.0)
+        .saturating_mul(1_000_000_000)
+        .saturating_add(now.tv_nsec - changed.1);
+    (age_ns > TIME_STEP_NS).then_some(changed)
 }
 
 fn open(at: impl rustix::fd::AsFd, path: &[u8], resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
@@ -153,17 +177,28 @@ pub(crate) fn natural(number: impl TryInto<u64>) -> u64 {
     number.try_into().unwrap_or(0)
 }
 
-/// What files take that have no name any more and are kept by the descriptors of `first` and all below it. Files that are
-/// only mapped are not seen.
-pub fn count_unnamed(first: i32, directory: &Path) -> u64 {
-    let devices: HashSet<u64> = places(directory)
-        .iter()
-        .filter_map(|place| std::fs::symlink_metadata(place).ok())
-        .map(|metadata| metadata.dev())
-        .collect();
-    let mut seen = HashSet::new();
+/// Files without a name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Unnamed {
+    /// Blocks that they take.
+    pub bytes: u64,
+    /// Descriptors on their way through sockets. What they lead to cannot be seen.
+    pub in_flight: u64,
+}
+
+/// What files take that have no name any more and are kept by `first` and all below it: by their descriptors, and by their
+/// mappings where this process may see these (as root of the machine).
+pub fn count_unnamed(first: i32, directory: &Path) -> Unnamed {
+    let mut search = Search {
+        devices: places(directory)
+            .iter()
+            .filter_map(|place| std::fs::symlink_metadata(place).ok())
+            .map(|metadata| metadata.dev())
+            .collect(),
+        seen: HashSet::new(),
+        unnamed: Unnamed::default(),
+    };
     let mut looked_at = 0;
-    let mut bytes = 0;
     for pid in processes::tree(first) {
         for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))
             .into_iter()
@@ -172,24 +207,71 @@ pub fn count_unnamed(first: i32, directory: &Path) -> u64 {
         {
             looked_at += 1;
             if looked_at > MAX_OPEN_FILES {
-                return bytes;
+                return search.unnamed;
             }
-            // Looks through the link at what is open, without opening it.
-            let Ok(metadata) = std::fs::metadata(entry.path()) else {
-                continue;
-            };
-            if !metadata.is_file() || metadata.nlink() > 0 || !seen.insert((metadata.dev(), metadata.ino())) {
-                continue;
-            }
-            // Not what lies in memory: it counts there.
-            let is_on_disk = devices.contains(&metadata.dev())
-                || rustix::fs::statfs(entry.path()).is_ok_and(|fs| natural(fs.f_type) == OVERLAY_MAGIC);
-            if is_on_disk {
-                bytes += metadata.blocks() * 512;
-            }
+            search.look_at(&entry.path());
+            search.unnamed.in_flight += in_flight(pid, &entry);
+        }
+        for range in removed_mappings(pid) {
+            search.look_at(Path::new(&format!("/proc/{pid}/map_files/{range}")));
         }
     }
-    bytes
+    search.unnamed
+}
+
+struct Search {
+    devices: HashSet<u64>,
+    /// By device and inode.
+    seen: HashSet<(u64, u64)>,
+    unnamed: Unnamed,
+}
+
+impl Search {
+    /// Looks through a link of /proc at what is open, without opening it.
+    fn look_at(&mut self, link: &Path) {
+        let Ok(metadata) = std::fs::metadata(link) else {
+            return;
+        };
+        if !metadata.is_file() || metadata.nlink() > 0 || !self.seen.insert((metadata.dev(), metadata.ino()))
+        {
+            return;
+        }
+        // Not what lies in memory: it counts there.
+        let is_on_disk = self.devices.contains(&metadata.dev())
+            || rustix::fs::statfs(link).is_ok_and(|fs| natural(fs.f_type) == OVERLAY_MAGIC);
+        if is_on_disk {
+            self.unnamed.bytes += metadata.blocks() * 512;
+        }
+    }
+}
+
+/// How many descriptors wait in a socket to be received (`scm_fds` of its entry in `/proc/pid/fdinfo`).
+fn in_flight(pid: i32, descriptor: &std::fs::DirEntry) -> u64 {
+    let is_socket = std::fs::read_link(descriptor.path())
+        .is_ok_and(|target| target.as_os_str().as_bytes().starts_with(b"socket:"));
+    if !is_socket {
+        return 0;
+    }
+    let name = descriptor.file_name();
+    let info = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", name.display())).unwrap_or_default();
+    info.lines()
+        .find_map(|line| line.strip_prefix("scm_fds:")?.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+/// The address ranges at which a process mapped files that are gone, as `/proc/pid/map_files` names them.
+fn removed_mappings(pid: i32) -> Vec<String> {
+    let maps = std::fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
+    maps.split(|byte| *byte == b'\n')
+        .filter(|line| line.ends_with(b" (deleted)"))
+        .filter_map(|line| {
+            let range = line.split(|byte| *byte == b' ').next()?;
+            let (from, to) = std::str::from_utf8(range).ok()?.split_once('-')?;
+            // Without the zeros that fill it up there.
+            let [from, to] = [from, to].map(|at| u64::from_str_radix(at, 16));
+            Some(format!("{:x}-{:x}", from.ok()?, to.ok()?))
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -243,27 +325,13 @@ mod tests {
             at = rustix::fs::openat(&at, &name, OFlags::PATH, Mode::empty()).unwrap();
         }
         let tally = count(&temp.0);
-        assert_eq!(
-            tally,
-            Tally {
-                bytes: levels * MIN_ENTRY_BYTES,
-                is_whole: true,
-                has_moved: false
-            }
-        );
+        assert_eq!(tally.bytes, levels * MIN_ENTRY_BYTES);
+        assert!(tally.is_whole && !tally.has_moved, "{tally:?}");
     }
 
     #[test]
     fn nothing_there_counts_nothing() {
-        let tally = count(Path::new("/nonexistent/sandbox"));
-        assert_eq!(
-            tally,
-            Tally {
-                bytes: 0,
-                is_whole: true,
-                has_moved: false
-            }
-        );
+        assert_eq!(count(Path::new("/nonexistent/sandbox")), Tally::NOTHING);
     }
 
     #[test]
@@ -275,9 +343,42 @@ mod tests {
         file.sync_all().unwrap();
         fs::remove_file(&path).unwrap();
         let own = std::process::id() as i32;
-        let before = count_unnamed(own, &temp.0);
+        let before = count_unnamed(own, &temp.0).bytes;
         assert!(before >= 1 << 20, "{before}");
         drop(file);
-        assert!(count_unnamed(own, &temp.0) < before);
+        assert!(count_unnamed(own, &temp.0).bytes < before);
+    }
+
+    #[test]
+    fn descriptors_in_sockets_are_seen() {
+        let temp = Temp::new("in-flight");
+        let path = temp.0.join("upper/gone");
+        let file = fs::File::create(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let (from, to) = std::os::unix::net::UnixStream::pair().unwrap();
+        let own = std::process::id() as i32;
+        let before = count_unnamed(own, &temp.0).in_flight;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = rustix::net::SendAncillaryBuffer::new(&mut space);
+        let descriptors = [rustix::fd::AsFd::as_fd(&file)];
+        assert!(control.push(rustix::net::SendAncillaryMessage::ScmRights(&descriptors)));
+        rustix::net::sendmsg(
+            &from,
+            &[std::io::IoSlice::new(b"x")],
+            &mut control,
+            rustix::net::SendFlags::empty(),
+        )
+        .unwrap();
+        assert_eq!(count_unnamed(own, &temp.0).in_flight, before + 1);
+        drop(to);
+        assert_eq!(count_unnamed(own, &temp.0).in_flight, before);
+    }
+
+    #[test]
+    fn directories_that_change_while_they_are_listed_are_known() {
+        let temp = Temp::new("changing");
+        assert!(count(&temp.0).has_changed, "it was made a moment ago");
+        std::thread::sleep(std::time::Duration::from_nanos(TIME_STEP_NS as u64 * 2));
+        assert!(!count(&temp.0).has_changed);
     }
 }

@@ -9,9 +9,8 @@
 //! of milliseconds near the limit. Other writers on the filesystem cost extra walks and no programs; others that free hide what
 //! is written in that moment until the next walk, which comes a second later near the limit.
 
-use crate::disk_usage::Tally;
-use crate::disk_usage::{self, natural};
-use crate::processes::Inside;
+use crate::disk_usage::{self, Tally, Unnamed, natural};
+use crate::processes::{self, Inside};
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -49,8 +48,11 @@ const GRACE_BYTES: u64 = 1 << 20;
 /// they are started again and again, or nobody inside obeys.
 const OVERDRAFT_BYTES: u64 = 1 << 30;
 
-/// Times that a tree is walked again because its directories moved meanwhile.
+/// Times that a tree is walked again because its directories moved meanwhile and nobody could be stopped.
 const MORE_WALKS: usize = 3;
+
+/// How often in a row space may be missing while descriptors are on their way.
+const MAX_SUSPICIONS: u32 = 3;
 
 /// After programs were killed, until the dead let go of their files.
 const SETTLE_PERIOD: Duration = Duration::from_millis(20);
@@ -168,6 +170,8 @@ pub(crate) struct DiskWatch {
     last_free: u64,
     last_cpu_us: Option<u64>,
     quiet: u32,
+    /// Walks in a row after which space was missing that only messages in sockets can keep.
+    suspicions: u32,
 }
 
 impl DiskWatch {
@@ -187,6 +191,7 @@ impl DiskWatch {
             last_free: 0,
             last_cpu_us: None,
             quiet: 0,
+            suspicions: 0,
         })
     }
 
@@ -232,7 +237,9 @@ impl DiskWatch {
         if !wait.is_zero() && self.standing != Standing::Killed {
             return (Action::None, wait.min(MAX_PERIOD));
         }
-        let used = self.walk(child, inside, ceiling, free);
+        let Some(used) = self.walk(child, inside, ceiling, free) else {
+            return (Action::None, self.debt.wait().clamp(MIN_PERIOD, MAX_PERIOD));
+        };
         self.count = Some(Count {
             used,
             at: now,
@@ -283,29 +290,59 @@ impl DiskWatch {
         has_run && (!self.is_prompt || is_old || has_freed)
     }
 
-    fn walk(&mut self, child: i32, inside: Option<&Inside>, ceiling: u64, free: u64) -> u64 {
+    /// Counts what the sandbox takes, in bytes. `None` if that is not clear yet.
+    fn walk(&mut self, child: i32, inside: Option<&Inside>, ceiling: u64, free: u64) -> Option<u64> {
         let began = Instant::now();
-        let estimate = self.estimate(free);
-        let mut tally = disk_usage::count(&self.directory);
-        let mut used = self.with_closed(&tally, inside);
-        for _ in 0..MORE_WALKS {
-            if !tally.has_moved || used > ceiling || estimate <= ceiling {
-                break;
-            }
-            tally = disk_usage::count(&self.directory);
-            used = self.with_closed(&tally, inside);
-        }
-        // Something took the space and is not in the tree: perhaps files that were removed while open.
-        if used <= ceiling && estimate > ceiling {
-            used = used.saturating_add(disk_usage::count_unnamed(child, &self.directory));
-        }
-        // Or it is in directories that are renamed whenever somebody looks. Who does nothing else at such a time is believed to
-        // have taken what is missing on the filesystem.
-        if used <= ceiling && tally.has_moved && self.count.is_some() {
-            used = used.max(estimate);
-        }
+        let used = self.find(child, inside, ceiling, self.estimate(free));
         self.debt.add(began.elapsed());
         used
+    }
+
+    fn find(&mut self, child: i32, inside: Option<&Inside>, ceiling: u64, estimate: u64) -> Option<u64> {
+        let suspicions = std::mem::take(&mut self.suspicions);
+        let mut tally = disk_usage::count(&self.directory);
+        let mut used = self.with_closed(&tally, inside);
+        if used > ceiling || estimate <= ceiling {
+            return Some(used);
+        }
+        // Something took the space and is not in the tree: perhaps files that were removed while open.
+        let mut unnamed = disk_usage::count_unnamed(child, &self.directory);
+        let is_first = self.count.is_none();
+        if is_first || used.saturating_add(unnamed.bytes) > ceiling {
+            return Some(used.saturating_add(unnamed.bytes));
+        }
+        if inside.is_some() {
+            // Or it is where nobody looked because it was renamed meanwhile. Nothing moves while all programs stand still.
+            if tally.has_changed || tally.has_moved || unnamed != Unnamed::default() {
+                let _stopped = processes::stop(child);
+                tally = disk_usage::count(&self.directory);
+                used = self.with_closed(&tally, inside);
+                unnamed = disk_usage::count_unnamed(child, &self.directory);
+            }
+        } else {
+            // What another kernel runs is not stopped. Whoever moves directories whenever somebody looks, and does it at the
+            // time at which space is missing, is believed to have taken it.
+            for _ in 0..MORE_WALKS {
+                if !tally.has_moved || used > ceiling {
+                    break;
+                }
+                tally = disk_usage::count(&self.directory);
+                used = self.with_closed(&tally, inside);
+            }
+            if tally.has_moved {
+                used = used.max(estimate);
+            }
+        }
+        used = used.saturating_add(unnamed.bytes);
+        if used <= ceiling && unnamed.in_flight > 0 {
+            // Or in files that only a message in a socket keeps. Programs do send descriptors, and receive them soon.
+            if suspicions < MAX_SUSPICIONS {
+                self.suspicions = suspicions + 1;
+                return None;
+            }
+            used = estimate;
+        }
+        Some(used)
     }
 
     /// Bytes of a tally, with what is in directories that programs of the same uid closed: in their user namespace that does

@@ -5,10 +5,18 @@ use crate::syscall::last_errno;
 use rustix::fd::{AsRawFd as _, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use std::collections::HashSet;
 use std::fs;
+use std::time::{Duration, Instant};
 
 /// Processes looked at in one go; more than any sandbox may have.
 const MAX_PROCESSES: usize = 200_000;
+
+/// How often all processes are looked for until no new one is found.
+const STOP_ROUNDS: usize = 50;
+
+/// How long one may take to stop.
+const STOP_PATIENCE: Duration = Duration::from_millis(100);
 
 /// `first` and all that descend from it, parents first. Everything in a sandbox descends from its first process: orphans are
 /// given to it (pid_namespaces(7)). What starts or ends meanwhile may be missing.
@@ -34,6 +42,64 @@ pub fn tree(first: i32) -> Vec<i32> {
         }
     }
     found
+}
+
+/// Processes that stand still until this is dropped.
+pub(crate) struct Stopped {
+    /// Parents first. Without those that somebody else had stopped.
+    pids: Vec<i32>,
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        // Children first, as they were stopped last: so nobody learns that a child of his had stopped, and shells do not
+        // speak of it.
+        for pid in self.pids.iter().rev() {
+            signal(*pid, libc::SIGCONT);
+        }
+    }
+}
+
+/// Stops `first` and all that descend from it for a moment. In the end all stand still, unless they fork faster than they are
+/// found or wait for a disk.
+pub(crate) fn stop(first: i32) -> Stopped {
+    let mut stopped = Stopped { pids: Vec::new() };
+    let mut seen = HashSet::new();
+    for _ in 0..STOP_ROUNDS {
+        let before = seen.len();
+        for pid in tree(first) {
+            if seen.insert(pid) && !has_stopped(pid) {
+                signal(pid, libc::SIGSTOP);
+                stopped.pids.push(pid);
+            }
+        }
+        if seen.len() == before {
+            break;
+        }
+    }
+    let deadline = Instant::now() + STOP_PATIENCE;
+    for pid in &stopped.pids {
+        while !has_stopped(*pid) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+    stopped
+}
+
+fn signal(pid: i32, signal: i32) {
+    // SAFETY: kill with integers.
+    unsafe { libc::kill(pid, signal) };
+}
+
+/// Whether no thread of a process runs; also once it ended.
+fn has_stopped(pid: i32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task"));
+    threads.into_iter().flatten().flatten().all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // Field 3 of proc_pid_stat(5): stopped, traced, or ended. The name before it may hold anything.
+        stat.rsplit_once(") ")
+            .is_none_or(|(_, rest)| rest.starts_with(['T', 't', 'Z', 'X']))
+    })
 }
 
 /// Processor time of `processes` and of their children that ended, in milliseconds.
@@ -191,6 +257,32 @@ fn as_child(work: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn processes_stand_still_for_a_while() {
+        // The second one was stopped by somebody else before.
+        let script = "while :; do :; done & sh -c 'kill -STOP $$' & while :; do :; done";
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", script])
+            .spawn()
+            .unwrap();
+        let first = child.id() as i32;
+        let states = || -> Vec<bool> { tree(first).into_iter().map(has_stopped).collect() };
+        while states() != [false, false, true] {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let stopped = stop(first);
+        assert_eq!(states(), [true, true, true]);
+        let used = cpu_ms(&tree(first));
+        std::thread::sleep(Duration::from_millis(50));
+        assert_eq!(cpu_ms(&tree(first)), used);
+        drop(stopped);
+        assert_eq!(states(), [false, false, true]);
+        for pid in tree(first).into_iter().rev() {
+            signal(pid, libc::SIGKILL);
+        }
+        child.wait().unwrap();
+    }
 
     #[test]
     fn a_tree_has_the_processes_below_and_their_time() {
