@@ -224,7 +224,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         form: Form::Integer { min: 1, max: 100_000 },
         default: "100",
         meaning: "Sandboxes that may run at once. One more stops the one that is idle the longest; if none is idle, its \
-                  turn is told to wait.",
+                  turn fails with `sandboxes_exhausted` and may be tried again.",
     },
     OptionSpec {
         section: "egress",
