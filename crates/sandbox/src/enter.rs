@@ -42,10 +42,7 @@ pub(crate) fn prepare(spec: &LaunchSpec, handover: &Handover<'_>) -> Result<(), 
     if spec.privilege == Privilege::User {
         identity::map_to_agent(handover.uid, handover.gid)?;
     }
-    let filter = seccomp::program().map_err(|error| LaunchFailure {
-        step: format!("compile system call filter: {error}"),
-        errno: 0,
-    })?;
+    let filter = seccomp::program();
     set_environment(spec)?;
 
     // Only now, so that the new namespace's root is the sandbox's own group.
@@ -68,10 +65,7 @@ pub(crate) fn prepare(spec: &LaunchSpec, handover: &Handover<'_>) -> Result<(), 
     end_if_alone(handover.supervisor);
     set_rlimits(spec)?;
     landlock::restrict()?;
-    seccomp::install(filter).map_err(|error| LaunchFailure {
-        step: format!("install system call filter: {error}"),
-        errno: 0,
-    })?;
+    seccomp::install(filter).step("install system call filter")?;
     // SAFETY: prctl with a NUL-terminated text.
     unsafe { libc::prctl(libc::PR_SET_NAME, GUEST_NAME.as_ptr()) };
     // Last, because it closes the supervisor's end, which tells it that all is well.

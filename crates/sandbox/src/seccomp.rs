@@ -1,10 +1,10 @@
 //! The system call filter, as data: what a sandbox's processes may not call. A denylist, because builds and tests of any
 //! language must run unchanged; what is listed is kernel surface they do not need. Applied on top of "no capabilities".
 
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    TargetArch, sock_filter,
-};
+use crate::syscall::last_errno;
+use libc::sock_filter;
+use program::{Answer, Condition, Verdict};
+use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
@@ -181,125 +181,104 @@ const AUDIT_ARCH: u32 = 0xc000_00b7;
 #[cfg(target_arch = "x86_64")]
 const X32_BIT: u32 = 0x4000_0000;
 
+const DENY: Verdict = Verdict::Errno(libc::EPERM as u16);
+const LACK: Verdict = Verdict::Errno(libc::ENOSYS as u16);
+
 /// The filter. Compiled once.
-pub fn program() -> Result<&'static BpfProgram, &'static seccompiler::BackendError> {
-    static PROGRAM: LazyLock<Result<BpfProgram, seccompiler::BackendError>> = LazyLock::new(compile);
-    PROGRAM.as_ref()
+pub fn program() -> &'static [sock_filter] {
+    static PROGRAM: LazyLock<Vec<sock_filter>> = LazyLock::new(|| program::compile(AUDIT_ARCH, &ranges()));
+    &PROGRAM
 }
 
 /// Compiles the filter now, so that [`program`] has it at hand.
 pub fn prepare() {
-    // Whoever installs it reports a failure.
-    let _ = program();
+    program();
 }
 
-fn compile() -> Result<BpfProgram, seccompiler::BackendError> {
-    #[cfg(target_arch = "x86_64")]
-    let arch = TargetArch::x86_64;
-    #[cfg(target_arch = "aarch64")]
-    let arch = TargetArch::aarch64;
-    let denied = SeccompFilter::new(
-        denied()?,
-        SeccompAction::Allow,
-        SeccompAction::Errno(libc::EPERM as u32),
-        arch,
-    )?;
-    Ok(absent_first(denied.try_into()?))
-}
-
-/// Numbers that are refused with EPERM, with the arguments for which they are; always, without any.
-fn denied() -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompiler::BackendError> {
-    let mut denied: BTreeMap<i64, Vec<SeccompRule>> =
-        DENIED.iter().map(|(_, number)| (*number, Vec::new())).collect();
-    let mut clone = Vec::new();
-    for flag in NAMESPACE_FLAGS {
-        let bit = *flag as u64;
-        clone.push(SeccompRule::new(vec![SeccompCondition::new(
-            0,
-            SeccompCmpArgLen::Qword,
-            SeccompCmpOp::MaskedEq(bit),
-            bit,
-        )?])?);
-    }
-    denied.insert(libc::SYS_clone, clone);
-    let mut other_family = Vec::new();
-    for family in SOCKET_FAMILIES {
-        other_family.push(SeccompCondition::new(
-            0,
-            SeccompCmpArgLen::Dword,
-            SeccompCmpOp::Ne,
-            *family as u64,
-        )?);
-    }
-    let mut other_protocol = vec![SeccompCondition::new(
-        0,
-        SeccompCmpArgLen::Dword,
-        SeccompCmpOp::Eq,
-        libc::AF_NETLINK as u64,
-    )?];
-    for protocol in NETLINK_PROTOCOLS {
-        other_protocol.push(SeccompCondition::new(
-            2,
-            SeccompCmpArgLen::Dword,
-            SeccompCmpOp::Ne,
-            *protocol as u64,
-        )?);
-    }
-    let sockets = vec![SeccompRule::new(other_family)?, SeccompRule::new(other_protocol)?];
-    denied.insert(libc::SYS_socket, sockets);
-    let no_pair = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, PAIR_FAMILY as u64)?;
-    denied.insert(libc::SYS_socketpair, vec![SeccompRule::new(vec![no_pair])?]);
-    let mut ioctl = Vec::new();
-    for request in TERMINAL_INJECTION {
-        ioctl.push(SeccompRule::new(vec![SeccompCondition::new(
-            1,
-            SeccompCmpArgLen::Dword,
-            SeccompCmpOp::Eq,
-            *request,
-        )?])?);
-    }
-    denied.insert(libc::SYS_ioctl, ioctl);
-    Ok(denied)
-}
-
-/// Puts "the machine's own calls that are [`ABSENT`], and numbers of the x32 table: ENOSYS" in front. One program, because the
-/// kernel compiles each at every start. Jumps are relative, so the rest stays as it is; it ends what another machine's table
-/// is used for.
-fn absent_first(rest: BpfProgram) -> BpfProgram {
-    const LOAD: u16 = 0x20;
-    const JUMP_IF_EQUAL: u16 = 0x15;
-    const RETURN: u16 = 0x06;
-    /// Offsets in `seccomp_data`.
-    const NUMBER: u32 = 0;
-    const ARCH: u32 = 4;
-    let step = |code, jt, jf, k| sock_filter { code, jt, jf, k };
-    let mut refusals = Vec::new();
-    let mut refuse_if = |jump, k| {
-        refusals.push(step(jump, 0, 1, k));
-        refusals.push(step(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32));
+/// What is answered, by where in the numbers it begins. What no list names is allowed.
+fn ranges() -> BTreeMap<u32, Answer> {
+    let always = |list: &[(&str, i64)], verdict: Verdict| -> Vec<(i64, Answer)> {
+        list.iter()
+            .map(|(_, number)| (*number, Answer::always(verdict)))
+            .collect()
     };
+    let decided: BTreeMap<i64, Answer> = [always(DENIED, DENY), always(ABSENT, LACK), by_arguments()]
+        .into_iter()
+        .flatten()
+        .collect();
+    let allowed = Answer::always(Verdict::Allow);
+    let mut ranges = BTreeMap::from([(0, allowed.clone())]);
+    for (number, answer) in decided {
+        // Every number of the kernel's tables fits.
+        let number = number as u32;
+        ranges.insert(number, answer);
+        ranges.insert(number + 1, allowed.clone());
+    }
     #[cfg(target_arch = "x86_64")]
-    {
-        const JUMP_IF_GREATER_OR_EQUAL: u16 = 0x35;
-        refuse_if(JUMP_IF_GREATER_OR_EQUAL, X32_BIT);
-    }
-    for (_, number) in ABSENT {
-        refuse_if(JUMP_IF_EQUAL, *number as u32);
-    }
-    // A jump passes over 255 at most; a test holds the list to that.
-    let passed_over = u8::try_from(refusals.len() + 1).unwrap_or(u8::MAX);
-    let front = [
-        step(LOAD, 0, 0, ARCH),
-        step(JUMP_IF_EQUAL, 0, passed_over, AUDIT_ARCH),
-        step(LOAD, 0, 0, NUMBER),
-    ];
-    front.into_iter().chain(refusals).chain(rest).collect()
+    ranges.insert(X32_BIT, Answer::always(LACK));
+    ranges
 }
 
-/// Puts the calling thread, and all it starts, under `program`. There is no way back. Sets no_new_privs.
-pub fn install(program: &BpfProgram) -> Result<(), seccompiler::Error> {
-    seccompiler::apply_filter(program)
+/// Calls that are refused for some arguments. The kernel looks at the lower half of these.
+fn by_arguments() -> Vec<(i64, Answer)> {
+    let deny_if = |rules: Vec<Vec<Condition>>| Answer {
+        rules,
+        if_any: DENY,
+        otherwise: Verdict::Allow,
+    };
+    let differs_from_all = |argument, values: &[i32]| -> Vec<Condition> {
+        values
+            .iter()
+            .map(|value| Condition::differs(argument, *value as u32))
+            .collect()
+    };
+    let namespaces = NAMESPACE_FLAGS
+        .iter()
+        .map(|flag| vec![Condition::has_bits(0, *flag as u32)]);
+    let mut other_protocol = vec![Condition::equals(0, libc::AF_NETLINK as u32)];
+    other_protocol.extend(differs_from_all(2, NETLINK_PROTOCOLS));
+    let injections = TERMINAL_INJECTION
+        .iter()
+        .map(|request| vec![Condition::equals(1, *request as u32)]);
+    vec![
+        (libc::SYS_clone, deny_if(namespaces.collect())),
+        (
+            libc::SYS_socket,
+            deny_if(vec![differs_from_all(0, SOCKET_FAMILIES), other_protocol]),
+        ),
+        (
+            libc::SYS_socketpair,
+            deny_if(vec![differs_from_all(0, &[PAIR_FAMILY])]),
+        ),
+        (libc::SYS_ioctl, deny_if(injections.collect())),
+    ]
 }
 
+/// Puts the calling thread, and all it starts, under the filter. There is no way back. Sets no_new_privs.
+pub fn install(program: &[sock_filter]) -> Result<(), Errno> {
+    let len = u16::try_from(program.len()).map_err(|_| Errno::TOOBIG)?;
+    let program = libc::sock_fprog {
+        len,
+        filter: program.as_ptr().cast_mut(),
+    };
+    // SAFETY: integers; then a program that the kernel copies and does not write to.
+    let results = unsafe {
+        [
+            i64::from(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)),
+            libc::syscall(
+                libc::SYS_seccomp,
+                libc::SECCOMP_SET_MODE_FILTER,
+                0,
+                &raw const program,
+            ),
+        ]
+    };
+    match results {
+        [0, 0] => Ok(()),
+        _ => Err(last_errno()),
+    }
+}
+
+mod program;
 #[cfg(test)]
 mod tests;

@@ -82,7 +82,6 @@ const PROTOCOL_USES: &[&str] = &["serde", "serde_json", "schemars"];
 /// A heavy library and the only crates of ours that may use it directly.
 const BEHIND: &[(&str, &[&str])] = &[
     ("rusqlite", &["greenroom-store"]),
-    ("seccompiler", &["greenroom-sandbox"]),
     ("clap", &["greenroom"]),
     ("rcgen", &["greenroom-egress"]),
     ("tokio-rustls", &["greenroom-egress"]),
