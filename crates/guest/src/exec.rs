@@ -3,6 +3,7 @@
 use crate::call::without_nul;
 use crate::failure::{self, CallResult, failed};
 use crate::pump::{Console, Pump};
+use crate::spawn::Program;
 use crate::stream::{Input, Stream};
 use crate::wake::Wake;
 use crate::{reaper, terminal};
@@ -11,13 +12,8 @@ use greenroom_protocol::guest::call::{CallErrorCode, Exec, Reply};
 use greenroom_protocol::guest::frame::FrameKind;
 use rustix::fd::OwnedFd;
 use std::io;
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
-
-/// Raised for everything but the guest, so that running out of memory ends a program and not the sandbox.
-const OOM_SCORE: &[u8] = b"500";
 
 /// What programs on a terminal are told of it, if the call says nothing else.
 const TERMINAL_KIND: &str = "xterm-256color";
@@ -52,7 +48,7 @@ impl Console for Stream {
 
 /// Both ends of what a program reads and writes.
 struct Ends {
-    theirs: [Stdio; 3],
+    theirs: [OwnedFd; 3],
     stdin: Option<OwnedFd>,
     stdout: OwnedFd,
     stderr: Option<OwnedFd>,
@@ -60,52 +56,34 @@ struct Ends {
 
 /// Starts the program. `wake` rings when it ends.
 pub fn start(exec: &Exec, wake: Arc<Wake>) -> CallResult<Pump> {
-    let [program, arguments @ ..] = exec.argv.as_slice() else {
+    let Some(name) = exec.argv.first() else {
         return Err(failed(CallErrorCode::Invalid, "no program was given"));
     };
     let cwd = checked(exec)?;
-    let os = |error: io::Error| failure::of(&error, program);
+    let os = |error: io::Error| failure::of(&error, name);
     let ends = match exec.terminal {
         Some(size) => on_terminal(size),
         None => on_pipes(exec),
     }
     .map_err(os)?;
-    let [stdin, stdout, stderr] = ends.theirs;
-    let mut command = Command::new(program);
+    let mut variables = exec.env.clone();
     if exec.terminal.is_some() {
-        command.env("TERM", TERMINAL_KIND);
+        variables.insert(0, ("TERM".to_owned(), TERMINAL_KIND.to_owned()));
     }
-    command
-        .args(arguments)
-        .envs(exec.env.iter().map(|(name, value)| (name, value)))
-        .current_dir(cwd)
-        .stdin(stdin)
-        .stdout(stdout)
-        .stderr(stderr);
-    let is_on_terminal = exec.terminal.is_some();
-    // SAFETY: `prepare` and `take_control` make system calls only, as wanted between fork and exec.
-    unsafe {
-        command.pre_exec(move || {
-            prepare()?;
-            if is_on_terminal {
-                terminal::take_control()
-            } else {
-                Ok(())
-            }
-        });
-    }
+    let program = Program::new(&exec.argv, &variables, &cwd, ends.theirs, exec.terminal.is_some());
     let mut pump = Pump::new(exec, wake);
     let ended = pump.ended();
-    let child = reaper::spawn(&mut command, ended).map_err(os)?;
-    // The command holds copies of the other ends; with them open, output would never end.
-    drop(command);
+    // Its copies of the other ends go with it; with them open, output would never end.
+    let pid = program
+        .and_then(|program| reaper::spawn(&program, ended))
+        .map_err(os)?;
     for fd in [Some(&ends.stdout), ends.stderr.as_ref(), ends.stdin.as_ref()]
         .into_iter()
         .flatten()
     {
         rustix::io::ioctl_fionbio(fd, true).map_err(|error| os(error.into()))?;
     }
-    pump.connect(child.id() as i32, ends.stdin, ends.stdout, ends.stderr);
+    pump.connect(pid, ends.stdin, ends.stdout, ends.stderr);
     Ok(pump)
 }
 
@@ -141,11 +119,11 @@ fn on_pipes(exec: &Exec) -> io::Result<Ends> {
         false => pipe().map(|(read, write)| (Some(read), write))?,
     };
     let (stdin_read, stdin) = match exec.has_input {
-        true => pipe().map(|(read, write)| (Stdio::from(read), Some(write)))?,
-        false => (Stdio::null(), None),
+        true => pipe().map(|(read, write)| (read, Some(write)))?,
+        false => (std::fs::File::open("/dev/null")?.into(), None),
     };
     Ok(Ends {
-        theirs: [stdin_read, out_write.into(), err_write.into()],
+        theirs: [stdin_read, out_write, err_write],
         stdin,
         stdout,
         stderr,
@@ -155,11 +133,7 @@ fn on_pipes(exec: &Exec) -> io::Result<Ends> {
 fn on_terminal(size: greenroom_protocol::guest::call::TerminalSize) -> io::Result<Ends> {
     let (ours, theirs) = terminal::open(size)?;
     Ok(Ends {
-        theirs: [
-            theirs.try_clone()?.into(),
-            theirs.try_clone()?.into(),
-            theirs.into(),
-        ],
+        theirs: [theirs.try_clone()?, theirs.try_clone()?, theirs],
         stdin: Some(ours.try_clone()?),
         stdout: ours,
         stderr: None,
@@ -168,27 +142,4 @@ fn on_terminal(size: greenroom_protocol::guest::call::TerminalSize) -> io::Resul
 
 fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?)
-}
-
-/// In the child, before exec: own session and group, default signals, first to go when memory runs out.
-fn prepare() -> io::Result<()> {
-    // SAFETY: system calls with valid arguments; nothing allocates or locks.
-    unsafe {
-        libc::setsid();
-        let mut set: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut set);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
-        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
-        // The guest hides its /proc entries; this copy of it must reach its own.
-        libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0);
-        let fd = libc::open(
-            c"/proc/self/oom_score_adj".as_ptr(),
-            libc::O_WRONLY | libc::O_CLOEXEC,
-        );
-        if fd >= 0 {
-            libc::write(fd, OOM_SCORE.as_ptr().cast(), OOM_SCORE.len());
-            libc::close(fd);
-        }
-    }
-    Ok(())
 }

@@ -18,6 +18,7 @@ mod room;
 mod route;
 mod search;
 mod service;
+mod spawn;
 mod stdio;
 pub mod stream;
 mod terminal;

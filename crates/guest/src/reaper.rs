@@ -1,9 +1,9 @@
 //! Collects ended processes: those the guest started, whose owners are told, and orphans, which only need to go.
 
+use crate::spawn::Program;
 use crate::{room, usage};
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::process::{Child, Command};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 struct Owner {
@@ -101,27 +101,27 @@ pub fn with_leaders<T>(look: impl FnOnce(&HashSet<i32>) -> T) -> T {
 
 /// Starts a process; `tell` gets its wait status once, on the reaper's thread. In a sandbox that is full, what earlier calls
 /// left behind makes room for it.
-pub fn spawn(command: &mut Command, tell: impl FnOnce(i32) + Send + 'static) -> io::Result<Child> {
+pub fn spawn(program: &Program, tell: impl FnOnce(i32) + Send + 'static) -> io::Result<i32> {
     let mut owners = owners();
-    let mut child = command.spawn();
-    if child
+    let mut spawned = program.spawn();
+    if spawned
         .as_ref()
         .is_err_and(|error| error.raw_os_error() == Some(libc::EAGAIN))
     {
         drop(owners);
         room::make();
         owners = self::owners();
-        child = command.spawn();
+        spawned = program.spawn();
     }
-    let child = child?;
+    let pid = spawned?;
     owners.insert(
-        child.id() as i32,
+        pid,
         Owner {
             tell: Box::new(tell),
             is_group_ending: false,
         },
     );
-    Ok(child)
+    Ok(pid)
 }
 
 /// Signals a whole process group if its leader was not collected yet, so that the number cannot be somebody else's.

@@ -61,12 +61,6 @@ pub fn tells_nobody() -> bool {
     IS_GVISOR.load(Ordering::Relaxed)
 }
 
-/// Makes standard input the controlling terminal. For a fresh session leader between fork and exec.
-pub fn take_control() -> io::Result<()> {
-    // SAFETY: integer arguments.
-    checked(unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) })
-}
-
 fn owned(fd: libc::c_int) -> io::Result<OwnedFd> {
     checked(fd)?;
     // SAFETY: a descriptor that the kernel just gave to us alone.
