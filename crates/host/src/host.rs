@@ -322,9 +322,7 @@ impl Host {
             return Err(HostError::AlreadyRunning(id.clone()));
         }
         let privilege = match self.0.is_privileged {
-            true => Privilege::Root {
-                host_id: identity::host_id(id.as_str()),
-            },
+            true => Privilege::Root,
             false => Privilege::User,
         };
         let is_blank = self.0.blanks.become_directory(&directory);

@@ -46,7 +46,7 @@ fn serve() -> ExitCode {
                 LaunchOrders::Namespace(spec) => {
                     greenroom_sandbox::launch::run(spec, ahead, greenroom_guest::run_on_socket)
                 }
-                LaunchOrders::Oci(spec) => greenroom_sandbox::oci::run(spec),
+                LaunchOrders::Oci(spec) => greenroom_sandbox::oci::run(spec, ahead),
                 LaunchOrders::Machine(spec) => greenroom_sandbox::machine::run(spec),
             }
         }

@@ -1,6 +1,7 @@
 //! The child's way from the launcher's copy to the guest: every step that makes it less able, in order. Runs in the new
 //! namespaces; ends where the guest begins, or with the step that failed.
 
+use crate::agent::Agent;
 use crate::cgroup::{self, Controller, Version};
 use crate::failure::Step;
 use crate::spec::{GUEST_SOCKET_FD, LaunchFailure, LaunchSpec, Privilege};
@@ -22,6 +23,8 @@ pub(crate) struct Handover<'a> {
     pub supervisor: &'a OwnedFd,
     /// The guest's socket.
     pub listener: &'a OwnedFd,
+    /// Who the agent is, as root.
+    pub agent: Option<&'a Agent>,
     /// A network namespace made ahead.
     pub network: Option<&'a OwnedFd>,
     /// The supervisor's ids; in a new user namespace the child cannot tell its own.
@@ -51,14 +54,14 @@ pub(crate) fn prepare(spec: &LaunchSpec, handover: &Handover<'_>) -> Result<(), 
     rustix::system::sethostname(spec.hostname.as_bytes()).step("set host name")?;
     match (handover.network, spec.privilege) {
         // The user namespace that owns it is not this process's.
-        (Some(network), Privilege::Root { .. }) => network::enter(network).step("enter network namespace")?,
+        (Some(network), Privilege::Root) => network::enter(network).step("enter network namespace")?,
         _ => network::make().step("make network namespace")?,
     }
-    mounts::enter_root(spec)?;
+    mounts::enter_root(spec, handover.agent)?;
 
     await_go(handover.supervisor)?;
-    if let Privilege::Root { host_id } = spec.privilege {
-        identity::become_agent(host_id)?;
+    if let Some(agent) = handover.agent {
+        identity::become_agent(agent.host_id)?;
     }
     identity::drop_capabilities()?;
     identity::die_with_parent()?;

@@ -1,12 +1,13 @@
 //! The launcher's own life: detach, take the lock, build the sandbox in a child, report, then supervise it to its end.
 //! Single-threaded throughout; the only user is the `greenroom-launcher` binary.
 
+use crate::agent::Agent;
 use crate::failure::Step;
 use crate::guard::{Held, Started, Terms, hold};
 use crate::processes::Inside;
 use crate::spec::{LaunchFailure, LaunchSpec, Privilege};
 use crate::supervise::{await_execution, begin, clone_child, end, listen, make_groups, wait_without_reaping};
-use crate::{enter, landlock, network, seccomp, syscall};
+use crate::{enter, identity, landlock, network, seccomp, syscall};
 use rustix::fd::OwnedFd;
 
 /// The whole life of a sandbox's first process; returns its exit code. Its listening socket is at
@@ -16,14 +17,18 @@ pub type Guest = fn() -> std::process::ExitCode;
 /// What needs no orders and so is made before they come.
 pub struct Ahead {
     network: Option<OwnedFd>,
+    /// As root.
+    pub(crate) agent: Option<Agent>,
 }
 
 impl Ahead {
-    /// Compiles the system call filter and makes a network namespace; where this process may not, a start does.
+    /// Compiles the system call filter, makes a network namespace (where this process may not, a start does), and as root
+    /// chooses who the agent will be.
     pub fn prepare() -> Self {
         seccomp::prepare();
         Self {
             network: network::make_ahead(),
+            agent: identity::is_privileged().then(Agent::choose),
         }
     }
 }
@@ -69,6 +74,7 @@ fn start(spec: &LaunchSpec, ahead: Ahead, guest: Guest) -> Result<Started<Namesp
     let handover = enter::Handover {
         supervisor: &theirs,
         listener: &listener,
+        agent: ahead.agent.as_ref(),
         network: ahead.network.as_ref(),
         uid: rustix::process::geteuid().as_raw(),
         gid: rustix::process::getegid().as_raw(),

@@ -4,12 +4,13 @@
 //! # Who a sandbox's processes are
 //! Inside, everything runs as uid 1000 (`agent`), never as 0, in its own user namespace with exactly one uid and one gid
 //! mapped.
-//! * Started by root ([`spec::Privilege::Root`]): the host chooses an otherwise unused uid per sandbox. Mounts are made by
+//! * Started by root ([`spec::Privilege::Root`]): the launcher chooses an otherwise unused uid per sandbox. Mounts are made by
 //!   real root in namespaces owned by the initial user namespace; only then the process enters its user namespace.
 //!   So nothing inside holds, or could regain, a capability over its own mounts or network, and a kernel bug that
 //!   hands out capabilities of the inner user namespace gives power over nothing.
 //!   An identity map was rejected: a process of host uid 0 without capabilities may still write root's files in /proc/sys.
-//!   Id-mapped mounts were rejected for now: they are needed only where inner root must own image layers (image builds).
+//!   On disk the agent's files belong to one id whichever sandbox wrote them; id-mapped mounts show them as its own
+//!   (`agent.rs`).
 //! * Started by an ordinary user ([`spec::Privilege::User`]): that user's own uid is mapped, all namespaces belong to the
 //!   new user namespace, and the overlay uses `userxattr`. All capabilities in it are dropped before the guest starts.
 //!
@@ -21,6 +22,7 @@
 //! becomes the guest without executing another program, reports on standard output, and waits. A supervisor that is killed takes its sandbox with it; the host's
 //! death does not concern it.
 
+mod agent;
 pub mod cgroup;
 pub mod disk_usage;
 pub mod identity;

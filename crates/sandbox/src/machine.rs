@@ -6,9 +6,7 @@ use crate::cgroup::{self, Version};
 use crate::failure::Step;
 use crate::guard::{Gone, Held, Started, Terms, hold};
 use crate::processes::Inside;
-use crate::spec::{
-    LaunchFailure, MACHINE_API_NAME, MACHINE_NAME, MACHINE_VSOCK_NAME, MachineSpec, Privilege,
-};
+use crate::spec::{LaunchFailure, MACHINE_API_NAME, MACHINE_NAME, MACHINE_VSOCK_NAME, MachineSpec};
 use crate::supervise::{begin, end, listen, make_groups, release_host, unblock_signals, wait};
 use crate::vsock::Vsock;
 use crate::{identity, syscall};
@@ -142,7 +140,7 @@ fn become_firecracker(
             }
         }
     }
-    if let Privilege::Root { host_id } = spec.privilege {
+    if let Some(host_id) = spec.host_id {
         // Its own user, and the group that may use the kernel's virtual machines.
         let kvm = std::fs::metadata("/dev/kvm").step("look at /dev/kvm")?;
         let (uid, gid) = (Uid::from_raw(host_id), Gid::from_raw(host_id));

@@ -1,8 +1,9 @@
 //! What a sandbox sees as its files: builds the root, /proc and /dev in the current mount namespace and moves into it.
 //! Uses the mount API of file descriptors, so that nothing is resolved twice.
 
+use crate::agent::Agent;
 use crate::failure::Step;
-use crate::spec::{AGENT_ID, LaunchFailure, LaunchSpec, Privilege, Root};
+use crate::spec::{AGENT_ID, LaunchFailure, LaunchSpec, Root};
 use crate::syscall::{ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, Reach, set_mount_attributes};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
@@ -50,7 +51,7 @@ pub(crate) const RUN_BYTES: u64 = 16 << 20;
 pub(crate) const MEMORY_FILES: &str = "16384";
 
 /// Builds everything and makes it `/`. Afterwards no host path is reachable.
-pub(crate) fn enter_root(spec: &LaunchSpec) -> Result<(), LaunchFailure> {
+pub(crate) fn enter_root(spec: &LaunchSpec, agent: Option<&Agent>) -> Result<(), LaunchFailure> {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .step("make mounts private")?;
     // Before the host's /proc is out of sight: a user namespace gets one only where another is visible.
@@ -73,7 +74,7 @@ pub(crate) fn enter_root(spec: &LaunchSpec) -> Result<(), LaunchFailure> {
         .collect::<Result<_, _>>()
         .step("copy devices")?;
 
-    let root = root_mount(spec)?;
+    let root = root_mount(spec, agent)?;
     // Nothing else is done below the sandbox's directory from here on, so that it can serve as the place.
     let place = &spec.directory;
     attach(&root, CWD, place).step("attach root")?;
@@ -90,7 +91,7 @@ pub(crate) fn enter_root(spec: &LaunchSpec) -> Result<(), LaunchFailure> {
     }
     attach(&proc, &root, "proc").step("attach /proc")?;
     devices_in(&root, &devices, spec)?;
-    attach(&run(spec)?, &root, "run").step("attach /run")?;
+    attach(&run(agent)?, &root, "run").step("attach /run")?;
     restrict_proc(&root)?;
 
     rustix::process::fchdir(&root).step("enter root")?;
@@ -100,15 +101,18 @@ pub(crate) fn enter_root(spec: &LaunchSpec) -> Result<(), LaunchFailure> {
     rustix::process::chdir("/").step("enter root")
 }
 
-pub(crate) fn root_mount(spec: &LaunchSpec) -> Result<OwnedFd, LaunchFailure> {
+pub(crate) fn root_mount(spec: &LaunchSpec, agent: Option<&Agent>) -> Result<OwnedFd, LaunchFailure> {
     match &spec.root {
-        Root::Overlay { lower, upper, work } => overlay(lower, upper, work, spec.privilege),
+        Root::Overlay { lower, upper, work } => overlay(lower, upper, work, agent),
         Root::Directory { path } => {
-            let tree = open_tree(
-                CWD,
-                path,
-                OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
-            )
+            let tree = match agent {
+                Some(agent) => agent.layer(path),
+                None => open_tree(
+                    CWD,
+                    path,
+                    OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
+                ),
+            }
             .step("copy root")?;
             set_mount_attributes(tree.as_fd(), ATTR_NOSUID | ATTR_NODEV, Reach::This).step("copy root")?;
             Ok(tree)
@@ -123,30 +127,37 @@ fn overlay(
     lower: &[PathBuf],
     upper: &Path,
     work: &Path,
-    privilege: Privilege,
+    agent: Option<&Agent>,
 ) -> Result<OwnedFd, LaunchFailure> {
-    let open = |path: &Path| {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::open(path, flags, Mode::empty())
+    let open = |path: &Path| match agent {
+        Some(agent) => agent.layer(path),
+        None => {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            rustix::fs::open(path, flags, Mode::empty())
+        }
     };
     let layers: Vec<OwnedFd> = lower
         .iter()
         .map(|path| open(path))
         .collect::<Result<_, _>>()
         .step("open lower layer")?;
-    let (upper, work) = (
-        open(upper).step("open upper layer")?,
-        open(work).step("open work directory")?,
-    );
+    // Both through one mount, as the kernel wants them.
+    let (place, upper, work) = match (upper.parent(), upper.file_name(), work.file_name()) {
+        (Some(place), Some(upper), Some(work_name)) if work.parent() == Some(place) => {
+            (open(place).step("open upper layer")?, upper, work_name)
+        }
+        _ => return Err(rustix::io::Errno::XDEV).step("open upper layer"),
+    };
+    let below = |name: &std::ffi::OsStr| Path::new(&by_descriptor(&place)).join(name);
     let mounted = || {
         let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
         set_lower_layers(&context, &layers)?;
-        fsconfig_set_string(&context, "upperdir", by_descriptor(&upper))?;
-        fsconfig_set_string(&context, "workdir", by_descriptor(&work))?;
-        match privilege {
+        fsconfig_set_string(&context, "upperdir", below(upper))?;
+        fsconfig_set_string(&context, "workdir", below(work))?;
+        match agent {
             // Lets directories of lower layers be renamed.
-            Privilege::Root { .. } => fsconfig_set_string(&context, "redirect_dir", "on")?,
-            Privilege::User => fsconfig_set_flag(&context, "userxattr")?,
+            Some(_) => fsconfig_set_string(&context, "redirect_dir", "on")?,
+            None => fsconfig_set_flag(&context, "userxattr")?,
         }
         // A sandbox that survives a power cut is not promised; not syncing at every unmount is worth much.
         fsconfig_set_flag(&context, "volatile")?;
@@ -224,12 +235,8 @@ fn devices_in(root: &OwnedFd, devices: &[OwnedFd], spec: &LaunchSpec) -> Result<
 }
 
 /// The agent's own, because services that run as it keep their sockets there.
-fn run(spec: &LaunchSpec) -> Result<OwnedFd, LaunchFailure> {
-    let owner = match spec.privilege {
-        Privilege::Root { host_id } => host_id,
-        Privilege::User => AGENT_ID,
-    }
-    .to_string();
+fn run(agent: Option<&Agent>) -> Result<OwnedFd, LaunchFailure> {
+    let owner = agent.map_or(AGENT_ID, |agent| agent.host_id).to_string();
     let size = RUN_BYTES.to_string();
     filesystem(
         "tmpfs",

@@ -7,8 +7,10 @@
 mod bundle;
 mod stage;
 
+use crate::agent::Agent;
 use crate::failure::Step;
 use crate::guard::{Gone, Held, Started, Terms, hold, pause};
+use crate::launch::Ahead;
 use crate::oci::stage::Streams;
 use crate::processes::Inside;
 use crate::relay::Relay;
@@ -41,8 +43,8 @@ const MAX_LOG_BYTES: usize = 64 * 1024;
 const MAX_LINE_BYTES: usize = 400;
 
 /// Starts the runtime and stays until its end. Returns the exit code of the launcher.
-pub fn run(spec: &OciSpec) -> i32 {
-    hold(&Terms::of(&spec.sandbox), start(spec))
+pub fn run(spec: &OciSpec, ahead: Ahead) -> i32 {
+    hold(&Terms::of(&spec.sandbox), start(spec, ahead.agent.as_ref()))
 }
 
 /// A runtime that runs.
@@ -87,7 +89,7 @@ impl Held for Runtime {
     }
 }
 
-fn start(spec: &OciSpec) -> Result<Started<Runtime>, LaunchFailure> {
+fn start(spec: &OciSpec, agent: Option<&Agent>) -> Result<Started<Runtime>, LaunchFailure> {
     let sandbox = &spec.sandbox;
     let post = begin(&sandbox.directory)?;
     let listener = listen(&sandbox.directory)?;
@@ -112,7 +114,7 @@ fn start(spec: &OciSpec) -> Result<Started<Runtime>, LaunchFailure> {
         rustix::process::getegid().as_raw(),
     );
     let child = clone_child(namespaces, &sandbox.cgroups, (&ours, &theirs), || {
-        stage::become_runtime(spec, &theirs, &streams, ids)
+        stage::become_runtime(spec, agent, &theirs, &streams, ids)
     })?;
     drop((theirs, streams));
     let mut held = Runtime {

@@ -149,7 +149,7 @@ impl Inside {
         Ok(Self {
             pids: open("ns/pid")?,
             users: match privilege {
-                Privilege::Root { .. } => None,
+                Privilege::Root => None,
                 Privilege::User => Some(open("ns/user")?),
             },
         })

@@ -7,6 +7,10 @@ use std::time::Duration;
 /// Uid and gid of every process inside a sandbox.
 pub const AGENT_ID: u32 = 1000;
 
+/// Owner of the agent's files on disk, wherever root starts sandboxes: of every layer, whichever sandbox wrote it. Above all
+/// ids that are in use anywhere, and of no process where mounts can be mapped.
+pub const LAYER_ID: u32 = 0x7f00_0000;
+
 /// File descriptor on which the guest finds its listening socket.
 pub const GUEST_SOCKET_FD: i32 = 3;
 
@@ -67,7 +71,8 @@ pub struct MachineSpec {
     pub directory: PathBuf,
     /// Firecracker's program, absolute.
     pub program: PathBuf,
-    pub privilege: Privilege,
+    /// Uid and gid of the process, if root starts it.
+    pub host_id: Option<u32>,
     /// Port of the machine's virtual socket on which its guest listens.
     pub guest_port: u32,
     pub limits: Limits,
@@ -130,8 +135,8 @@ pub enum Root {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "privilege", rename_all = "snake_case")]
 pub enum Privilege {
-    /// As root; processes of the sandbox are this uid and gid outside. Never 0.
-    Root { host_id: u32 },
+    /// As root; processes of the sandbox are a uid and gid outside that nobody else has. Never 0.
+    Root,
     /// As an ordinary user; processes of the sandbox are this user outside.
     User,
 }

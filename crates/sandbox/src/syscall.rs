@@ -3,6 +3,7 @@
 use rustix::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::io::Errno;
 use std::ffi::{CStr, CString};
+use std::ptr;
 
 /// `struct clone_args` of clone3(2), first version with `cgroup`.
 #[repr(C, align(8))]
@@ -76,6 +77,7 @@ pub(crate) const ATTR_RDONLY: u64 = 0x1;
 pub(crate) const ATTR_NOSUID: u64 = 0x2;
 pub(crate) const ATTR_NODEV: u64 = 0x4;
 pub(crate) const ATTR_NOEXEC: u64 = 0x8;
+const ATTR_IDMAP: u64 = 0x0010_0000;
 
 /// Which mounts [`set_mount_attributes`] changes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -94,6 +96,10 @@ pub(crate) fn set_mount_attributes(
         attr_set: attributes,
         ..MountAttr::default()
     };
+    set_attributes(mount, &attr, reach)
+}
+
+fn set_attributes(mount: BorrowedFd<'_>, attr: &MountAttr, reach: Reach) -> Result<(), Errno> {
     let recursive = match reach {
         Reach::This => 0,
         Reach::WithSubmounts => libc::AT_RECURSIVE,
@@ -105,11 +111,22 @@ pub(crate) fn set_mount_attributes(
             mount.as_raw_fd(),
             c"".as_ptr(),
             libc::AT_EMPTY_PATH | recursive,
-            &raw const attr,
+            ptr::from_ref(attr),
             size_of::<MountAttr>(),
         )
     };
     if result == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// Has the detached mount `mount` show ids as the user namespace `users` maps them.
+pub(crate) fn set_id_map(mount: BorrowedFd<'_>, users: BorrowedFd<'_>) -> Result<(), Errno> {
+    let attr = MountAttr {
+        attr_set: ATTR_IDMAP,
+        // Never negative.
+        userns_fd: users.as_raw_fd() as u64,
+        ..MountAttr::default()
+    };
+    set_attributes(mount, &attr, Reach::This)
 }
 
 /// Executes the program behind `program`, which is no script: its interpreter could not open it. Returns only on failure. Wants

@@ -10,6 +10,7 @@ use crate::microvm::client::{ApiError, Client};
 use crate::microvm::image::{self, ImageError};
 use crate::microvm::request::Machine;
 use crate::{supervisor, tree};
+use greenroom_sandbox::identity;
 use greenroom_sandbox::spec::{
     LaunchOrders, LaunchSpec, MACHINE_API_NAME, MACHINE_NAME, MACHINE_VSOCK_NAME, MachineSpec, Privilege,
 };
@@ -172,7 +173,7 @@ impl Microvm {
         image::writable(&upper, spec.limits.disk_bytes).map_err(broken)?;
         let orders = directory.join("orders");
         fs::write(&orders, orders_of(spec, launch.files)).map_err(HostError::file("write", &orders))?;
-        if let Privilege::Root { host_id } = spec.privilege {
+        if let Some(host_id) = host_id(launch) {
             for path in [&directory, &upper, &orders] {
                 chown(path, Some(host_id), Some(host_id)).map_err(HostError::file("give away", path))?;
             }
@@ -190,6 +191,11 @@ impl Microvm {
     }
 }
 
+/// Whose a machine's process and its disks are, as root.
+fn host_id(launch: &Launch<'_>) -> Option<u32> {
+    (launch.spec.privilege == Privilege::Root).then(|| identity::host_id(launch.id.as_str()))
+}
+
 impl Backend for Microvm {
     fn launch(&self, launch: Launch<'_>) -> Result<(), HostError> {
         let machine = self.prepare(&launch)?;
@@ -199,7 +205,7 @@ impl Backend for Microvm {
         let orders = LaunchOrders::Machine(MachineSpec {
             directory: spec.directory.clone(),
             program: self.firecracker.clone(),
-            privilege: spec.privilege,
+            host_id: host_id(&launch),
             guest_port: crate::microvm::GUEST_PORT,
             limits,
             cgroups: spec.cgroups.clone(),

@@ -4,7 +4,7 @@ use crate::base::Base;
 use crate::failure::HostError;
 use crate::host::SandboxFile;
 use crate::tree;
-use greenroom_sandbox::spec::{LaunchSpec, Privilege, Root};
+use greenroom_sandbox::spec::{LAYER_ID, LaunchSpec, Privilege, Root};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use std::fs;
 use std::io::{self, Write as _};
@@ -87,9 +87,9 @@ fn draft_upper(draft: &Path) -> io::Result<()> {
 
 /// Makes a draft this sandbox's own.
 fn publish_upper(draft: &Path, upper: &Path, privilege: Privilege) -> io::Result<()> {
-    if let Privilege::Root { host_id } = privilege {
+    if privilege == Privilege::Root {
         for (name, ..) in UPPER.iter().filter(|(_, _, is_agents)| *is_agents) {
-            chown(draft.join(name), Some(host_id), Some(host_id))?;
+            chown(draft.join(name), Some(LAYER_ID), Some(LAYER_ID))?;
         }
     }
     fs::rename(draft, upper)

@@ -46,9 +46,7 @@ fn spec(world: &World, id: &SandboxId, cgroups: Vec<Placement>) -> LaunchSpec {
         },
         directory,
         privilege: match is_root() {
-            true => Privilege::Root {
-                host_id: greenroom_sandbox::identity::host_id(id.as_str()),
-            },
+            true => Privilege::Root,
             false => Privilege::User,
         },
         read_only: vec!["/usr".into()],
@@ -117,9 +115,10 @@ async fn what_cannot_be_built_leaves_nothing(world: &World) {
                 *upper = "/etc/hostname".into();
             }
         }),
+        // The kernel wants two directories.
         ("mount overlay", |spec, _| {
-            if let Root::Overlay { upper, .. } = &mut spec.root {
-                *upper = "/proc".into();
+            if let Root::Overlay { upper, work, .. } = &mut spec.root {
+                work.clone_from(upper);
             }
         }),
         ("set environment", |spec, _| {

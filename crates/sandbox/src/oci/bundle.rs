@@ -1,15 +1,13 @@
 //! The `config.json` of a sandbox's OCI bundle (<https://github.com/opencontainers/runtime-spec>), from the same data by
 //! which the launcher builds a sandbox itself. Pure.
 
+use crate::agent::SPARE_ID_DISTANCE;
 use crate::enter::most_processes;
 use crate::mounts::{MEMORY_FILES, PROC_HIDDEN, PROC_READ_ONLY, SHARED_MEMORY_BYTES};
 use crate::seccomp;
-use crate::spec::{AGENT_ID, LaunchSpec, OciRuntime, Privilege};
+use crate::spec::{AGENT_ID, LaunchSpec, OciRuntime};
 use rustix::process::Resource;
 use serde_json::{Value, json};
-
-/// Distance of the second id of a sandbox from its first: beyond every first one ([`crate::identity::host_id`]).
-const SPARE_ID_DISTANCE: u32 = 1 << 24;
 
 /// All there are but the one of time.
 const NAMESPACES: [&str; 7] = ["user", "mount", "pid", "network", "ipc", "uts", "cgroup"];
@@ -17,15 +15,21 @@ const NAMESPACES: [&str; 7] = ["user", "mount", "pid", "network", "ipc", "uts", 
 /// Where the guest's program lies inside.
 pub(crate) const GUEST_PLACE: &str = "run/greenroom-guest";
 
-/// The configuration; the root is the directory `root` beside it. `has_plain_tmp`: whether the root's /tmp is a directory.
-pub(crate) fn config(spec: &LaunchSpec, runtime: OciRuntime, has_plain_tmp: bool) -> Value {
+/// The configuration; the root is the directory `root` beside it. `host_id`: who the agent is outside, as root;
+/// `has_plain_tmp`: whether the root's /tmp is a directory.
+pub(crate) fn config(
+    spec: &LaunchSpec,
+    host_id: Option<u32>,
+    runtime: OciRuntime,
+    has_plain_tmp: bool,
+) -> Value {
     let env: Vec<String> = spec
         .env
         .iter()
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
     let none: [&str; 0] = [];
-    let ids = id_maps(spec.privilege);
+    let ids = id_maps(host_id);
     let namespaces = NAMESPACES.map(|kind| json!({"type": kind}));
     json!({
         "ociVersion": "1.0.2",
@@ -57,13 +61,11 @@ pub(crate) fn config(spec: &LaunchSpec, runtime: OciRuntime, has_plain_tmp: bool
 
 /// The agent's id; as root also 0, which runtimes insist on and nobody uses. An ordinary user's one id is 0 in the user
 /// namespace around the runtime.
-fn id_maps(privilege: Privilege) -> Value {
+fn id_maps(host_id: Option<u32>) -> Value {
     let map = |inside: u32, outside: u32| json!({"containerID": inside, "hostID": outside, "size": 1});
-    match privilege {
-        Privilege::Root { host_id } => {
-            json!([map(AGENT_ID, host_id), map(0, host_id + SPARE_ID_DISTANCE)])
-        }
-        Privilege::User => json!([map(AGENT_ID, 0)]),
+    match host_id {
+        Some(host_id) => json!([map(AGENT_ID, host_id), map(0, host_id + SPARE_ID_DISTANCE)]),
+        None => json!([map(AGENT_ID, 0)]),
     }
 }
 
@@ -190,7 +192,7 @@ const ARCHITECTURE: &str = "SCMP_ARCH_AARCH64";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{Limits, Root};
+    use crate::spec::{Limits, Privilege, Root};
 
     fn spec(privilege: Privilege) -> LaunchSpec {
         LaunchSpec {
@@ -211,14 +213,15 @@ mod tests {
 
     #[test]
     fn nobody_inside_is_root_outside() {
-        for (privilege, expected) in [
+        for (privilege, host_id, expected) in [
             (
-                Privilege::Root { host_id: 0x7000_0001 },
+                Privilege::Root,
+                Some(0x7000_0001),
                 json!([[1000, 0x7000_0001_u32], [0, 0x7100_0001_u32]]),
             ),
-            (Privilege::User, json!([[1000, 0]])),
+            (Privilege::User, None, json!([[1000, 0]])),
         ] {
-            let config = config(&spec(privilege), OciRuntime::Crun, true);
+            let config = config(&spec(privilege), host_id, OciRuntime::Crun, true);
             for maps in ["uidMappings", "gidMappings"] {
                 let shown: Vec<Value> = config["linux"][maps]
                     .as_array()
@@ -249,7 +252,7 @@ mod tests {
             OciRuntime::Runsc,
             OciRuntime::Other,
         ] {
-            let config = config(&spec(Privilege::User), runtime, false);
+            let config = config(&spec(Privilege::User), None, runtime, false);
             let profile = &config["linux"]["seccomp"];
             let rules = profile["syscalls"].as_array().unwrap();
             let errno_with = |name: &str, arguments: [u64; 3]| {

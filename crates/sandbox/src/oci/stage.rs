@@ -1,6 +1,7 @@
 //! What an OCI runtime finds: a bundle with the sandbox's root, in a mount namespace that ends with the runtime, so that
 //! nothing of it appears on the host or is ever left there. And the runtime itself, which the child becomes.
 
+use crate::agent::Agent;
 use crate::cgroup::{self, Version};
 use crate::enter::end_if_alone;
 use crate::failure::Step;
@@ -29,6 +30,7 @@ pub(super) struct Streams {
 /// Becomes the runtime, or says why not. Runs in new mount and pid namespaces.
 pub(super) fn become_runtime(
     spec: &OciSpec,
+    agent: Option<&Agent>,
     supervisor: &OwnedFd,
     streams: &Streams,
     ids: (u32, u32),
@@ -45,7 +47,7 @@ pub(super) fn become_runtime(
     rustix::process::umask(Mode::from_raw_mode(0o022));
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .step("make mounts private")?;
-    let stage = build(spec)?;
+    let stage = build(spec, agent)?;
     // Of the new pid namespace; the runtime would look its children up under other numbers.
     let proc = filesystem("proc", &[], ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC).step("mount /proc")?;
     attach(&proc, CWD, "/proc").step("attach /proc")?;
@@ -59,7 +61,7 @@ pub(super) fn become_runtime(
 }
 
 /// Mounts the stage and everything on it. Returns its path.
-fn build(spec: &OciSpec) -> Result<&'static str, LaunchFailure> {
+fn build(spec: &OciSpec, agent: Option<&Agent>) -> Result<&'static str, LaunchFailure> {
     let sandbox = &spec.sandbox;
     let is_used = |place: &&&str| {
         [&sandbox.directory, &sandbox.guest, &spec.program]
@@ -75,7 +77,7 @@ fn build(spec: &OciSpec) -> Result<&'static str, LaunchFailure> {
             step: "find a place for the bundle".to_owned(),
             errno: libc::ENOENT,
         })?;
-    let root = root_mount(sandbox)?;
+    let root = root_mount(sandbox, agent)?;
     let shared: Vec<OwnedFd> = sandbox
         .read_only
         .iter()
@@ -105,7 +107,7 @@ fn build(spec: &OciSpec) -> Result<&'static str, LaunchFailure> {
         let inside = path.strip_prefix("/").unwrap_or(path);
         attach(mount, &root, inside).step("attach read-only mount")?;
     }
-    put_guest(&root, &sandbox.guest, sandbox.privilege)?;
+    put_guest(&root, &sandbox.guest, agent)?;
     let has_plain_tmp = rustix::fs::openat(
         &root,
         "tmp",
@@ -113,9 +115,14 @@ fn build(spec: &OciSpec) -> Result<&'static str, LaunchFailure> {
         Mode::empty(),
     )
     .is_ok();
-    let config = serde_json::to_vec_pretty(&bundle::config(sandbox, spec.runtime, has_plain_tmp))
-        .map_err(std::io::Error::from)
-        .step("write bundle")?;
+    let config = serde_json::to_vec_pretty(&bundle::config(
+        sandbox,
+        agent.map(|agent| agent.host_id),
+        spec.runtime,
+        has_plain_tmp,
+    ))
+    .map_err(std::io::Error::from)
+    .step("write bundle")?;
     std::fs::write(stage_path.join("config.json"), &config).step("write bundle")?;
     // For people who look; nothing reads it.
     let _ = std::fs::write(sandbox.directory.join("config.json"), &config);
@@ -124,13 +131,9 @@ fn build(spec: &OciSpec) -> Result<&'static str, LaunchFailure> {
 
 /// Puts the guest's program on the sandbox's /run, which is the agent's own: each start has a fresh one. A copy, because a
 /// mount would show inside where it lies on the host.
-fn put_guest(root: &OwnedFd, guest: &Path, privilege: Privilege) -> Result<(), LaunchFailure> {
-    let owner = match privilege {
-        Privilege::Root { host_id } => host_id,
-        // This user's one id, in the namespace around the runtime.
-        Privilege::User => 0,
-    }
-    .to_string();
+fn put_guest(root: &OwnedFd, guest: &Path, agent: Option<&Agent>) -> Result<(), LaunchFailure> {
+    // Without root this user's one id, in the namespace around the runtime.
+    let owner = agent.map_or(0, |agent| agent.host_id).to_string();
     let len = std::fs::metadata(guest).step("open guest")?.len();
     let size = (RUN_BYTES + len).to_string();
     let run = filesystem(

@@ -85,9 +85,7 @@ fn launch(
         ..host_base(&state_dir.join("base"))?
     };
     let privilege = match identity::is_privileged() {
-        true => Privilege::Root {
-            host_id: identity::host_id(id.as_str()),
-        },
+        true => Privilege::Root,
         false => Privilege::User,
     };
     backend.launch(Launch {

@@ -52,9 +52,7 @@ impl World {
 
     fn launch<'a>(&'a self, files: &'a [SandboxFile]) -> Launch<'a> {
         let privilege = match identity::is_privileged() {
-            true => Privilege::Root {
-                host_id: identity::host_id(self.id.as_str()),
-            },
+            true => Privilege::Root,
             false => Privilege::User,
         };
         Launch {
