@@ -65,6 +65,7 @@ fn serve(hosts: Hosts) -> ExitCode {
     if std::process::id() != 1 {
         return fail("is the first process of a sandbox and nothing else");
     }
+    spawn::open_score();
     harden();
     // Before any thread exists: all of them inherit the blocked signal, so that only the reaper gets it.
     reaper::block_signal();

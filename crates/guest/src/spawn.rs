@@ -5,16 +5,54 @@
 use rustix::fd::{AsRawFd as _, OwnedFd};
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString, c_char, c_int, c_void};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::ptr;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// More than the few frames of the child need, in bytes.
 const STACK_BYTES: usize = 64 << 10;
 
-/// Raised for everything but the guest, so that running out of memory ends a program and not the sandbox.
+/// Of everything but the guest, so that running out of memory ends a program and not the sandbox.
 const OOM_SCORE: &[u8] = b"500";
+
+/// The guest's own entry, opened while it may be, and what it held. A child begins with what the guest has at that moment.
+static SCORE: OnceLock<Option<(File, Vec<u8>)>> = OnceLock::new();
+
+/// Opens what [`Program::spawn`] needs of this process, before it closes itself to those of its uid.
+pub fn open_score() {
+    score();
+}
+
+fn score() -> Option<&'static (File, Vec<u8>)> {
+    let open = || {
+        let mut file = File::options()
+            .read(true)
+            .write(true)
+            .open("/proc/self/oom_score_adj")
+            .ok()?;
+        let mut own = Vec::new();
+        file.read_to_end(&mut own).ok()?;
+        Some((file, own))
+    };
+    SCORE.get_or_init(open).as_ref()
+}
+
+/// The guest has the score of programs while one begins: it cannot be set later, as the program may have children by then, nor
+/// by the child, whose memory is the guest's.
+fn with_raised_score<T>(begin: impl FnOnce() -> T) -> T {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    // Best effort, as there is nobody to tell.
+    let set = |value: &[u8]| score().map(|(file, _)| file.write_at(value, 0));
+    set(OOM_SCORE);
+    let begun = begin();
+    set(score().map_or(b"0", |(_, own)| own));
+    begun
+}
 
 /// Where programs are looked for without a `PATH`.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
@@ -76,20 +114,20 @@ impl Program {
         let top = stack.as_mut_ptr_range().end;
         let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
         let restored = block_all_signals();
-        // SAFETY: the child runs `begin` on a stack of its own, which grows downwards from its aligned end, and the kernel
-        // holds this thread until the child has executed a program or ended; so all that `orders` leads to outlives its use.
-        let pid = unsafe { libc::clone(begin, top.cast(), flags, (&raw mut orders).cast()) };
-        let error = io::Error::last_os_error();
+        let orders_of_child = (&raw mut orders).cast();
+        let (pid, error) = with_raised_score(|| {
+            // SAFETY: the child runs `begin` on a stack of its own, which grows downwards from its aligned end, and the kernel
+            // holds this thread until the child has executed a program or ended; so all that the orders lead to outlives its
+            // use.
+            let pid = unsafe { libc::clone(begin, top.cast(), flags, orders_of_child) };
+            (pid, io::Error::last_os_error())
+        });
         restore_signals(&restored);
         // SAFETY: the child, which alone wrote to it, is done; the compiler does not know that it did.
         let errno = unsafe { ptr::read_volatile(&raw const orders.errno) };
         match (pid, errno) {
             (-1, _) => Err(error),
-            (_, 0) => {
-                // Only now: before, it would have been set for the guest too, whose memory it was.
-                let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), OOM_SCORE);
-                Ok(pid)
-            }
+            (_, 0) => Ok(pid),
             _ => {
                 let mut status = 0;
                 // SAFETY: collects the child, which ended.
@@ -168,7 +206,10 @@ unsafe fn prepare(program: &Program) -> bool {
     // SAFETY: system calls with integers and texts that end with NUL.
     unsafe {
         libc::setsid();
-        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        // Also those with a handler of the guest's: it must not run in the guest's memory once signals are let in.
+        for signal in [libc::SIGPIPE, libc::SIGSEGV, libc::SIGBUS] {
+            libc::signal(signal, libc::SIG_DFL);
+        }
         for (number, end) in (0..).zip(&program.ends) {
             if libc::dup2(end.as_raw_fd(), number) < 0 {
                 return false;
@@ -186,8 +227,9 @@ unsafe fn prepare(program: &Program) -> bool {
     }
 }
 
-/// Returns only with the reason why nothing was executed: as execvp(3), the first that is not "it is not there".
+/// Returns only with the reason why nothing was executed; of several places, as execvp(3).
 unsafe fn execute(plan: &Plan<'_>) -> c_int {
+    let is_searched = plan.program.candidates.len() > 1;
     let mut reason = libc::ENOENT;
     for candidate in &plan.program.candidates {
         // SAFETY: texts and lists that end as they must.
@@ -200,7 +242,13 @@ unsafe fn execute(plan: &Plan<'_>) -> c_int {
             errno()
         };
         match failed {
-            libc::ENOENT | libc::ENOTDIR => {}
+            libc::ENOENT
+            | libc::ENOTDIR
+            | libc::ENAMETOOLONG
+            | libc::ESTALE
+            | libc::ENODEV
+            | libc::ETIMEDOUT
+                if is_searched => {}
             libc::EACCES => reason = failed,
             libc::ENOEXEC => {
                 // SAFETY: as above; the place in the list is the child's to write, nobody else reads it.
@@ -249,7 +297,6 @@ fn restore_signals(before: &libc::sigset_t) {
 mod tests {
     use super::*;
     use rustix::pipe::{PipeFlags, pipe_with};
-    use std::io::Read as _;
     use std::os::unix::fs::PermissionsExt as _;
 
     /// What a program wrote, and its wait status.
@@ -286,7 +333,9 @@ mod tests {
         let (_, status) = run(&["sh", "-c", "kill -PIPE $$"], &[], Path::new("/")).unwrap();
         assert_eq!(libc::WTERMSIG(status), libc::SIGPIPE);
         let (output, _) = run(&["cat", "/proc/self/oom_score_adj"], &[], Path::new("/")).unwrap();
-        assert!(["500\n", "0\n"].contains(&output.as_str()), "{output}");
+        assert_eq!(output, "500\n");
+        let own = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+        assert_ne!(own, "500\n", "the guest's is its own again");
     }
 
     #[test]
@@ -333,6 +382,7 @@ mod tests {
         };
         assert_eq!(failed(&["true"], "/nonexistent"), libc::ENOENT);
         assert_eq!(failed(&["/"], "/"), libc::EACCES);
+        assert_eq!(failed(&["/etc/passwd/x"], "/"), libc::ENOTDIR);
         // SAFETY: integers and a null pointer.
         let left = unsafe { libc::waitpid(-1, ptr::null_mut(), libc::WNOHANG) };
         assert_eq!(left, -1, "no child waits to be collected");

@@ -9,8 +9,9 @@
 //! of milliseconds near the limit. Other writers on the filesystem cost extra walks and no programs; others that free hide what
 //! is written in that moment until the next walk, which comes a second later near the limit.
 
-use crate::disk_usage::{self, Tally, Unnamed, natural};
+use crate::disk_usage::{self, Tally, natural};
 use crate::processes::{self, Inside};
+use crate::unnamed::{self, Unnamed};
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -48,8 +49,14 @@ const GRACE_BYTES: u64 = 1 << 20;
 /// they are started again and again, or nobody inside obeys.
 const OVERDRAFT_BYTES: u64 = 1 << 30;
 
-/// Times that a tree is walked again because its directories moved meanwhile and nobody could be stopped.
-const MORE_WALKS: usize = 3;
+/// Longest look after which programs are stopped for another.
+const MAX_STANDSTILL: Duration = Duration::from_millis(300);
+
+/// How long one look at what processes have open may take.
+const UNNAMED_PATIENCE: Duration = Duration::from_millis(150);
+
+/// Between two looks while the next walk is not due.
+const WAITING_PERIOD: Duration = Duration::from_millis(100);
 
 /// How often in a row space may be missing while descriptors are on their way.
 const MAX_SUSPICIONS: u32 = 3;
@@ -156,6 +163,28 @@ struct Count {
     /// Whether space was freed while programs ran, by them or by others.
     is_doubtful: bool,
     cpu_us: Option<u64>,
+    /// [`processes::written_bytes`] at the walk.
+    written: u64,
+}
+
+/// What can be seen of a sandbox.
+#[derive(Debug, Clone, Copy)]
+struct Sight {
+    tally: Tally,
+    unnamed: Unnamed,
+    written: u64,
+}
+
+impl Sight {
+    fn used(&self) -> u64 {
+        self.tally.bytes.saturating_add(self.unnamed.bytes)
+    }
+}
+
+/// What a walk found.
+struct Counted {
+    used: u64,
+    written: u64,
 }
 
 /// The watch over one sandbox.
@@ -235,9 +264,16 @@ impl DiskWatch {
         }
         let wait = self.debt.wait();
         if !wait.is_zero() && self.standing != Standing::Killed {
-            return (Action::None, wait.min(MAX_PERIOD));
+            // Whoever made walks long does not write meanwhile as much as it likes. Killing is followed by a walk.
+            let believed = self.believed(free, processes::written_bytes(child));
+            if believed <= ceiling {
+                return (Action::None, wait.min(WAITING_PERIOD));
+            }
+            let action;
+            (self.standing, action) = judge(self.standing, believed, self.limit);
+            return (action, SETTLE_PERIOD);
         }
-        let Some(used) = self.walk(child, inside, ceiling, free) else {
+        let Some(Counted { used, written }) = self.walk(child, inside, ceiling, free) else {
             return (Action::None, self.debt.wait().clamp(MIN_PERIOD, MAX_PERIOD));
         };
         self.count = Some(Count {
@@ -247,6 +283,7 @@ impl DiskWatch {
             most_free: free,
             is_doubtful: false,
             cpu_us,
+            written,
         });
         let action;
         (self.standing, action) = judge(self.standing, used, self.limit);
@@ -291,70 +328,105 @@ impl DiskWatch {
     }
 
     /// Counts what the sandbox takes, in bytes. `None` if that is not clear yet.
-    fn walk(&mut self, child: i32, inside: Option<&Inside>, ceiling: u64, free: u64) -> Option<u64> {
+    fn walk(&mut self, child: i32, inside: Option<&Inside>, ceiling: u64, free: u64) -> Option<Counted> {
         let began = Instant::now();
-        let used = self.find(child, inside, ceiling, self.estimate(free));
+        let counted = self.find(child, inside, ceiling, free, began);
         self.debt.add(began.elapsed());
-        used
+        counted
     }
 
-    fn find(&mut self, child: i32, inside: Option<&Inside>, ceiling: u64, estimate: u64) -> Option<u64> {
+    fn find(
+        &mut self,
+        child: i32,
+        inside: Option<&Inside>,
+        ceiling: u64,
+        free: u64,
+        began: Instant,
+    ) -> Option<Counted> {
         let suspicions = std::mem::take(&mut self.suspicions);
-        let mut tally = disk_usage::count(&self.directory);
-        let mut used = self.with_closed(&tally, inside);
-        if used > ceiling || estimate <= ceiling {
-            return Some(used);
+        let mut sight = self.look_at_all(child, inside);
+        let done = |sight: Sight, used| {
+            Some(Counted {
+                used,
+                written: sight.written,
+            })
+        };
+        if sight.used() > ceiling || self.estimate(free) <= ceiling {
+            return done(sight, sight.used());
         }
-        // Something took the space and is not in the tree: perhaps files that were removed while open.
-        let mut unnamed = disk_usage::count_unnamed(child, &self.directory);
-        let is_first = self.count.is_none();
-        if is_first || used.saturating_add(unnamed.bytes) > ceiling {
-            return Some(used.saturating_add(unnamed.bytes));
-        }
-        if inside.is_some() {
-            // Or it is where nobody looked because it was renamed meanwhile. Nothing moves while all programs stand still.
-            if tally.has_changed || tally.has_moved || unnamed != Unnamed::default() {
-                let _stopped = processes::stop(child);
-                tally = disk_usage::count(&self.directory);
-                used = self.with_closed(&tally, inside);
-                unnamed = disk_usage::count_unnamed(child, &self.directory);
-            }
-        } else {
-            // What another kernel runs is not stopped. Whoever moves directories whenever somebody looks, and does it at the
-            // time at which space is missing, is believed to have taken it.
-            for _ in 0..MORE_WALKS {
-                if !tally.has_moved || used > ceiling {
-                    break;
-                }
-                tally = disk_usage::count(&self.directory);
-                used = self.with_closed(&tally, inside);
-            }
-            if tally.has_moved {
-                used = used.max(estimate);
+        // Something took the space and is not found: others, or something that hides.
+        let mut is_hidden = false;
+        if sight.tally.has_changed || sight.tally.has_moved {
+            if inside.is_some() && began.elapsed() < MAX_STANDSTILL {
+                // Perhaps it is where nobody looked because it was renamed meanwhile. Nothing moves while all stand still.
+                let stopped = processes::stop(child);
+                sight = self.look_at_all(child, inside);
+                is_hidden = !stopped.holds(child);
+            } else {
+                is_hidden = sight.tally.has_moved;
             }
         }
-        used = used.saturating_add(unnamed.bytes);
-        if used <= ceiling && unnamed.in_flight > 0 {
-            // Or in files that only a message in a socket keeps. Programs do send descriptors, and receive them soon.
-            if suspicions < MAX_SUSPICIONS {
-                self.suspicions = suspicions + 1;
-                return None;
-            }
-            used = estimate;
+        let used = sight.used();
+        let is_in_flight = sight.unnamed.in_flight > 0;
+        if used <= ceiling && is_in_flight && suspicions < MAX_SUSPICIONS {
+            // Programs do send descriptors, and receive them soon.
+            self.suspicions = suspicions + 1;
+            return None;
         }
-        Some(used)
+        if used <= ceiling && (is_hidden || is_in_flight || !sight.unnamed.is_whole) {
+            return done(sight, used.max(self.believed(free, sight.written)));
+        }
+        done(sight, used)
     }
 
-    /// Bytes of a tally, with what is in directories that programs of the same uid closed: in their user namespace that does
-    /// not help them.
-    fn with_closed(&self, tally: &Tally, inside: Option<&Inside>) -> u64 {
-        let count = || disk_usage::count(&self.directory).bytes;
-        match inside
-            .filter(|_| !tally.is_whole)
-            .map(|inside| inside.with_rights(count))
-        {
-            Some(Some(Ok(bytes))) => bytes,
-            _ => tally.bytes,
+    /// What a sandbox that hides something is believed to take: as much more than at the last walk as the filesystem lost since,
+    /// but no more than its processes wrote. Others write too, and no sandbox is to end for that.
+    fn believed(&self, free: u64, written: u64) -> u64 {
+        self.count.as_ref().map_or(0, |count| {
+            let lost = count.most_free.saturating_sub(free);
+            let wrote = written.saturating_sub(count.written);
+            count.used.saturating_add(lost.min(wrote))
+        })
+    }
+
+    /// Everything of it that can be seen.
+    fn look_at_all(&self, child: i32, inside: Option<&Inside>) -> Sight {
+        let tally = disk_usage::count(&self.directory);
+        let look = || {
+            let unnamed = unnamed::count(child, &self.directory, UNNAMED_PATIENCE);
+            (unnamed, processes::written_bytes(child))
+        };
+        // Programs of an ordinary user can close directories and processes to this one, which is the same user. In their user
+        // namespace that does not help them.
+        let whole = || match tally.is_whole {
+            true => tally.bytes,
+            false => disk_usage::count(&self.directory).bytes,
+        };
+        let numbers = inside.and_then(|inside| {
+            inside.with_rights(|| {
+                let (unnamed, written) = look();
+                let is_whole = u64::from(unnamed.is_whole);
+                [whole(), unnamed.bytes, unnamed.in_flight, is_whole, written]
+            })
+        });
+        match numbers {
+            Some(Ok([bytes, unnamed_bytes, in_flight, is_whole, written])) => Sight {
+                tally: Tally { bytes, ..tally },
+                unnamed: Unnamed {
+                    bytes: unnamed_bytes,
+                    in_flight,
+                    is_whole: is_whole == 1,
+                },
+                written,
+            },
+            Some(Err(_)) | None => {
+                let (unnamed, written) = look();
+                Sight {
+                    tally,
+                    unnamed,
+                    written,
+                }
+            }
         }
     }
 

@@ -48,6 +48,7 @@ pub mod oci;
 mod relay;
 mod supervise;
 mod syscall;
+mod unnamed;
 mod vsock;
 
 pub use landlock::{shortcoming as landlock_shortcoming, version as landlock_version};

@@ -50,6 +50,13 @@ pub(crate) struct Stopped {
     pids: Vec<i32>,
 }
 
+impl Stopped {
+    /// Whether all stand still, and nobody came: a program can have itself continued by a timer.
+    pub(crate) fn holds(&self, first: i32) -> bool {
+        tree(first).into_iter().all(has_stopped)
+    }
+}
+
 impl Drop for Stopped {
     fn drop(&mut self) {
         // Children first, as they were stopped last: so nobody learns that a child of his had stopped, and shells do not
@@ -61,7 +68,7 @@ impl Drop for Stopped {
 }
 
 /// Stops `first` and all that descend from it for a moment. In the end all stand still, unless they fork faster than they are
-/// found or wait for a disk.
+/// found, wait for a disk, or do not want to ([`Stopped::holds`]).
 pub(crate) fn stop(first: i32) -> Stopped {
     let mut stopped = Stopped { pids: Vec::new() };
     let mut seen = HashSet::new();
@@ -108,6 +115,23 @@ pub fn cpu_ms(processes: &[i32]) -> u64 {
     let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
     let ticks: u64 = processes.iter().filter_map(|pid| cpu_ticks(*pid)).sum();
     ticks * 1000 / u64::try_from(per_second).unwrap_or(100).max(1)
+}
+
+/// Bytes that `first` and all that descend from it ever caused to be written to disks, with their children that were waited for;
+/// the most if the kernel does not count (`CONFIG_TASK_IO_ACCOUNTING`).
+pub fn written_bytes(first: i32) -> u64 {
+    tree(first).into_iter().fold(0_u64, |sum, pid| {
+        let Ok(text) = fs::read_to_string(format!("/proc/{pid}/io")) else {
+            return match fs::exists("/proc/self/io") {
+                Ok(true) => sum,
+                _ => u64::MAX,
+            };
+        };
+        let written = text
+            .lines()
+            .find_map(|line| line.strip_prefix("write_bytes: ")?.parse().ok());
+        sum.saturating_add(written.unwrap_or(0))
+    })
 }
 
 /// Fields 14 to 17 of proc_pid_stat(5).
@@ -180,23 +204,30 @@ impl Inside {
         })
     }
 
-    /// Computes a number in a child process that has every right over files of the uids that the user namespace maps; `None`
-    /// for root, which has them anyway. Called by a process with one thread.
-    pub(crate) fn with_rights(&self, compute: impl FnOnce() -> u64) -> Option<Result<u64, Errno>> {
+    /// Computes numbers in a child process that has every right over files and processes of the user namespace; `None` for
+    /// root, which has them anyway. Called by a process with one thread.
+    pub(crate) fn with_rights<const N: usize>(
+        &self,
+        compute: impl FnOnce() -> [u64; N],
+    ) -> Option<Result<[u64; N], Errno>> {
         let users = self.users.as_ref()?;
         let computed = || {
             let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
             as_child(|| {
                 enter_namespace(users, libc::CLONE_NEWUSER)?;
-                let number = compute().to_ne_bytes();
-                // Fits into the pipe, so that nobody needs to read yet.
-                rustix::io::write(&write, &number).map(|_| ())
+                let numbers: Vec<u8> = compute().into_iter().flat_map(u64::to_ne_bytes).collect();
+                // They fit into the pipe, so that nobody needs to read yet.
+                rustix::io::write(&write, &numbers).map(|_| ())
             })?;
-            let mut number = [0; 8];
-            match rustix::io::read(&read, &mut number)? {
-                8 => Ok(u64::from_ne_bytes(number)),
-                _ => Err(Errno::IO),
+            let mut numbers = [0; N];
+            for number in &mut numbers {
+                let mut bytes = [0; 8];
+                match rustix::io::read(&read, &mut bytes)? {
+                    8 => *number = u64::from_ne_bytes(bytes),
+                    _ => return Err(Errno::IO),
+                }
             }
+            Ok(numbers)
         };
         Some(computed())
     }

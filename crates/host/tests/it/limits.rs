@@ -30,6 +30,10 @@ crate::scenarios_with!(
     Isolation::Namespace,
     directories_that_move_count,
     files_in_messages_count,
+    files_of_threads_count,
+    files_are_remembered,
+    files_among_many_descriptors_count,
+    what_others_write_does_not_count,
     files_that_are_only_mapped_count
 );
 crate::scenarios_with!(
@@ -37,7 +41,12 @@ crate::scenarios_with!(
     as_user,
     Isolation::Namespace,
     directories_that_move_count,
-    files_in_messages_count
+    files_in_messages_count,
+    files_of_threads_count,
+    files_of_closed_processes_count,
+    files_are_remembered,
+    files_among_many_descriptors_count,
+    what_others_write_does_not_count
 );
 
 const MIB: u64 = 1 << 20;
@@ -338,6 +347,124 @@ time.sleep(60)
 
 async fn files_in_messages_count(world: &World) {
     assert_stops(world, IN_MESSAGES).await;
+}
+
+/// Keeps removed files by a thread that has outlived the first one of its process.
+const IN_THREAD: &str = r#"
+import ctypes, os, threading, time
+def fill():
+    time.sleep(0.2)
+    for n in range(60):
+        fd = os.open("gone", os.O_CREAT | os.O_WRONLY)
+        os.unlink("gone")
+        for _ in range(8): os.write(fd, b"x" * (1 << 20))
+        time.sleep(0.02)
+    time.sleep(60)
+threading.Thread(target=fill).start()
+ctypes.CDLL(None).syscall(60, 0)
+"#;
+
+async fn files_of_threads_count(world: &World) {
+    assert_stops(world, IN_THREAD).await;
+}
+
+/// Keeps removed files in a process that others of its uid may not look into.
+const CLOSED: &str = r#"
+import ctypes, os, time
+ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)
+for n in range(60):
+    fd = os.open("gone", os.O_CREAT | os.O_WRONLY)
+    os.unlink("gone")
+    for _ in range(8): os.write(fd, b"x" * (1 << 20))
+    time.sleep(0.02)
+time.sleep(60)
+"#;
+
+async fn files_of_closed_processes_count(world: &World) {
+    assert_stops(world, CLOSED).await;
+}
+
+/// Takes less than there is room for, and has that forgotten by freeing something, again and again.
+const IN_PARTS: &str = r#"
+import os, time
+for n in range(12):
+    fd = os.open("gone", os.O_CREAT | os.O_WRONLY)
+    os.unlink("gone")
+    for _ in range(60): os.write(fd, b"x" * (1 << 20))
+    freed = os.open("freed", os.O_CREAT | os.O_WRONLY)
+    for _ in range(16): os.write(freed, b"x" * (1 << 20))
+    os.close(freed)
+    os.unlink("freed")
+    until = time.time() + 2.5
+    while time.time() < until: time.sleep(0.01)
+time.sleep(60)
+"#;
+
+async fn files_are_remembered(world: &World) {
+    assert_stops(world, IN_PARTS).await;
+}
+
+/// Keeps removed files behind as many descriptors as it may have.
+const AMONG_MANY: &str = r#"
+import os, resource, time
+most = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 20000) - 100
+for _ in range(6):
+    if os.fork() == 0:
+        null = os.open("/dev/null", os.O_RDONLY)
+        for _ in range(most): os.dup(null)
+        time.sleep(60)
+        os._exit(0)
+time.sleep(1)
+for n in range(60):
+    fd = os.open("gone", os.O_CREAT | os.O_WRONLY)
+    os.unlink("gone")
+    for _ in range(8): os.write(fd, b"x" * (1 << 20))
+    time.sleep(0.02)
+time.sleep(60)
+"#;
+
+async fn files_among_many_descriptors_count(world: &World) {
+    assert_stops(world, AMONG_MANY).await;
+}
+
+/// Looks as if it hid something, and writes nothing.
+const INNOCENT: &str = r#"
+import os, socket, time
+pair = socket.socketpair()
+socket.send_fds(pair[0], [b"x"], [os.open("/dev/null", os.O_RDONLY)])
+print("ready", flush=True)
+until = time.time() + 3
+while time.time() < until: time.sleep(0.001)
+print("alive", flush=True)
+"#;
+
+async fn what_others_write_does_not_count(world: &World) {
+    let limits = Limits {
+        disk_bytes: 128 * MIB,
+        ..Limits::default()
+    };
+    let sandbox = start(world, limits).await;
+    sandbox
+        .write_file("innocent.py", Scope::Workspace, INNOCENT.into())
+        .await
+        .unwrap();
+    // On the same filesystem, more than the sandbox has room for.
+    let place = world.state.join("others");
+    std::fs::create_dir(&place).unwrap();
+    let others = {
+        let place = place.clone();
+        tokio::task::spawn_blocking(move || {
+            for number in 0..20 {
+                std::thread::sleep(Duration::from_millis(100));
+                std::fs::write(place.join(number.to_string()), vec![1; 16 << 20]).unwrap();
+            }
+        })
+    };
+    let ran = fill(&sandbox, "exec python3 innocent.py").await;
+    others.await.unwrap();
+    std::fs::remove_dir_all(&place).unwrap();
+    assert_eq!(ran.exit.limits_hit, [], "{ran:?}");
+    assert!(ran.output.contains("alive"), "{ran:?}");
 }
 
 /// Keeps removed files by mappings of one page each. Python's own would keep a descriptor too.
