@@ -294,13 +294,13 @@ mod tests {
     #[test]
     fn mappings_of_files_that_are_gone_are_told_from_others() {
         let line = |text: &'static str| removed_mapping(text.as_bytes());
-        let gone = "00e0000-7f0000001000 r--p 0000a000 08:01 77 /work/a b (deleted)\n";
+        let gone = "00e0000-7f0000001000 r--p 0000a000 08:01 77 /srv/a b (deleted)\n";
         assert_eq!(
             line(gone),
-            Some(("e0000-7f0000001000".to_owned(), b"08:01 77 /work/a b".as_slice()))
+            Some(("e0000-7f0000001000".to_owned(), b"08:01 77 /srv/a b".as_slice()))
         );
         for other in [
-            "e0000-e1000 r--p 00000000 08:01 77 /work/a\n",
+            "e0000-e1000 r--p 00000000 08:01 77 /srv/a\n",
             "e0000-e1000 rw-p 00000000 00:00 0 \n",
             "e0000-e1000 rw-s 00000000 00:01 9 /memfd:x (deleted)\n",
             "e0000-e1000 rw-s 00000000 00:01 9 /SYSV00000000 (deleted)\n",
