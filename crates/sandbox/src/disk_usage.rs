@@ -53,6 +53,11 @@ pub fn places(directory: &Path) -> [PathBuf; 3] {
     ["upper", "work", "copy"].map(|name| directory.join(name))
 }
 
+/// Where a sandbox's root is if it is no overlay.
+pub(crate) fn root_directory(directory: &Path) -> PathBuf {
+    directory.join("copy")
+}
+
 /// Counts what lies in a sandbox's directory. A place that is not there counts nothing.
 pub fn count(directory: &Path) -> Tally {
     let mut tally = Tally::NOTHING;
@@ -163,7 +168,11 @@ fn change(directory: impl rustix::fd::AsFd) -> Option<(i64, i64)> {
 fn open(at: impl rustix::fd::AsFd, path: &[u8], resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
     let path = CString::new(path).map_err(|_| Errno::INVAL)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat2(at, &path, flags, Mode::empty(), resolve)
+    // Nobody inside is to see when it was looked at. Only who owns a directory, or root, may ask for that.
+    match rustix::fs::openat2(&at, &path, flags | OFlags::NOATIME, Mode::empty(), resolve) {
+        Err(Errno::PERM) => rustix::fs::openat2(&at, &path, flags, Mode::empty(), resolve),
+        opened => opened,
+    }
 }
 
 /// A number of a `stat` structure, whose types differ between machines; 0 if it is negative.

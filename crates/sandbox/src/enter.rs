@@ -51,6 +51,7 @@ pub(crate) fn prepare(spec: &LaunchSpec, handover: &Handover<'_>) -> Result<(), 
     // Only now, so that the new namespace's root is the sandbox's own group.
     // SAFETY: shares no file descriptors; there is one thread.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP) }.step("make cgroup namespace")?;
+    forget_unused_memory();
     rustix::system::sethostname(spec.hostname.as_bytes()).step("set host name")?;
     match (handover.network, spec.privilege) {
         // The user namespace that owns it is not this process's.
@@ -73,6 +74,12 @@ pub(crate) fn prepare(spec: &LaunchSpec, handover: &Handover<'_>) -> Result<(), 
     unsafe { libc::prctl(libc::PR_SET_NAME, GUEST_NAME.as_ptr()) };
     // Last, because it closes the supervisor's end, which tells it that all is well.
     keep_only_socket(handover)
+}
+
+/// Has the kernel free shared memory (shmget(2)) with the last program that uses it: what no process holds could not be taken
+/// back by ending programs, and would keep the sandbox at its limit. Best effort: not in the power of an ordinary user.
+fn forget_unused_memory() {
+    let _ = std::fs::write("/proc/sys/kernel/shm_rmid_forced", "1");
 }
 
 /// Ends the process as an executed program would.

@@ -1,6 +1,6 @@
 //! What a sandbox takes on disk by files that have no name any more, found by what its processes have open. Only looks.
 
-use crate::disk_usage::{natural, places};
+use crate::disk_usage::{natural, root_directory};
 use crate::processes;
 use rustix::fd::AsRawFd as _;
 use rustix::io::Errno;
@@ -30,11 +30,9 @@ pub(crate) struct Unnamed {
 /// size of a file that is only mapped is told to root of the machine alone.
 pub(crate) fn count(first: i32, directory: &Path, patience: Duration) -> Unnamed {
     let mut search = Search {
-        devices: places(directory)
-            .iter()
-            .filter_map(|place| std::fs::symlink_metadata(place).ok())
-            .map(|metadata| metadata.dev())
-            .collect(),
+        root_device: std::fs::symlink_metadata(root_directory(directory))
+            .ok()
+            .map(|metadata| metadata.dev()),
         seen: HashSet::new(),
         sockets: HashSet::new(),
         unnamed: Unnamed {
@@ -51,7 +49,8 @@ pub(crate) fn count(first: i32, directory: &Path, patience: Duration) -> Unnamed
 }
 
 struct Search {
-    devices: HashSet<u64>,
+    /// Of a root that is no overlay.
+    root_device: Option<u64>,
     /// By device and inode.
     seen: HashSet<(u64, u64)>,
     /// By what the link to them says.
@@ -189,8 +188,8 @@ impl Search {
         {
             return Ok(());
         }
-        // Not what lies in memory: it counts there.
-        let is_on_disk = self.devices.contains(&metadata.dev())
+        // Not what lies in memory: it counts there. Nor what the host replaced of its own, such as a library.
+        let is_on_disk = self.root_device == Some(metadata.dev())
             || rustix::fs::statfs(link).is_ok_and(|fs| natural(fs.f_type) == OVERLAY_MAGIC);
         if is_on_disk {
             self.unnamed.bytes += metadata.blocks() * 512;
@@ -241,14 +240,14 @@ mod tests {
     /// A sandbox's directory.
     fn directory() -> tempfile::TempDir {
         let temp = tempfile::tempdir().unwrap();
-        fs::create_dir(temp.path().join("upper")).unwrap();
+        fs::create_dir(root_directory(temp.path())).unwrap();
         temp
     }
 
     #[test]
     fn files_without_a_name_are_found_by_who_has_them_open() {
         let temp = directory();
-        let path = temp.path().join("upper/gone");
+        let path = root_directory(temp.path()).join("gone");
         let mut file = fs::File::create(&path).unwrap();
         file.write_all(&vec![1; 1 << 20]).unwrap();
         file.sync_all().unwrap();
@@ -263,7 +262,7 @@ mod tests {
     #[test]
     fn descriptors_in_sockets_are_seen() {
         let temp = directory();
-        let path = temp.path().join("upper/gone");
+        let path = root_directory(temp.path()).join("gone");
         let file = fs::File::create(&path).unwrap();
         fs::remove_file(&path).unwrap();
         let (from, to) = std::os::unix::net::UnixStream::pair().unwrap();

@@ -34,6 +34,7 @@ crate::scenarios_with!(
     files_are_remembered,
     files_among_many_descriptors_count,
     what_others_write_does_not_count,
+    shared_memory_goes_with_its_programs,
     files_that_are_only_mapped_count
 );
 crate::scenarios_with!(
@@ -465,6 +466,32 @@ async fn what_others_write_does_not_count(world: &World) {
     std::fs::remove_dir_all(&place).unwrap();
     assert_eq!(ran.exit.limits_hit, [], "{ran:?}");
     assert!(ran.output.contains("alive"), "{ran:?}");
+}
+
+/// Makes shared memory, fills it and leaves it.
+const SHARED: &str = r#"
+import ctypes
+libc = ctypes.CDLL(None)
+libc.shmat.restype = ctypes.c_void_p
+number = libc.shmget(0, 32 << 20, 0o1600)
+assert number >= 0
+at = libc.shmat(number, None, 0)
+ctypes.memset(at, 1, 32 << 20)
+"#;
+
+async fn shared_memory_goes_with_its_programs(world: &World) {
+    let sandbox = start(world, Limits::default()).await;
+    sandbox
+        .write_file("shared.py", Scope::Workspace, SHARED.into())
+        .await
+        .unwrap();
+    assert_eq!(
+        sh(&sandbox, "python3 shared.py && grep -c . /proc/sysvipc/shm")
+            .await
+            .ok(),
+        "1\n",
+        "only the heading is left"
+    );
 }
 
 /// Keeps removed files by mappings of one page each. Python's own would keep a descriptor too.
