@@ -7,8 +7,9 @@ use crate::route::refuse_routes;
 use greenroom_protocol::guest::call::Exec;
 use greenroom_protocol::id::SandboxId;
 use greenroom_sandbox::cgroup::{self, Controller, Placement, Version};
-use greenroom_sandbox::identity;
-use greenroom_sandbox::spec::Limits;
+use greenroom_sandbox::spec::{LAYER_ID, LOCK_NAME, Limits};
+use greenroom_sandbox::{identity, lock, processes};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -40,7 +41,8 @@ pub enum Verdict {
 /// Tries everything, with a throwaway sandbox below `state_dir` (made if missing), and leaves nothing behind in it but the
 /// host's own programs and base.
 pub async fn probe(state_dir: &Path, machines: &MachineConfig) -> Vec<Finding> {
-    let mut findings = vec![privilege(), sandbox(state_dir).await];
+    let (sandbox, uid) = sandbox(state_dir).await;
+    let mut findings = vec![privilege(uid), sandbox];
     findings.extend(crate::backend::oci_findings(state_dir).await);
     findings.extend(groups());
     findings.extend(other_limits());
@@ -49,8 +51,17 @@ pub async fn probe(state_dir: &Path, machines: &MachineConfig) -> Vec<Finding> {
     findings
 }
 
-fn privilege() -> Finding {
+/// `uid`: as whom the sandbox that was tried ran on the host.
+fn privilege(uid: Option<u32>) -> Finding {
     match identity::is_privileged() {
+        true if uid == Some(LAYER_ID) => Finding {
+            name: "privilege",
+            verdict: Verdict::Reduced,
+            detail: "Running as root, but all sandboxes run under one uid, apart by their namespaces: the filesystem of the \
+                     data directory cannot map ids."
+                .to_owned(),
+            hint: Some("Put the data directory on ext4, xfs or btrfs, with Linux 5.19 or newer.".to_owned()),
+        },
         true => Finding {
             name: "privilege",
             verdict: Verdict::Good,
@@ -68,7 +79,7 @@ fn privilege() -> Finding {
 }
 
 /// Namespaces, mounts, capabilities, system call filter, guest: all at once, as they are used.
-async fn sandbox(state_dir: &Path) -> Finding {
+async fn sandbox(state_dir: &Path) -> (Finding, Option<u32>) {
     let id = SandboxId::from_bits(greenroom_stdx::id::fresh_bits());
     let missing = |detail: String, hint: String| Finding {
         name: "sandbox",
@@ -80,14 +91,18 @@ async fn sandbox(state_dir: &Path) -> Finding {
         Ok(host) => host,
         Err(error) => {
             let hint = error.problem().hint.unwrap_or_default();
-            return missing(greenroom_stdx::chain::Chain(&error).to_string(), hint);
+            return (
+                missing(greenroom_stdx::chain::Chain(&error).to_string(), hint),
+                None,
+            );
         }
     };
     let tried = try_sandbox(&host, &id).await;
+    let uid = uid_outside(&state_dir.join("sb").join(id.as_str()));
     let is_copied = state_dir.join("sb").join(id.as_str()).join("copy").exists();
     let removed = host.remove(&id).await;
     host.close().await;
-    match (tried, removed) {
+    let finding = match (tried, removed) {
         (Ok(()), Ok(())) if is_copied => Finding {
             name: "sandbox",
             verdict: Verdict::Reduced,
@@ -106,7 +121,15 @@ async fn sandbox(state_dir: &Path) -> Finding {
             let hint = error.problem().hint.unwrap_or_default();
             missing(greenroom_stdx::chain::Chain(&error).to_string(), hint)
         }
-    }
+    };
+    (finding, uid)
+}
+
+/// As whom the guest of a sandbox that runs is known to the host's kernel.
+fn uid_outside(directory: &Path) -> Option<u32> {
+    let supervisor = lock::holder(&directory.join(LOCK_NAME)).ok()??;
+    let guest = *processes::tree(supervisor.as_raw_nonzero().get()).get(1)?;
+    Some(std::fs::metadata(format!("/proc/{guest}")).ok()?.uid())
 }
 
 async fn try_sandbox(host: &Host, id: &SandboxId) -> Result<(), (String, String)> {

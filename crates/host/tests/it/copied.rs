@@ -2,7 +2,7 @@
 //! by an overlay over /tmp in a mount namespace of the test's own.
 
 use crate::world::{Isolation, World, as_user, fresh_id, is_root, open, run_with, sh};
-use greenroom_host::Limits;
+use greenroom_host::{Limits, MachineConfig, Verdict};
 use std::os::fd::AsRawFd as _;
 
 /// Tells a test that /tmp is its own.
@@ -133,6 +133,19 @@ async fn a_copied_root(world: &World) {
         assert_ne!(ran.exit.code, Some(0), "{script} must fail: {ran:?}");
     }
     world.host.stop(sandbox.id()).await.unwrap();
+
+    // Nor can this filesystem map ids; and the doctor says both.
+    let findings =
+        greenroom_host::probe(&world.state.with_file_name("doctor"), &MachineConfig::default()).await;
+    let is_privileged = greenroom_sandbox::identity::is_privileged();
+    for (name, is_reduced, words) in [
+        ("sandbox", true, "copied root"),
+        ("privilege", is_privileged, "one uid"),
+    ] {
+        let finding = findings.iter().find(|finding| finding.name == name).unwrap();
+        assert_eq!(finding.verdict == Verdict::Reduced, is_reduced, "{finding:?}");
+        assert_eq!(finding.detail.contains(words), is_reduced, "{finding:?}");
+    }
 
     let second = open(&world.state).await;
     let again = second.start(start).await.unwrap();
