@@ -17,26 +17,26 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 const STACK_BYTES: usize = 64 << 10;
 
 /// Of everything but the guest, so that running out of memory ends a program and not the sandbox.
-const OOM_SCORE: &[u8] = b"500";
+const OOM_SCORE: i32 = 500;
 
 /// The guest's own entry, opened while it may be, and what it held. A child begins with what the guest has at that moment.
-static SCORE: OnceLock<Option<(File, Vec<u8>)>> = OnceLock::new();
+static SCORE: OnceLock<Option<(File, i32)>> = OnceLock::new();
 
 /// Opens what [`Program::spawn`] needs of this process, before it closes itself to those of its uid.
 pub fn open_score() {
     score();
 }
 
-fn score() -> Option<&'static (File, Vec<u8>)> {
+fn score() -> Option<&'static (File, i32)> {
     let open = || {
         let mut file = File::options()
             .read(true)
             .write(true)
             .open("/proc/self/oom_score_adj")
             .ok()?;
-        let mut own = Vec::new();
-        file.read_to_end(&mut own).ok()?;
-        Some((file, own))
+        let mut own = String::new();
+        file.read_to_string(&mut own).ok()?;
+        Some((file, own.trim().parse().ok()?))
     };
     SCORE.get_or_init(open).as_ref()
 }
@@ -47,10 +47,12 @@ fn with_raised_score<T>(begin: impl FnOnce() -> T) -> T {
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     // Best effort, as there is nobody to tell.
-    let set = |value: &[u8]| score().map(|(file, _)| file.write_at(value, 0));
-    set(OOM_SCORE);
+    let set = |value: i32| score().map(|(file, _)| file.write_at(value.to_string().as_bytes(), 0));
+    let own = score().map_or(0, |(_, own)| *own);
+    // Never below the guest's own.
+    set(OOM_SCORE.max(own));
     let begun = begin();
-    set(score().map_or(b"0", |(_, own)| own));
+    set(own);
     begun
 }
 

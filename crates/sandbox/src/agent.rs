@@ -68,13 +68,22 @@ impl Agent {
     }
 }
 
+/// Overlays take mapped layers from Linux 5.19 on.
+fn can_overlay_map() -> bool {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (5, 19)
+}
+
 fn is_possible(map: &OwnedFd) -> bool {
     let tree = open_tree(
         CWD,
         "/proc/self/exe",
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
     );
-    tree.is_ok_and(|tree| set_id_map(tree.as_fd(), map.as_fd()).is_ok())
+    can_overlay_map() && tree.is_ok_and(|tree| set_id_map(tree.as_fd(), map.as_fd()).is_ok())
 }
 
 /// A user namespace in which nothing runs. It begins with a process, which ends when its maps are written.

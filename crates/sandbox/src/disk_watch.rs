@@ -10,7 +10,7 @@
 //! is written in that moment until the next walk, which comes a second later near the limit.
 
 use crate::disk_usage::{self, Tally, natural};
-use crate::processes::{self, Inside};
+use crate::processes::{self, Inside, Written};
 use crate::unnamed::{self, Unnamed};
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
@@ -39,6 +39,9 @@ const DOUBTED_BYTES_PER_SECOND: u64 = 256 << 20;
 /// Walks take at most one part in this many of the time.
 const WALK_SHARE: u32 = 20;
 
+/// The same while a sandbox writes what it may not have room for.
+const HASTY_SHARE: u32 = 4;
+
 /// Walking time that may be used at once before that share counts.
 const WALK_BURST: Duration = Duration::from_millis(200);
 
@@ -58,7 +61,7 @@ const UNNAMED_PATIENCE: Duration = Duration::from_millis(150);
 /// Between two looks while the next walk is not due.
 const WAITING_PERIOD: Duration = Duration::from_millis(100);
 
-/// How often in a row space may be missing while descriptors are on their way.
+/// How often in a row space may be missing while something may hide it.
 const MAX_SUSPICIONS: u32 = 3;
 
 /// After programs were killed, until the dead let go of their files.
@@ -131,6 +134,8 @@ fn max_age(room: u64, is_doubtful: bool) -> Duration {
 struct Debt {
     owed: Duration,
     at: Option<Instant>,
+    last_cost: Duration,
+    last_end: Option<Instant>,
 }
 
 impl Debt {
@@ -142,8 +147,16 @@ impl Debt {
         self.at = Some(now);
     }
 
-    fn add(&mut self, cost: Duration) {
+    fn add(&mut self, cost: Duration, end: Instant) {
         self.owed += cost;
+        (self.last_cost, self.last_end) = (cost, Some(end));
+    }
+
+    /// Whether the last walk is so long ago that walks would take no more than one part in [`HASTY_SHARE`] of the time.
+    fn has_rested(&self, now: Instant) -> bool {
+        self.last_end.is_none_or(|end| {
+            now.saturating_duration_since(end) >= self.last_cost.saturating_mul(HASTY_SHARE - 1)
+        })
     }
 
     /// How long until another walk is due; zero if it may be now.
@@ -163,8 +176,8 @@ struct Count {
     /// Whether space was freed while programs ran, by them or by others.
     is_doubtful: bool,
     cpu_us: Option<u64>,
-    /// [`processes::written_bytes`] at the walk.
-    written: u64,
+    /// By its processes, at the walk.
+    written: Written,
 }
 
 /// What can be seen of a sandbox.
@@ -172,7 +185,7 @@ struct Count {
 struct Sight {
     tally: Tally,
     unnamed: Unnamed,
-    written: u64,
+    written: Written,
 }
 
 impl Sight {
@@ -183,8 +196,11 @@ impl Sight {
 
 /// What a walk found.
 struct Counted {
+    /// What shows.
     used: u64,
-    written: u64,
+    /// What is believed to be there besides.
+    hidden: u64,
+    written: Written,
 }
 
 /// The watch over one sandbox.
@@ -201,6 +217,8 @@ pub(crate) struct DiskWatch {
     quiet: u32,
     /// Walks in a row after which space was missing that only messages in sockets can keep.
     suspicions: u32,
+    /// What messages in sockets are believed to keep since before the last walk, in bytes.
+    carried: u64,
 }
 
 impl DiskWatch {
@@ -221,6 +239,7 @@ impl DiskWatch {
             last_cpu_us: None,
             quiet: 0,
             suspicions: 0,
+            carried: 0,
         })
     }
 
@@ -264,26 +283,25 @@ impl DiskWatch {
         }
         let wait = self.debt.wait();
         if !wait.is_zero() && self.standing != Standing::Killed {
-            // Whoever made walks long does not write meanwhile as much as it likes. Killing is followed by a walk.
-            let believed = self.believed(free, processes::written_bytes(child));
-            if believed <= ceiling {
+            // Whoever made walks long does not write meanwhile as much as it likes.
+            let is_suspect = self.added(free, Written::by(child)) > ceiling.saturating_sub(self.last_used());
+            if !(is_suspect && self.debt.has_rested(now)) {
                 return (Action::None, wait.min(WAITING_PERIOD));
             }
-            let action;
-            (self.standing, action) = judge(self.standing, believed, self.limit);
-            return (action, SETTLE_PERIOD);
         }
-        let Some(Counted { used, written }) = self.walk(child, inside, ceiling, free) else {
-            return (Action::None, self.debt.wait().clamp(MIN_PERIOD, MAX_PERIOD));
+        let Some(counted) = self.walk(child, inside, ceiling, free) else {
+            return (Action::None, self.debt.wait().clamp(MIN_PERIOD, WAITING_PERIOD));
         };
+        let used = counted.used.saturating_add(counted.hidden);
+        self.carried = counted.hidden;
         self.count = Some(Count {
-            used,
+            used: counted.used,
             at: now,
             free,
             most_free: free,
             is_doubtful: false,
             cpu_us,
-            written,
+            written: counted.written,
         });
         let action;
         (self.standing, action) = judge(self.standing, used, self.limit);
@@ -310,7 +328,8 @@ impl DiskWatch {
     /// Most that the sandbox can take now, from the last walk and what the filesystem lost since.
     fn estimate(&self, free: u64) -> u64 {
         self.count.as_ref().map_or(u64::MAX, |count| {
-            count.used.saturating_add(count.most_free.saturating_sub(free))
+            let lost = count.most_free.saturating_sub(free);
+            count.used.saturating_add(lost).saturating_add(self.carried)
         })
     }
 
@@ -331,7 +350,7 @@ impl DiskWatch {
     fn walk(&mut self, child: i32, inside: Option<&Inside>, ceiling: u64, free: u64) -> Option<Counted> {
         let began = Instant::now();
         let counted = self.find(child, inside, ceiling, free, began);
-        self.debt.add(began.elapsed());
+        self.debt.add(began.elapsed(), Instant::now());
         counted
     }
 
@@ -345,14 +364,20 @@ impl DiskWatch {
     ) -> Option<Counted> {
         let suspicions = std::mem::take(&mut self.suspicions);
         let mut sight = self.look_at_all(child, inside);
-        let done = |sight: Sight, used| {
+        let done = |sight: Sight, hidden| {
             Some(Counted {
-                used,
+                used: sight.used(),
+                hidden,
                 written: sight.written,
             })
         };
-        if sight.used() > ceiling || self.estimate(free) <= ceiling {
-            return done(sight, sight.used());
+        if sight.used() > ceiling || self.estimate(free) <= ceiling || self.count.is_none() {
+            // What messages keep is not to be forgotten by the way.
+            let hidden = match sight.unnamed.in_flight {
+                0 => 0,
+                _ => self.hidden(free, &sight),
+            };
+            return done(sight, hidden);
         }
         // Something took the space and is not found: others, or something that hides.
         let mut is_hidden = false;
@@ -366,35 +391,45 @@ impl DiskWatch {
                 is_hidden = sight.tally.has_moved;
             }
         }
-        let used = sight.used();
-        let is_in_flight = sight.unnamed.in_flight > 0;
-        if used <= ceiling && is_in_flight && suspicions < MAX_SUSPICIONS {
-            // Programs do send descriptors, and receive them soon.
+        let may_hide = is_hidden || sight.unnamed.in_flight > 0 || !sight.unnamed.is_whole;
+        if sight.used() > ceiling || !may_hide {
+            return done(sight, 0);
+        }
+        if suspicions < MAX_SUSPICIONS {
+            // Programs do send descriptors and receive them soon, and one that makes another stands still only after that.
             self.suspicions = suspicions + 1;
             return None;
         }
-        if used <= ceiling && (is_hidden || is_in_flight || !sight.unnamed.is_whole) {
-            return done(sight, used.max(self.believed(free, sight.written)));
-        }
-        done(sight, used)
+        let hidden = self.hidden(free, &sight);
+        done(sight, hidden)
     }
 
-    /// What a sandbox that hides something is believed to take: as much more than at the last walk as the filesystem lost since,
-    /// but no more than its processes wrote. Others write too, and no sandbox is to end for that.
-    fn believed(&self, free: u64, written: u64) -> u64 {
+    /// How much more than at the last walk a sandbox may take: as much as the filesystem lost since, but no more than its
+    /// processes wrote. Others write too, and no sandbox is to end for that.
+    fn added(&self, free: u64, written: Written) -> u64 {
         self.count.as_ref().map_or(0, |count| {
             let lost = count.most_free.saturating_sub(free);
-            let wrote = written.saturating_sub(count.written);
-            count.used.saturating_add(lost.min(wrote))
+            lost.min(written.least.saturating_sub(count.written.most))
         })
+    }
+
+    /// What of that does not show, and of what did not before.
+    fn hidden(&self, free: u64, sight: &Sight) -> u64 {
+        let shown = sight.used().saturating_sub(self.last_used());
+        let added = self.added(free, sight.written).saturating_sub(shown);
+        added.saturating_add(self.carried)
+    }
+
+    fn last_used(&self) -> u64 {
+        self.count.as_ref().map_or(0, |count| count.used)
     }
 
     /// Everything of it that can be seen.
     fn look_at_all(&self, child: i32, inside: Option<&Inside>) -> Sight {
         let tally = disk_usage::count(&self.directory);
-        let look = || {
-            let unnamed = unnamed::count(child, &self.directory, UNNAMED_PATIENCE);
-            (unnamed, processes::written_bytes(child))
+        let look = |may_borrow| {
+            let unnamed = unnamed::count(child, &self.directory, UNNAMED_PATIENCE, may_borrow);
+            (unnamed, Written::by(child))
         };
         // Programs of an ordinary user can close directories and processes to this one, which is the same user. In their user
         // namespace that does not help them.
@@ -404,23 +439,30 @@ impl DiskWatch {
         };
         let numbers = inside.and_then(|inside| {
             inside.with_rights(|| {
-                let (unnamed, written) = look();
+                let (unnamed, written) = look(true);
                 let is_whole = u64::from(unnamed.is_whole);
-                [whole(), unnamed.bytes, unnamed.in_flight, is_whole, written]
+                [
+                    whole(),
+                    unnamed.bytes,
+                    unnamed.in_flight,
+                    is_whole,
+                    written.least,
+                    written.most,
+                ]
             })
         });
         match numbers {
-            Some(Ok([bytes, unnamed_bytes, in_flight, is_whole, written])) => Sight {
+            Some(Ok([bytes, unnamed_bytes, in_flight, is_whole, least, most])) => Sight {
                 tally: Tally { bytes, ..tally },
                 unnamed: Unnamed {
                     bytes: unnamed_bytes,
                     in_flight,
                     is_whole: is_whole == 1,
                 },
-                written,
+                written: Written { least, most },
             },
             Some(Err(_)) | None => {
-                let (unnamed, written) = look();
+                let (unnamed, written) = look(false);
                 Sight {
                     tally,
                     unnamed,
@@ -543,7 +585,7 @@ mod tests {
             debt.pay(now);
             match debt.wait() {
                 Duration::ZERO => {
-                    debt.add(cost);
+                    debt.add(cost, now);
                     walked += cost;
                     now += cost;
                 }
@@ -555,5 +597,68 @@ mod tests {
             "{walked:?}"
         );
         assert!(walked >= Duration::from_secs(60) / WALK_SHARE, "{walked:?}");
+    }
+
+    #[test]
+    fn what_hides_is_no_more_than_was_lost_and_written() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut watch = DiskWatch::new(temp.path(), 100).unwrap();
+        let now = Instant::now();
+        let sight = |used, least, most| Sight {
+            tally: Tally {
+                bytes: used,
+                is_whole: true,
+                has_moved: false,
+                has_changed: false,
+            },
+            unnamed: Unnamed {
+                bytes: 0,
+                in_flight: 0,
+                is_whole: true,
+            },
+            written: Written { least, most },
+        };
+        assert_eq!(watch.hidden(0, &sight(7, 50, 50)), 0, "nothing was counted yet");
+        watch.count = Some(Count {
+            used: 60,
+            at: now,
+            free: 1000,
+            most_free: 1000,
+            is_doubtful: false,
+            cpu_us: None,
+            written: Written { least: 5, most: 10 },
+        });
+        for (free, wrote, used, expected) in [
+            // Others took it.
+            (500, 10, 60, 0),
+            // It wrote, and nothing is missing.
+            (1000, 500, 60, 0),
+            (500, 40, 60, 30),
+            (980, 500, 60, 20),
+            // What shows is not hidden.
+            (960, 50, 90, 10),
+            (960, 50, 120, 0),
+            // What it freed meanwhile is not its own any more.
+            (980, 30, 0, 20),
+        ] {
+            let hidden = watch.hidden(free, &sight(used, wrote, wrote));
+            assert_eq!(hidden, expected, "{free} {wrote} {used}");
+        }
+        watch.carried = 100;
+        assert_eq!(watch.hidden(960, &sight(90, 50, 50)), 110, "with what hid before");
+        watch.carried = 0;
+        watch.count.as_mut().unwrap().written = Written::UNKNOWN;
+        let Written { least, most } = Written::UNKNOWN;
+        assert_eq!(watch.hidden(960, &sight(60, least, most)), 40, "any of it");
+    }
+
+    #[test]
+    fn a_hasty_walk_waits_three_times_as_long_as_the_last_took() {
+        let mut debt = Debt::default();
+        let now = Instant::now();
+        assert!(debt.has_rested(now));
+        debt.add(Duration::from_secs(1), now);
+        assert!(!debt.has_rested(now + Duration::from_millis(2_999)));
+        assert!(debt.has_rested(now + Duration::from_secs(3)));
     }
 }

@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 /// Processes looked at in one go; more than any sandbox may have.
 const MAX_PROCESSES: usize = 200_000;
 
+/// After which a helper process is ended.
+const HELPER_SECONDS: u32 = 2;
+
 /// How often all processes are looked for until no new one is found.
 const STOP_ROUNDS: usize = 50;
 
@@ -117,21 +120,45 @@ pub fn cpu_ms(processes: &[i32]) -> u64 {
     ticks * 1000 / u64::try_from(per_second).unwrap_or(100).max(1)
 }
 
-/// Bytes that `first` and all that descend from it ever caused to be written to disks, with their children that were waited for;
-/// the most if the kernel does not count (`CONFIG_TASK_IO_ACCOUNTING`).
-pub fn written_bytes(first: i32) -> u64 {
-    tree(first).into_iter().fold(0_u64, |sum, pid| {
-        let Ok(text) = fs::read_to_string(format!("/proc/{pid}/io")) else {
-            return match fs::exists("/proc/self/io") {
-                Ok(true) => sum,
-                _ => u64::MAX,
-            };
-        };
-        let written = text
-            .lines()
-            .find_map(|line| line.strip_prefix("write_bytes: ")?.parse().ok());
-        sum.saturating_add(written.unwrap_or(0))
-    })
+/// Bytes that a tree of processes ever caused to be written to disks, with their children that were waited for: at least and at
+/// most. They differ by what moves from a child that ends to its parent while one looks. [`Written::UNKNOWN`] if the kernel does
+/// not count (`CONFIG_TASK_IO_ACCOUNTING`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Written {
+    pub least: u64,
+    pub most: u64,
+}
+
+impl Written {
+    /// Since nobody knows, anything may have been written.
+    pub(crate) const UNKNOWN: Self = Self {
+        least: u64::MAX,
+        most: 0,
+    };
+
+    /// Of `first` and all that descend from it.
+    pub(crate) fn by(first: i32) -> Self {
+        if !fs::exists("/proc/self/io").unwrap_or(false) {
+            return Self::UNKNOWN;
+        }
+        let pids = tree(first);
+        let sum = |pids: &mut dyn Iterator<Item = &i32>| pids.filter_map(|pid| written_by(*pid)).sum();
+        Self {
+            // Of a parent before its children, and the other way round.
+            least: sum(&mut pids.iter()),
+            most: sum(&mut pids.iter().rev()),
+        }
+    }
+}
+
+fn written_by(pid: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
+    let field = |name| -> Option<u64> {
+        text.lines()
+            .find_map(|line| line.strip_prefix(name)?.parse().ok())
+    };
+    // What was removed before it reached a disk took no place there.
+    Some(field("write_bytes: ")?.saturating_sub(field("cancelled_write_bytes: ").unwrap_or(0)))
 }
 
 /// Fields 14 to 17 of proc_pid_stat(5).
@@ -262,6 +289,9 @@ fn as_child(work: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
     match unsafe { libc::fork() } {
         -1 => Err(last_errno()),
         0 => {
+            // What it meets is made by programs. By default the signal ends it.
+            // SAFETY: an integer.
+            unsafe { libc::alarm(HELPER_SECONDS) };
             let code = work().err().map_or(0, |error| error.raw_os_error().clamp(1, 255));
             // SAFETY: ends the child.
             unsafe { libc::_exit(code) }
