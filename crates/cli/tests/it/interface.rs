@@ -134,13 +134,12 @@ fn colours_follow_the_variables() {
 fn a_reader_that_goes_away_is_no_panic() {
     let home = Home::new();
     let mut command = home.command(&["config", "reference"]);
-    let mut child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // Closed before anything is read.
-    drop(child.stdout.take());
+    // Gone before anything is written.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut child = command.stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+    // Its copy of the other end.
+    drop(command);
     let mut stderr = String::new();
     child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
     let status = child.wait().unwrap().code().unwrap();
