@@ -2,6 +2,7 @@
 //! one id, [`LAYER_ID`], whichever sandbox wrote them; an id-mapped mount (mount_setattr(2)) shows them as the sandbox's own. So
 //! any sandbox can begin with what another one left, without touching a single file.
 
+use crate::identity::{FIRST_HOST_ID, HOST_IDS};
 use crate::spec::LAYER_ID;
 use crate::supervise::end;
 use crate::syscall::{clone_into, set_id_map};
@@ -10,13 +11,6 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 use std::path::Path;
-
-/// First host uid of agents. Above everything that distributions, systemd (up to 0x6fff_ffff for containers) and subuid files
-/// hand out by default.
-const FIRST_HOST_ID: u32 = 0x7000_0000;
-
-/// How many there are to choose from. Two sandboxes that share one are still apart by their namespaces.
-const HOST_IDS: u32 = 1 << 24;
 
 /// Distance of the second id of a sandbox from its first, for runtimes that insist on one: beyond every first one.
 pub(crate) const SPARE_ID_DISTANCE: u32 = HOST_IDS;
@@ -124,6 +118,7 @@ mod tests {
     #[test]
     fn agents_have_ids_that_nobody_else_has() {
         if !crate::identity::is_privileged() {
+            eprintln!("SKIPPED-FEATURE: root is needed to map ids");
             return;
         }
         let (one, two) = (Agent::choose(), Agent::choose());

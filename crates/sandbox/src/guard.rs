@@ -3,7 +3,8 @@
 //! short-lived copies of itself.
 
 use crate::cgroup::Placement;
-use crate::disk_watch::{Action, DiskWatch};
+use crate::disk_rules::Action;
+use crate::disk_watch::DiskWatch;
 use crate::processes::Inside;
 use crate::spec::{
     EndingLimit, ExitRecord, HITS_NAME, LaunchFailure, LaunchReport, LaunchSpec, LimitHits, Limits, Privilege,

@@ -7,16 +7,19 @@ use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 
 /// First host uid of sandboxes started by root. Above everything that distributions, systemd (up to 0x6fff_ffff for
 /// containers) and subuid files hand out by default.
-const FIRST_HOST_ID: u32 = 0x7000_0000;
+pub(crate) const FIRST_HOST_ID: u32 = 0x7000_0000;
 
-/// The host uid and gid of a sandbox, from any stable text that names it: one of 2^24. Two sandboxes that share one are
-/// still apart by their namespaces.
+/// How many there are. Two sandboxes that share one are still apart by their namespaces.
+pub(crate) const HOST_IDS: u32 = 1 << 24;
+
+/// The host uid and gid of a virtual machine, from any stable text that names it. Other sandboxes get theirs by chance
+/// (`agent.rs`).
 pub fn host_id(name: &str) -> u32 {
     // FNV-1a (<https://datatracker.ietf.org/doc/draft-eastlake-fnv/>): stable over builds, unlike the standard hasher.
     let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
         (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
     });
-    FIRST_HOST_ID + (hash ^ (hash >> 24)) % (1 << 24)
+    FIRST_HOST_ID + (hash ^ (hash >> 24)) % HOST_IDS
 }
 
 /// Whether this process can set up sandboxes as root: uid 0 of the initial user namespace with the needed capabilities.
@@ -112,7 +115,7 @@ mod tests {
         for name in ["", "sbx_1", "sbx_2", "a long name of something"] {
             let id = host_id(name);
             assert!(
-                (FIRST_HOST_ID..FIRST_HOST_ID + (1 << 24)).contains(&id),
+                (FIRST_HOST_ID..FIRST_HOST_ID + HOST_IDS).contains(&id),
                 "{name}: {id:#x}"
             );
         }

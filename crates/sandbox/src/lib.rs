@@ -32,6 +32,7 @@ pub mod seccomp;
 pub mod spec;
 pub mod usage;
 
+mod disk_rules;
 mod disk_watch;
 mod enter;
 mod failure;

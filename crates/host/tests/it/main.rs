@@ -14,6 +14,7 @@ mod doctor;
 mod egress;
 mod files;
 mod generations;
+mod hidden;
 mod hogs;
 mod hostile;
 mod ignore_files;
