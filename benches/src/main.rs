@@ -4,6 +4,7 @@
 mod prompt;
 mod report;
 mod sandbox;
+mod snapshot;
 mod stats;
 
 use anyhow::Result;
@@ -18,6 +19,9 @@ async fn main() -> Result<()> {
     let mut results = Vec::new();
     if sandbox::NAMES.iter().any(|name| name.starts_with(&prefix)) {
         results.extend(sandbox::run(&prefix).await?);
+    }
+    if snapshot::NAMES.iter().any(|name| name.starts_with(&prefix)) {
+        results.extend(snapshot::run(&prefix).await?);
     }
     if prompt::NAMES.iter().any(|name| name.starts_with(&prefix)) {
         results.extend(prompt::run().await?);

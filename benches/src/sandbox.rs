@@ -51,20 +51,26 @@ pub async fn run(prefix: &str) -> Result<Vec<Measured>> {
     Ok(results)
 }
 
-async fn start(host: &Host) -> Result<Sandbox> {
-    // Nothing here outlives the run; the clock alone makes ids differ.
-    let bits = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)?
-        .as_nanos();
-    let start = StartSandbox::new(SandboxId::from_bits(bits), refuse_routes());
-    Ok(host.start(start).await?)
+/// One without anything special.
+pub async fn start(host: &Host) -> Result<Sandbox> {
+    Ok(host
+        .start(StartSandbox::new(fresh_id()?, refuse_routes()))
+        .await?)
 }
 
-async fn exec_true(sandbox: &Sandbox) -> Result<()> {
+/// Nothing here outlives the run; the clock alone makes ids differ.
+pub fn fresh_id() -> Result<SandboxId> {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+    Ok(SandboxId::from_bits(since.as_nanos()))
+}
+
+/// Runs the smallest program.
+pub async fn exec_true(sandbox: &Sandbox) -> Result<()> {
     exec(sandbox, &["/bin/true"]).await
 }
 
-async fn exec(sandbox: &Sandbox, argv: &[&str]) -> Result<()> {
+/// Runs a program, which must succeed.
+pub async fn exec(sandbox: &Sandbox, argv: &[&str]) -> Result<()> {
     let exec = Exec {
         argv: argv.iter().map(|text| (*text).to_owned()).collect(),
         ..Exec::default()

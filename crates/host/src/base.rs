@@ -113,7 +113,7 @@ pub fn host_base(directory: &Path) -> Result<Base, HostError> {
         return Ok(Base { lower, read_only });
     }
     let draft = directory.join(format!(".host-{}", std::process::id()));
-    crate::tree::remove(&draft).map_err(HostError::file("remove old draft", &draft))?;
+    greenroom_images::tree::remove(&draft).map_err(HostError::file("remove old draft", &draft))?;
     fs::create_dir_all(&draft).map_err(HostError::file("make directory", &draft))?;
     for (path, entry) in &entries {
         write(&draft.join(path), entry).map_err(HostError::file("write base", &draft.join(path)))?;
@@ -121,7 +121,7 @@ pub fn host_base(directory: &Path) -> Result<Base, HostError> {
     match fs::rename(&draft, &lower) {
         // Another host was faster with the same content.
         Err(_) if lower.is_dir() => {
-            crate::tree::remove(&draft).map_err(HostError::file("remove draft", &draft))?
+            greenroom_images::tree::remove(&draft).map_err(HostError::file("remove draft", &draft))?
         }
         done => done.map_err(HostError::file("publish base", &lower))?,
     }

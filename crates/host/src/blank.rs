@@ -3,10 +3,8 @@
 
 use crate::ahead::Ahead;
 use crate::backend::{make_private, prepare_blank};
-use crate::tree;
-use rustix::fs::{IFlags, Mode, OFlags};
+use greenroom_images::tree::{self, spread};
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -72,18 +70,6 @@ fn unique() -> String {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let nanos = since.map_or(0, |since| since.as_nanos());
     format!("{}-{number}-{nanos:x}", std::process::id())
-}
-
-/// Tells ext4 that directories in this one have nothing to do with each other, so that each gets room of its own. Without it
-/// they share one group of inodes, and finding a free one among thousands that were just freed takes longer and longer.
-/// Other filesystems do not know the flag, which is fine.
-pub(crate) fn spread(directory: &Path) -> io::Result<()> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = rustix::fs::open(directory, flags, Mode::empty())?;
-    if let Ok(flags) = rustix::fs::ioctl_getflags(&directory) {
-        let _ = rustix::fs::ioctl_setflags(&directory, flags | IFlags::TOPDIR);
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What can go wrong between the host and its sandboxes, and what a person can do about it.
 
 use crate::backend::MachineError;
+use greenroom_images::ImageError;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::environment::Backend;
 use greenroom_protocol::guest::call::CallError;
@@ -45,6 +46,8 @@ pub enum HostError {
         /// Its own last words.
         reason: String,
     },
+    #[error("the sandbox's layers cannot be used")]
+    Images(#[from] ImageError),
     #[error("a worker of the host was cancelled")]
     Cancelled,
 }
@@ -114,6 +117,7 @@ impl HostError {
             .with_hint(format!(
                 "It said: {reason}. Run `greenroom doctor` to see which runtimes work here."
             )),
+            Self::Images(error) => error.problem(),
             Self::Cancelled => Problem::transient("server_stopping", "The server is stopping."),
         }
     }

@@ -3,17 +3,19 @@
 
 use crate::backend::{self, Launch, MachineConfig, make_private};
 use crate::base::{Base, host_base};
-use crate::blank::{Blanks, spread};
+use crate::blank::Blanks;
 use crate::embedded::{Programs, hex, install};
 use crate::expose::{Ports, Registry};
 use crate::failure::HostError;
 use crate::link::Link;
 use crate::route::RouteHandler;
 use crate::sandbox::Sandbox;
+use crate::snapshot::Busy;
+use crate::supervisor;
 use crate::usage::{self, Meter};
-use crate::{supervisor, tree};
+use greenroom_images::{ImageStore, Owner, tree};
 use greenroom_protocol::environment::Backend;
-use greenroom_protocol::id::SandboxId;
+use greenroom_protocol::id::{SandboxId, SnapshotId};
 use greenroom_sandbox::cgroup::{self, Placement};
 use greenroom_sandbox::identity;
 use greenroom_sandbox::spec::{EXIT_NAME, LaunchSpec, Limits, Privilege};
@@ -108,10 +110,12 @@ pub struct StartSandbox {
     pub runtime: Option<String>,
     /// Files for this start. Names are unique.
     pub files: Vec<SandboxFile>,
+    /// What the sandbox begins with. Of no account for one that was started before: it goes on with its own files.
+    pub from: Option<SnapshotId>,
 }
 
 impl StartSandbox {
-    /// With the default backend and limits, no added variables and no files.
+    /// With the default backend and limits, no added variables, no files and no snapshot.
     pub fn new(id: SandboxId, routes: RouteHandler) -> Self {
         Self {
             id,
@@ -121,6 +125,7 @@ impl StartSandbox {
             backend: Backend::default(),
             runtime: None,
             files: Vec::new(),
+            from: None,
         }
     }
 }
@@ -136,10 +141,10 @@ pub struct SandboxFile {
 
 /// Cheap to clone; dropping it leaves the sandboxes running.
 #[derive(Debug, Clone)]
-pub struct Host(Arc<Inner>);
+pub struct Host(pub(crate) Arc<Inner>);
 
 #[derive(Debug)]
-struct Inner {
+pub(crate) struct Inner {
     state_dir: PathBuf,
     programs: Programs,
     blanks: Blanks,
@@ -150,6 +155,9 @@ struct Inner {
     /// Closes its listeners with the last clone.
     exposed: Registry,
     machines: MachineConfig,
+    pub(crate) images: ImageStore,
+    /// Who starts a sandbox or takes its files holds its name.
+    pub(crate) busy: Busy,
 }
 
 impl Host {
@@ -164,7 +172,8 @@ impl Host {
         let state_dir = fs::canonicalize(given).map_err(HostError::file("find directory", given))?;
         let sandboxes = state_dir.join("sb");
         make_private(&sandboxes).map_err(HostError::file("make directory", &sandboxes))?;
-        spread(&sandboxes).map_err(HostError::file("open directory", &sandboxes))?;
+        tree::spread(&sandboxes).map_err(HostError::file("open directory", &sandboxes))?;
+        let images = ImageStore::open(&state_dir.join("images"), &sandboxes, Owner::current())?;
         let blanks = Blanks::open(state_dir.join("blank"));
         let programs = install(&state_dir.join("bin"))?;
         let base = host_base(&state_dir.join("base"))?;
@@ -181,6 +190,8 @@ impl Host {
             is_privileged: identity::is_privileged(),
             exposed: Registry::default(),
             machines: config.machines.clone(),
+            images,
+            busy: Busy::default(),
         })))
     }
 
@@ -303,7 +314,7 @@ impl Host {
         self.0.groups.iter().map(below).collect()
     }
 
-    fn directory(&self, id: &SandboxId) -> PathBuf {
+    pub(crate) fn directory(&self, id: &SandboxId) -> PathBuf {
         self.0.state_dir.join("sb").join(id.as_str())
     }
 
@@ -311,6 +322,7 @@ impl Host {
     fn launch(&self, start: StartSandbox) -> Result<Found, HostError> {
         let id = &start.id;
         let directory = self.directory(id);
+        let _busy = self.0.busy.hold(id);
         let backend = backend::choose(
             start.backend,
             start.runtime.as_deref(),
@@ -326,9 +338,21 @@ impl Host {
             false => Privilege::User,
         };
         let is_blank = self.0.blanks.become_directory(&directory);
-        let root = backend::prepare_root(&directory, is_blank, &self.0.base, privilege, &start.files)?;
+        let (layers, sealed_bytes) = self.layers(&start, &directory, is_blank)?;
+        let root = backend::prepare_root(
+            &directory,
+            is_blank,
+            &self.0.base,
+            layers,
+            privilege,
+            &start.files,
+        )?;
         let _ = fs::remove_file(directory.join(EXIT_NAME));
-        usage::keep_limits(&directory, &start.limits)?;
+        let limits = Limits {
+            disk_bytes: start.limits.disk_bytes.saturating_sub(sealed_bytes),
+            ..start.limits
+        };
+        usage::keep_limits(&directory, &limits, sealed_bytes)?;
         backend.launch(Launch {
             spec: LaunchSpec {
                 directory: directory.clone(),
@@ -338,7 +362,7 @@ impl Host {
                 guest: self.0.programs.guest.clone(),
                 hostname: "sandbox".to_owned(),
                 env: environment(start.env),
-                limits: start.limits,
+                limits,
                 cgroups: self.placements(id),
             },
             id,
@@ -442,6 +466,7 @@ impl Host {
                 }
             }
         }
+        self.0.images.collect()?;
         self.remove_unused("bin", |name| {
             name.contains("greenroom-") && !self.is_program(name)
         });

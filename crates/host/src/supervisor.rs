@@ -51,6 +51,11 @@ fn await_end(process: &OwnedFd) {
     let _ = rustix::event::poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&patience));
 }
 
+/// The supervisor's process, if it lives.
+pub fn process(directory: &Path) -> Result<Option<i32>, HostError> {
+    Ok(holder(directory)?.map(|pid| pid.as_raw_nonzero().get()))
+}
+
 fn holder(directory: &Path) -> Result<Option<Pid>, HostError> {
     let path = directory.join(LOCK_NAME);
     lock::holder(&path).map_err(HostError::file("look at lock", &path))

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Name of the file with the [`Limits`] of the last start, in the sandbox's directory.
+const SEALED_NAME: &str = "sealed-bytes.json";
 const LIMITS_NAME: &str = "limits.json";
 
 /// What a sandbox used.
@@ -33,6 +34,8 @@ pub(crate) struct Meter {
     directory: PathBuf,
     counters: Counters,
     limits: Limits,
+    /// What it wrote in earlier starts and lies in layers now.
+    sealed_bytes: u64,
 }
 
 /// Counters at one moment, to be compared with a later one.
@@ -48,6 +51,7 @@ impl Meter {
         Self {
             counters: Counters::open(placements),
             limits: read_json(&directory.join(LIMITS_NAME)).unwrap_or_default(),
+            sealed_bytes: read_json(&directory.join(SEALED_NAME)).unwrap_or(0),
             directory,
         }
     }
@@ -96,7 +100,7 @@ impl Meter {
             peak_memory_bytes: peak
                 .or(record.and_then(|record| record.peak_memory_bytes))
                 .unwrap_or(0),
-            disk_bytes: disk_usage::count(&self.directory).bytes,
+            disk_bytes: self.sealed_bytes + disk_usage::count(&self.directory).bytes,
         }
     }
 
@@ -134,13 +138,22 @@ fn hits_between(before: Reading, after: Reading, exit: &Exit) -> Vec<LimitKind> 
     .collect()
 }
 
-/// Keeps the limits of a start for whoever finds the sandbox later.
-pub(crate) fn keep_limits(directory: &Path, limits: &Limits) -> Result<(), HostError> {
-    let path = directory.join(LIMITS_NAME);
-    let written = serde_json::to_vec(limits)
+/// Keeps the limits of a start for whoever finds the sandbox later, and how many bytes of its own lie in layers.
+pub(crate) fn keep_limits(directory: &Path, limits: &Limits, sealed_bytes: u64) -> Result<(), HostError> {
+    write_json(&directory.join(LIMITS_NAME), limits)?;
+    let path = directory.join(SEALED_NAME);
+    match sealed_bytes {
+        // Nearly always, and then there is none to remove.
+        0 => greenroom_images::tree::remove_file(&path).map_err(HostError::file("remove", &path)),
+        _ => write_json(&path, &sealed_bytes),
+    }
+}
+
+fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(), HostError> {
+    let written = serde_json::to_vec(value)
         .map_err(std::io::Error::from)
-        .and_then(|text| std::fs::write(&path, text));
-    written.map_err(HostError::file("write limits", &path))
+        .and_then(|text| std::fs::write(path, text));
+    written.map_err(HostError::file("write limits", path))
 }
 
 fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {

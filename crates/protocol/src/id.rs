@@ -108,6 +108,16 @@ id!(
     "prm_"
 );
 id!(
+    /// Files that lie over others and never change again.
+    LayerId,
+    "lyr_"
+);
+id!(
+    /// The files of one sandbox at one moment.
+    SnapshotId,
+    "snp_"
+);
+id!(
     /// All the agent does for one prompt.
     TurnId,
     "trn_"

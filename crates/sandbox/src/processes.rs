@@ -48,7 +48,7 @@ pub fn tree(first: i32) -> Vec<i32> {
 }
 
 /// Processes that stand still until this is dropped.
-pub(crate) struct Stopped {
+pub struct Stopped {
     /// Parents first. Without those that somebody else had stopped.
     pids: Vec<i32>,
 }
@@ -73,11 +73,20 @@ impl Drop for Stopped {
 /// Stops `first` and all that descend from it for a moment. In the end all stand still, unless they fork faster than they are
 /// found, wait for a disk, or do not want to ([`Stopped::holds`]).
 pub(crate) fn stop(first: i32) -> Stopped {
+    stop_each(|| tree(first))
+}
+
+/// Like [`stop`], but leaves `supervisor` itself at work.
+pub fn stop_below(supervisor: i32) -> Stopped {
+    stop_each(|| tree(supervisor).split_off(1))
+}
+
+fn stop_each(find: impl Fn() -> Vec<i32>) -> Stopped {
     let mut stopped = Stopped { pids: Vec::new() };
     let mut seen = HashSet::new();
     for _ in 0..STOP_ROUNDS {
         let before = seen.len();
-        for pid in tree(first) {
+        for pid in find() {
             if seen.insert(pid) && !has_stopped(pid) {
                 signal(pid, libc::SIGSTOP);
                 stopped.pids.push(pid);
@@ -94,6 +103,24 @@ pub(crate) fn stop(first: i32) -> Stopped {
         }
     }
     stopped
+}
+
+/// Inodes of files that processes below `supervisor` have mapped shared and writable, as far as they can be looked into.
+pub fn shared_mappings_below(supervisor: i32) -> HashSet<u64> {
+    let mut inodes = HashSet::new();
+    for pid in tree(supervisor).split_off(1) {
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+        for line in maps.lines() {
+            // proc_pid_maps(5): range, rights, offset, device, inode, path.
+            let mut fields = line.split_ascii_whitespace().skip(1);
+            let is_shared = fields
+                .next()
+                .is_some_and(|rights| rights.ends_with('s') && rights.contains('w'));
+            let inode = fields.nth(2).and_then(|inode| inode.parse::<u64>().ok());
+            inodes.extend(inode.filter(|inode| is_shared && *inode != 0));
+        }
+    }
+    inodes
 }
 
 fn signal(pid: i32, signal: i32) {

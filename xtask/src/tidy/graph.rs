@@ -13,6 +13,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("greenroom-store", &["greenroom-protocol", "greenroom-stdx"]),
     ("greenroom-llm", &["greenroom-stdx"]),
     ("greenroom-sandbox", &["greenroom-protocol", "greenroom-stdx"]),
+    ("greenroom-images", &["greenroom-protocol", "greenroom-stdx"]),
     ("greenroom-forge", &["greenroom-protocol", "greenroom-stdx"]),
     ("greenroom-egress", &["greenroom-protocol", "greenroom-stdx"]),
     (
@@ -21,7 +22,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "greenroom-host",
-        &["greenroom-protocol", "greenroom-sandbox", "greenroom-stdx"],
+        &[
+            "greenroom-images",
+            "greenroom-protocol",
+            "greenroom-sandbox",
+            "greenroom-stdx",
+        ],
     ),
     (
         "greenroom-server",

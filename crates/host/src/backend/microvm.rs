@@ -9,7 +9,8 @@ use crate::host::SandboxFile;
 use crate::microvm::client::{ApiError, Client};
 use crate::microvm::image::{self, ImageError};
 use crate::microvm::request::Machine;
-use crate::{supervisor, tree};
+use crate::supervisor;
+use greenroom_images::tree;
 use greenroom_sandbox::identity;
 use greenroom_sandbox::spec::{
     LaunchOrders, LaunchSpec, MACHINE_API_NAME, MACHINE_NAME, MACHINE_VSOCK_NAME, MachineSpec, Privilege,

@@ -3,7 +3,7 @@
 use crate::base::Base;
 use crate::failure::HostError;
 use crate::host::SandboxFile;
-use crate::tree;
+use greenroom_images::tree;
 use greenroom_sandbox::spec::{LAYER_ID, LaunchSpec, Privilege, Root};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use std::fs;
@@ -34,11 +34,12 @@ pub(crate) fn prepare_blank(directory: &Path) -> io::Result<()> {
 }
 
 /// Puts the sandbox's own directory in order and says what its root is made of. `is_blank` if it is just from
-/// [`prepare_blank`].
+/// [`prepare_blank`]. `layers` lie between the base and what it writes, topmost first.
 pub(crate) fn prepare(
     directory: &Path,
     is_blank: bool,
     base: &Base,
+    layers: Vec<PathBuf>,
     privilege: Privilege,
     files: &[SandboxFile],
 ) -> Result<Root, HostError> {
@@ -54,8 +55,12 @@ pub(crate) fn prepare(
         }
         let (upper, work) = (directory.join("upper"), directory.join("work"));
         let draft = directory.join(UPPER_DRAFT);
+        let publish = || match layers.is_empty() {
+            true => publish_upper(&draft, &upper, privilege),
+            false => publish_bare_upper(&draft, &upper),
+        };
         if is_blank {
-            publish_upper(&draft, &upper, privilege)?;
+            publish()?;
         } else {
             // Left by an overlay that was not synced on purpose; the kernel would refuse it (option `volatile`).
             tree::remove(&work)?;
@@ -63,11 +68,15 @@ pub(crate) fn prepare(
             if !upper.is_dir() {
                 tree::remove(&draft)?;
                 draft_upper(&draft)?;
-                publish_upper(&draft, &upper, privilege)?;
+                publish()?;
             }
         }
         Ok(Root::Overlay {
-            lower: layer.into_iter().chain([base.lower.clone()]).collect(),
+            lower: layer
+                .into_iter()
+                .chain(layers)
+                .chain([base.lower.clone()])
+                .collect(),
             upper,
             work,
         })
@@ -91,6 +100,14 @@ fn publish_upper(draft: &Path, upper: &Path, privilege: Privilege) -> io::Result
         for (name, ..) in UPPER.iter().filter(|(_, _, is_agents)| *is_agents) {
             chown(draft.join(name), Some(LAYER_ID), Some(LAYER_ID))?;
         }
+    }
+    fs::rename(draft, upper)
+}
+
+/// Makes a draft the upper one of layers that have its directories already, with the modes that the agent gave them.
+fn publish_bare_upper(draft: &Path, upper: &Path) -> io::Result<()> {
+    for (name, ..) in UPPER.iter().rev() {
+        fs::remove_dir(draft.join(name))?;
     }
     fs::rename(draft, upper)
 }
@@ -177,12 +194,23 @@ pub(super) fn overlay_or_copy<T>(
         launched = launch(spec);
     }
     match launched {
-        Err(HostError::Launch(failure)) if failure.step == "mount overlay" => {
+        // Layers of snapshots hide what is below them in ways that only an overlay understands.
+        Err(HostError::Launch(failure)) if failure.step == "mount overlay" && is_plain(spec, base) => {
             tracing::warn!(%failure, "no overlay on the data directory; copying the root instead");
             spec.root = copied(&spec.root, base, &spec.directory)?;
             launch(spec)
         }
         result => result,
+    }
+}
+
+/// Whether the root has no layers but the base and the files of this start.
+fn is_plain(spec: &LaunchSpec, base: &Base) -> bool {
+    match &spec.root {
+        Root::Overlay { lower, .. } => lower
+            .iter()
+            .all(|layer| *layer == base.lower || layer.starts_with(&spec.directory)),
+        Root::Directory { .. } => true,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Disk images for machines: ext4 made by mke2fs(8) of e2fsprogs, without mounting anything and without root. Read-only ones
 //! are shared by all machines and named by what they were made of; writable ones are sparse and as large as the disk limit.
 
-use crate::tree;
+use greenroom_images::tree;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;

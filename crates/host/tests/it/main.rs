@@ -32,6 +32,7 @@ mod routes;
 mod runtimes;
 mod services;
 mod slow;
+mod snapshots;
 mod survival;
 mod swapped;
 mod terminals;

@@ -223,7 +223,12 @@ impl World {
     /// Everything is removed, and nothing of it is left anywhere.
     async fn end(self) {
         let state = self.state.clone();
+        let snapshots = self.host.snapshots().await.unwrap();
+        let snapshots: Vec<_> = snapshots.into_iter().map(|snapshot| snapshot.id).collect();
+        self.host.remove_snapshots(&snapshots).await.unwrap();
         self.host.reap(&[]).await.unwrap();
+        let layers = std::fs::read_dir(state.join("images/layers")).unwrap();
+        assert_eq!(layers.count(), 0, "layers that nobody needs");
         self.host.close().await;
         assert_eq!(leftovers::of(&state), Vec::<String>::new(), "left behind");
         self.temp.close().unwrap();

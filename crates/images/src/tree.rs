@@ -1,5 +1,6 @@
-//! Removes directory trees that sandboxes wrote, whatever modes they left. Never follows links.
+//! Directory trees that sandboxes wrote, whatever modes they left: measured, copied, removed. Never follows links.
 
+use rustix::fs::{IFlags, Mode, OFlags};
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -74,6 +75,18 @@ pub fn copy_missing(from: &Path, to: &Path) -> io::Result<()> {
         } else {
             fs::copy(&source, &target)?;
         }
+    }
+    Ok(())
+}
+
+/// Tells ext4 that directories in this one have nothing to do with each other, so that each gets room of its own. Without it
+/// they share one group of inodes, and finding a free one among thousands that were just freed takes longer and longer.
+/// Other filesystems do not know the flag, which is fine.
+pub fn spread(directory: &Path) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(directory, flags, Mode::empty())?;
+    if let Ok(flags) = rustix::fs::ioctl_getflags(&directory) {
+        let _ = rustix::fs::ioctl_setflags(&directory, flags | IFlags::TOPDIR);
     }
     Ok(())
 }

@@ -1,0 +1,172 @@
+//! Snapshots of sandboxes: taken of those that run and those that do not, kept, and used to start others.
+
+use crate::failure::HostError;
+use crate::host::{Host, StartSandbox, blocking};
+use crate::supervisor;
+use greenroom_images::{CHAIN_NAME, Chain, Collected, ImageError, Programs, Snapshot, UPPER_NAME};
+use greenroom_protocol::environment::Backend;
+use greenroom_protocol::id::{SandboxId, SnapshotId};
+use greenroom_sandbox::processes::{self, Stopped};
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+/// A snapshot that was just taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    pub snapshot: Snapshot,
+    /// How long programs of the sandbox stood still for it.
+    pub paused: Duration,
+}
+
+impl Host {
+    /// Takes a snapshot of a sandbox's files. One that does not run gives them away, at the same cost whatever there is; of
+    /// one that runs what it wrote is copied, and its programs stand still only for what changed meanwhile. Usable at once; on
+    /// disk for good a while later, as `is_durable` of the kept record tells.
+    pub async fn snapshot(&self, id: &SandboxId) -> Result<Taken, HostError> {
+        let (host, id) = (self.clone(), id.clone());
+        let taken = blocking(move || host.snapshot_blocking(&id)).await?;
+        let (host, snapshot) = (self.clone(), taken.snapshot.id.clone());
+        // Nobody waits for the disk.
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = host.0.images.make_durable(&snapshot) {
+                let error = greenroom_stdx::chain::Chain(&error);
+                tracing::warn!(%snapshot, %error, "a snapshot is not on disk for good");
+            }
+        });
+        Ok(taken)
+    }
+
+    /// A snapshot that is kept.
+    pub async fn find_snapshot(&self, id: &SnapshotId) -> Result<Option<Snapshot>, HostError> {
+        let (host, id) = (self.clone(), id.clone());
+        blocking(move || Ok(host.0.images.snapshot(&id)?)).await
+    }
+
+    /// All snapshots that are kept, the oldest first.
+    pub async fn snapshots(&self) -> Result<Vec<Snapshot>, HostError> {
+        let host = self.clone();
+        blocking(move || Ok(host.0.images.snapshots()?)).await
+    }
+
+    /// Bytes of all layers of a snapshot.
+    pub async fn snapshot_bytes(&self, snapshot: &Snapshot) -> Result<u64, HostError> {
+        let (host, layers) = (self.clone(), snapshot.layers.clone());
+        blocking(move || Ok(host.0.images.bytes_of(&layers)?)).await
+    }
+
+    /// Forgets snapshots and removes what nobody needs then. Sandboxes that were started from them keep what they need.
+    pub async fn remove_snapshots(&self, ids: &[SnapshotId]) -> Result<Collected, HostError> {
+        let (host, ids) = (self.clone(), ids.to_vec());
+        blocking(move || {
+            for id in &ids {
+                host.0.images.remove(id)?;
+            }
+            Ok(host.0.images.collect()?)
+        })
+        .await
+    }
+
+    fn snapshot_blocking(&self, id: &SandboxId) -> Result<Taken, HostError> {
+        let directory = self.directory(id);
+        let _busy = self.0.busy.hold(id);
+        let images = &self.0.images;
+        if let Some(supervisor) = supervisor::process(&directory)? {
+            let (snapshot, paused) = images.copy(id, &directory, &Running { supervisor })?;
+            return Ok(Taken { snapshot, paused });
+        }
+        Ok(Taken {
+            snapshot: images.seal(id, &directory)?,
+            paused: Duration::ZERO,
+        })
+    }
+
+    /// The layers that a start goes by, and how many bytes of them the sandbox itself wrote.
+    pub(crate) fn layers(
+        &self,
+        start: &StartSandbox,
+        directory: &Path,
+        is_blank: bool,
+    ) -> Result<(Vec<PathBuf>, u64), HostError> {
+        let images = &self.0.images;
+        let is_new = is_blank || is_unused(directory);
+        let chain = match &start.from {
+            Some(snapshot) if is_new => {
+                if !is_blank {
+                    crate::backend::make_private(directory)
+                        .map_err(HostError::file("make directory", directory))?;
+                }
+                images.begin(directory, snapshot)?
+            }
+            Some(_) | None if is_new => Chain::default(),
+            Some(_) | None => images.chain(directory)?,
+        };
+        if !chain.layers.is_empty() && start.backend == Backend::Microvm {
+            return Err(ImageError::NoLayers(directory.to_owned()).into());
+        }
+        let layers = chain.layers.iter().map(|id| images.layer(id)).collect();
+        Ok((layers, images.bytes_of(chain.own())?))
+    }
+}
+
+/// Whether a sandbox was never started.
+fn is_unused(directory: &Path) -> bool {
+    [UPPER_NAME, CHAIN_NAME, "copy"]
+        .into_iter()
+        .all(|name| std::fs::symlink_metadata(directory.join(name)).is_err())
+}
+
+/// The programs of a sandbox that runs.
+struct Running {
+    supervisor: i32,
+}
+
+impl Programs for Running {
+    type Held = Stopped;
+
+    fn hold(&self) -> Stopped {
+        processes::stop_below(self.supervisor)
+    }
+
+    fn mapped(&self) -> HashSet<u64> {
+        processes::shared_mappings_below(self.supervisor)
+    }
+}
+
+/// Names that somebody holds.
+#[derive(Debug, Default)]
+pub(crate) struct Busy {
+    held: Mutex<HashSet<SandboxId>>,
+    freed: Condvar,
+}
+
+/// Frees a name when it is dropped.
+pub(crate) struct Hold<'a> {
+    busy: &'a Busy,
+    id: SandboxId,
+}
+
+impl Busy {
+    /// Waits until nobody else holds the name, and takes it. Blocking.
+    pub(crate) fn hold(&self, id: &SandboxId) -> Hold<'_> {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self
+            .freed
+            .wait_while(held, |held| held.contains(id))
+            .unwrap_or_else(PoisonError::into_inner);
+        held.insert(id.clone());
+        Hold {
+            busy: self,
+            id: id.clone(),
+        }
+    }
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        let mut held = self.busy.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.remove(&self.id);
+        self.busy.freed.notify_all();
+    }
+}

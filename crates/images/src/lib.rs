@@ -1,0 +1,18 @@
+//! What sandboxes begin with and leave behind: layers (directories that never change again) and snapshots (lists of layers).
+//! Knows nothing of processes, sessions or mounts; blocking throughout.
+//!
+//! A sandbox's `/` is an overlay: layers below, one writable directory on top. Sealing renames that directory, so it costs the
+//! same whatever it holds; copying takes what a running sandbox wrote, and shares with the copy before whatever did not change.
+
+mod chain;
+mod copy;
+mod failure;
+mod manifest;
+mod record;
+mod store;
+pub mod tree;
+
+pub use chain::{CHAIN_NAME, Chain};
+pub use failure::ImageError;
+pub use record::Snapshot;
+pub use store::{Collected, ImageStore, Owner, Programs, UPPER_NAME};

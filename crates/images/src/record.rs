@@ -1,0 +1,24 @@
+//! What is known of a snapshot, as it lies on disk.
+
+use greenroom_protocol::id::{LayerId, SandboxId, SnapshotId};
+use serde::{Deserialize, Serialize};
+
+/// A snapshot: the files of one sandbox at one moment, as layers over the base. Immutable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    pub id: SnapshotId,
+    /// Whose files it has.
+    pub sandbox: SandboxId,
+    /// Topmost first; below them is the base.
+    pub layers: Vec<LayerId>,
+    /// How many of them, at the bottom, the sandbox itself was started from.
+    pub given: usize,
+    /// Milliseconds since 1970.
+    pub created_at_ms: i64,
+    /// Whether root made it: attributes of layers differ, and nobody else can read them.
+    pub by_root: bool,
+    /// Run of the machine in which it was made (`/proc/sys/kernel/random/boot_id`).
+    pub boot: String,
+    /// Whether it is on disk for good. One that is not is worth nothing after a power cut.
+    pub is_durable: bool,
+}

@@ -1,0 +1,480 @@
+//! The layers and snapshots of one state directory. What lies on disk is the truth: a store that is opened after a crash knows
+//! as much as the one before.
+//!
+//! Order makes every step safe to be killed in. Sealing writes the sandbox's chain, which names the new layer, before the
+//! layer gets its place: a first layer that is missing means that the sealing did not happen. A snapshot's record is written
+//! after its layers are there. Collecting renames before it removes.
+
+use crate::chain::Chain;
+use crate::copy::Copy;
+use crate::failure::ImageError;
+use crate::manifest::Manifest;
+use crate::record::Snapshot;
+use crate::tree;
+use greenroom_protocol::id::{LayerId, SandboxId, SnapshotId};
+use greenroom_stdx::id::fresh_bits;
+use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Name of the directory below a sandbox's own that holds what it writes.
+pub const UPPER_NAME: &str = "upper";
+
+/// Name of the file there that tells from what the last copy of a running sandbox was made.
+const COPIED_NAME: &str = "copied.json";
+
+/// Begins the name of a layer that is not whole yet, and of one that is being removed.
+const DRAFT: &str = ".new-";
+const LEAVING: &str = ".leaving-";
+
+/// Layers below a sandbox from which on it is copied instead of sealed: every one costs each start, and the kernel has a limit.
+const MAX_SEALED: usize = 40;
+
+/// Who made a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    pub by_root: bool,
+    /// This run of the machine.
+    pub boot: String,
+}
+
+impl Owner {
+    /// This process, now.
+    pub fn current() -> Self {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        Self {
+            by_root: rustix::process::geteuid().is_root(),
+            boot: boot.trim().to_owned(),
+        }
+    }
+}
+
+/// Layers and snapshots on disk.
+#[derive(Debug)]
+pub struct ImageStore {
+    layers: PathBuf,
+    snapshots: PathBuf,
+    /// Directories of sandboxes, each with its chain.
+    sandboxes: PathBuf,
+    owner: Owner,
+    /// Whoever names layers or looks which are named holds it.
+    names: Mutex<()>,
+}
+
+/// Programs that may write while a sandbox is copied.
+pub trait Programs {
+    /// They stand still until it is dropped.
+    type Held;
+
+    fn hold(&self) -> Self::Held;
+
+    /// Inodes that they have mapped for writing: what is written there changes no time of the file.
+    fn mapped(&self) -> HashSet<u64>;
+}
+
+/// Nothing runs.
+struct NoPrograms;
+
+impl Programs for NoPrograms {
+    type Held = ();
+
+    fn hold(&self) {}
+
+    fn mapped(&self) -> HashSet<u64> {
+        HashSet::new()
+    }
+}
+
+/// What a collection removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Collected {
+    pub layers: usize,
+}
+
+/// From what the last copy of a running sandbox was made.
+#[derive(Serialize, Deserialize)]
+struct LastCopy {
+    layer: LayerId,
+    /// As [`Manifest`] writes itself.
+    manifest: serde_json::Value,
+}
+
+impl ImageStore {
+    /// Opens the store of a state directory, on the same filesystem as `sandboxes`. Forgets snapshots that cannot be used any
+    /// more, and says so in the log.
+    pub fn open(place: &Path, sandboxes: &Path, owner: Owner) -> Result<Self, ImageError> {
+        let store = Self {
+            layers: place.join("layers"),
+            snapshots: place.join("snapshots"),
+            sandboxes: sandboxes.to_owned(),
+            owner,
+            names: Mutex::new(()),
+        };
+        for directory in [place, &store.layers, &store.snapshots] {
+            let made = fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(directory);
+            made.map_err(ImageError::file("make directory", directory))?;
+        }
+        tree::spread(&store.layers).map_err(ImageError::file("open", &store.layers))?;
+        store.forget_unusable()?;
+        Ok(store)
+    }
+
+    /// The directory of a layer.
+    pub fn layer(&self, id: &LayerId) -> PathBuf {
+        self.layers.join(id.as_str())
+    }
+
+    /// The layers below a sandbox. A sealing that was killed before its end is taken back.
+    pub fn chain(&self, directory: &Path) -> Result<Chain, ImageError> {
+        let _names = self.lock();
+        self.settled_chain(directory)
+    }
+
+    fn settled_chain(&self, directory: &Path) -> Result<Chain, ImageError> {
+        let mut chain = Chain::read(directory)?;
+        let is_there = |id: &LayerId| self.layer(id).is_dir();
+        if chain.layers.first().is_some_and(|first| !is_there(first)) && !chain.own().is_empty() {
+            chain.layers.remove(0);
+            chain.write(directory)?;
+        }
+        match chain.layers.iter().all(is_there) {
+            true => Ok(chain),
+            false => Err(ImageError::LayerMissing(directory.to_owned())),
+        }
+    }
+
+    /// Makes a sandbox that was never started begin with a snapshot.
+    pub fn begin(&self, directory: &Path, from: &SnapshotId) -> Result<Chain, ImageError> {
+        let _names = self.lock();
+        let snapshot = self
+            .snapshot(from)?
+            .ok_or_else(|| ImageError::Missing(from.clone()))?;
+        if snapshot.by_root != self.owner.by_root {
+            return Err(ImageError::OtherOwner(from.clone()));
+        }
+        let chain = Chain {
+            given: snapshot.layers.len(),
+            layers: snapshot.layers,
+        };
+        chain.write(directory)?;
+        Ok(chain)
+    }
+
+    /// Takes a snapshot of a sandbox that does not run and is not started meanwhile. What it wrote becomes a layer; it goes on
+    /// with nothing of its own.
+    pub fn seal(&self, sandbox: &SandboxId, directory: &Path) -> Result<Snapshot, ImageError> {
+        let upper = directory.join(UPPER_NAME);
+        let names = self.lock();
+        let mut chain = self.settled_chain(directory)?;
+        if chain.layers.len() >= MAX_SEALED {
+            drop(names);
+            return self
+                .copy(sandbox, directory, &NoPrograms)
+                .map(|(snapshot, _)| snapshot);
+        }
+        if has_content(&upper).map_err(ImageError::file("look into", &upper))? {
+            let layer = LayerId::from_bits(fresh_bits());
+            chain.layers.insert(0, layer.clone());
+            chain.write(directory)?;
+            let place = self.layer(&layer);
+            fs::rename(&upper, &place).map_err(ImageError::file("seal", &upper))?;
+            // It was for files that are in the layer now.
+            let _ = fs::remove_file(directory.join(COPIED_NAME));
+        } else if chain.layers.is_empty() && !upper.is_dir() {
+            return Err(ImageError::NoLayers(directory.to_owned()));
+        }
+        self.record(sandbox, chain)
+    }
+
+    /// Takes a snapshot of a sandbox that may run. Its programs stand still when nearly everything is copied; returns for how
+    /// long.
+    pub fn copy(
+        &self,
+        sandbox: &SandboxId,
+        directory: &Path,
+        programs: &impl Programs,
+    ) -> Result<(Snapshot, Duration), ImageError> {
+        let upper = directory.join(UPPER_NAME);
+        let mut chain = self.chain(directory)?;
+        if !upper.is_dir() {
+            return match chain.layers.is_empty() {
+                true => Err(ImageError::NoLayers(directory.to_owned())),
+                // Sealed, and not started since.
+                false => {
+                    let _names = self.lock();
+                    Ok((self.record(sandbox, chain)?, Duration::ZERO))
+                }
+            };
+        }
+        let layer = LayerId::from_bits(fresh_bits());
+        let draft = self.layers.join(format!("{DRAFT}{layer}"));
+        let copied = self.copy_upper(&upper, directory, &draft, programs);
+        let (manifest, held) = match copied {
+            Ok(copied) => copied,
+            Err(error) => {
+                let _ = tree::remove(&draft);
+                return Err(ImageError::file("copy", &upper)(error));
+            }
+        };
+        let _names = self.lock();
+        let place = self.layer(&layer);
+        fs::rename(&draft, &place).map_err(ImageError::file("publish", &draft))?;
+        chain.layers.insert(0, layer.clone());
+        let snapshot = self.record(sandbox, chain)?;
+        // Without it the next copy shares nothing.
+        let path = directory.join(COPIED_NAME);
+        let kept = manifest.to_bytes().and_then(|bytes| {
+            let manifest = serde_json::from_slice(&bytes)?;
+            Ok(LastCopy { layer, manifest })
+        });
+        if let Ok(kept) = kept {
+            let _ = write_atomically(&path, &kept);
+        }
+        Ok((snapshot, held))
+    }
+
+    fn copy_upper(
+        &self,
+        upper: &Path,
+        directory: &Path,
+        draft: &Path,
+        programs: &impl Programs,
+    ) -> io::Result<(Manifest, Duration)> {
+        let before = self.last_copy(directory);
+        let before = before.as_ref().map(|(path, manifest)| (path.as_path(), manifest));
+        fs::DirBuilder::new().mode(0o700).create(draft)?;
+        let mut copy = Copy::new(upper, draft, before);
+        copy.distrust(programs.mapped());
+        copy.pass()?;
+        let began = Instant::now();
+        let held = programs.hold();
+        copy.distrust(programs.mapped());
+        let passed = copy.pass();
+        drop(held);
+        let stood_still = began.elapsed();
+        passed?;
+        Ok((copy.finish()?, stood_still))
+    }
+
+    /// The last copy of a sandbox, if it is still there.
+    fn last_copy(&self, directory: &Path) -> Option<(PathBuf, Manifest)> {
+        let text = fs::read(directory.join(COPIED_NAME)).ok()?;
+        let last: LastCopy = serde_json::from_slice(&text).ok()?;
+        let place = self.layer(&last.layer);
+        let manifest = Manifest::from_bytes(&serde_json::to_vec(&last.manifest).ok()?).ok()?;
+        place.is_dir().then_some((place, manifest))
+    }
+
+    fn record(&self, sandbox: &SandboxId, chain: Chain) -> Result<Snapshot, ImageError> {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let snapshot = Snapshot {
+            id: SnapshotId::from_bits(fresh_bits()),
+            sandbox: sandbox.clone(),
+            layers: chain.layers,
+            given: chain.given,
+            created_at_ms: i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
+            by_root: self.owner.by_root,
+            boot: self.owner.boot.clone(),
+            is_durable: false,
+        };
+        write_atomically(&self.path(&snapshot.id), &snapshot)?;
+        Ok(snapshot)
+    }
+
+    /// Waits until a snapshot is on disk for good. May take as long as the disk needs for all that waits for it.
+    pub fn make_durable(&self, id: &SnapshotId) -> Result<(), ImageError> {
+        let opened = fs::File::open(&self.layers).map_err(ImageError::file("open", &self.layers))?;
+        rustix::fs::syncfs(&opened).map_err(|error| ImageError::file("sync", &self.layers)(error.into()))?;
+        let _names = self.lock();
+        let Some(snapshot) = self.snapshot(id)? else {
+            return Ok(());
+        };
+        let path = self.path(id);
+        write_atomically(
+            &path,
+            &Snapshot {
+                is_durable: true,
+                ..snapshot
+            },
+        )?;
+        for path in [&path, &self.snapshots] {
+            let synced = fs::File::open(path).and_then(|file| file.sync_all());
+            synced.map_err(ImageError::file("sync", path))?;
+        }
+        Ok(())
+    }
+
+    /// A snapshot by its name.
+    pub fn snapshot(&self, id: &SnapshotId) -> Result<Option<Snapshot>, ImageError> {
+        read_json(&self.path(id))
+    }
+
+    /// All snapshots, the oldest first.
+    pub fn snapshots(&self) -> Result<Vec<Snapshot>, ImageError> {
+        let mut found = Vec::new();
+        for name in names(&self.snapshots)? {
+            if let Some(id) = name.strip_suffix(".json").and_then(|id| id.parse().ok()) {
+                found.extend(self.snapshot(&id)?);
+            }
+        }
+        found.sort_by(|a, b| (a.created_at_ms, a.id.as_str()).cmp(&(b.created_at_ms, b.id.as_str())));
+        Ok(found)
+    }
+
+    /// Bytes that the layers of a snapshot take, without those it was given; files that it shares with others count too.
+    pub fn own_bytes(&self, snapshot: &Snapshot) -> Result<u64, ImageError> {
+        self.bytes_of(&snapshot.layers[..snapshot.layers.len().saturating_sub(snapshot.given)])
+    }
+
+    /// Bytes that layers take.
+    pub fn bytes_of(&self, layers: &[LayerId]) -> Result<u64, ImageError> {
+        layers.iter().map(|id| self.layer_bytes(id)).sum()
+    }
+
+    /// Measured once: a layer does not change.
+    fn layer_bytes(&self, id: &LayerId) -> Result<u64, ImageError> {
+        let path = self.layers.join(format!("{id}.bytes"));
+        let known = fs::read_to_string(&path).ok().and_then(|text| text.parse().ok());
+        if let Some(bytes) = known {
+            return Ok(bytes);
+        }
+        let place = self.layer(id);
+        let bytes = tree::size_bytes(&place).map_err(ImageError::file("measure", &place))?;
+        // Measured again if it cannot be kept.
+        let _ = fs::write(&path, bytes.to_string());
+        Ok(bytes)
+    }
+
+    /// Forgets a snapshot; one that does not exist is fine. Its layers go with the next [`ImageStore::collect`].
+    pub fn remove(&self, id: &SnapshotId) -> Result<(), ImageError> {
+        let _names = self.lock();
+        let path = self.path(id);
+        tree::remove_file(&path).map_err(ImageError::file("remove", &path))
+    }
+
+    /// Removes layers that no snapshot and no sandbox names.
+    pub fn collect(&self) -> Result<Collected, ImageError> {
+        let mut leaving = Vec::new();
+        {
+            let _names = self.lock();
+            let named = self.named()?;
+            for name in names(&self.layers)? {
+                let path = self.layers.join(&name);
+                if name.starts_with(LEAVING) {
+                    leaving.push(path);
+                } else if let Ok(id) = name.parse::<LayerId>()
+                    && !named.contains(&id)
+                {
+                    let gone = self.layers.join(format!("{LEAVING}{id}"));
+                    fs::rename(&path, &gone).map_err(ImageError::file("rename", &path))?;
+                    let _ = fs::remove_file(self.layers.join(format!("{id}.bytes")));
+                    leaving.push(gone);
+                }
+            }
+        }
+        for path in &leaving {
+            tree::remove(path).map_err(ImageError::file("remove", path))?;
+        }
+        Ok(Collected {
+            layers: leaving.len(),
+        })
+    }
+
+    /// Layers that somebody needs. A record that cannot be read is an error: what it needs is unknown.
+    fn named(&self) -> Result<HashSet<LayerId>, ImageError> {
+        let mut named = HashSet::new();
+        for snapshot in self.snapshots()? {
+            named.extend(snapshot.layers);
+        }
+        for name in names(&self.sandboxes)? {
+            named.extend(Chain::read(&self.sandboxes.join(name))?.layers);
+        }
+        Ok(named)
+    }
+
+    /// Forgets snapshots of an earlier run of the machine that were not on disk for good, or whose layers are missing; removes
+    /// copies that were killed in the making.
+    fn forget_unusable(&self) -> Result<(), ImageError> {
+        for name in names(&self.layers)? {
+            if name.starts_with(DRAFT) {
+                let path = self.layers.join(&name);
+                tree::remove(&path).map_err(ImageError::file("remove", &path))?;
+            }
+        }
+        for name in names(&self.snapshots)? {
+            let path = self.snapshots.join(&name);
+            let why = match read_json::<Snapshot>(&path) {
+                _ if !name.ends_with(".json") => "it is half written",
+                Ok(None) => continue,
+                Ok(Some(snapshot)) if !snapshot.is_durable && snapshot.boot != self.owner.boot => {
+                    "the machine was restarted before it was on disk"
+                }
+                Ok(Some(snapshot)) if snapshot.layers.iter().any(|id| !self.layer(id).is_dir()) => {
+                    "layers of it are missing"
+                }
+                Ok(Some(_)) => continue,
+                Err(_) => "its record is damaged",
+            };
+            tracing::warn!(name, "a snapshot is forgotten: {why}");
+            tree::remove_file(&path).map_err(ImageError::file("remove", &path))?;
+        }
+        Ok(())
+    }
+
+    fn path(&self, id: &SnapshotId) -> PathBuf {
+        self.snapshots.join(format!("{id}.json"))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Replaces a file at once: whoever reads it finds the old or the new.
+pub(crate) fn write_atomically(path: &Path, value: &impl Serialize) -> Result<(), ImageError> {
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(".new");
+    let written = serde_json::to_vec(value)
+        .map_err(io::Error::from)
+        .and_then(|text| fs::write(&draft, text))
+        .and_then(|()| fs::rename(&draft, path));
+    written.map_err(ImageError::file("write", path))
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, ImageError> {
+    match fs::read(path) {
+        Ok(text) => serde_json::from_slice(&text)
+            .map(Some)
+            .map_err(|source| ImageError::Damaged {
+                path: path.to_owned(),
+                source,
+            }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(ImageError::file("read", path)(error)),
+    }
+}
+
+fn has_content(directory: &Path) -> io::Result<bool> {
+    match fs::read_dir(directory) {
+        Ok(mut entries) => Ok(entries.next().is_some()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn names(directory: &Path) -> Result<Vec<String>, ImageError> {
+    let list = || -> io::Result<Vec<String>> {
+        fs::read_dir(directory)?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect()
+    };
+    list().map_err(ImageError::file("list", directory))
+}
