@@ -64,6 +64,9 @@ failed or was stopped by someone else, 130 after Ctrl-C.")]
     /// What sandboxes of a repository are made of and may do
     #[command(subcommand)]
     Env(EnvCommand),
+    /// What sandboxes of a repository begin with
+    #[command(subcommand)]
+    Image(ImageCommand),
     /// Pull requests of the built-in forge
     #[command(subcommand)]
     Pr(PrCommand),
@@ -289,6 +292,9 @@ pub enum EnvCommand {
         /// Repository in the forge
         repository: String,
     },
+    /// Build an image of the environment now; the same as `image build`
+    #[command(after_help = "Examples:\n  greenroom env build shop")]
+    Build(BuildArguments),
     /// Check a repository's own file, and tell what the server would cut of it
     #[command(
         after_help = "Examples:\n  greenroom env check\n  greenroom env check other.toml --json\n\nNames file, line and field of each error. Without a server only the file itself is checked, and that is said."
@@ -300,6 +306,55 @@ pub enum EnvCommand {
         /// Print JSON for programs
         #[arg(long)]
         json: bool,
+    },
+}
+
+/// An image to be built.
+#[derive(Debug, Clone, Args)]
+pub struct BuildArguments {
+    /// Repository in the forge
+    pub repository: String,
+    /// Take nothing over from the image before
+    #[arg(long)]
+    pub from_scratch: bool,
+    /// Return at once; the build goes on
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Print the image as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// List the images of a repository, newest first
+    #[command(after_help = "Examples:\n  greenroom image list shop\n  greenroom image list shop --json")]
+    List {
+        /// Repository in the forge
+        repository: String,
+        /// One image per line as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Build an image of the default branch now, and show its log
+    #[command(
+        after_help = "Examples:\n  greenroom image build shop\n  greenroom image build shop --from-scratch\n  greenroom image build shop --no-wait\n\nExit status: 0 if it was published. Ctrl-C leaves; the build goes on."
+    )]
+    Build(BuildArguments),
+    /// Show an image: its commit, its steps, and why it failed
+    #[command(after_help = "Examples:\n  greenroom image show img_…\n  greenroom image show img_… --json")]
+    Show {
+        /// Image, as `image list` shows it
+        image: String,
+        /// Print JSON for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the log of an image's build; of one that is being built, until its end
+    #[command(after_help = "Examples:\n  greenroom image log img_…")]
+    Log {
+        /// Image, as `image list` shows it
+        image: String,
     },
 }
 

@@ -3,6 +3,7 @@
 pub mod config;
 pub mod environment;
 pub mod generate;
+pub mod image;
 pub mod models;
 pub mod pull_request;
 pub mod repository;

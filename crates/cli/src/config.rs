@@ -32,6 +32,7 @@ pub struct Config {
     pub server: ServerConfig,
     pub models: ModelsConfig,
     pub sandbox: SandboxConfig,
+    pub image: ImageConfig,
     pub egress: EgressConfig,
     pub agent: AgentConfig,
     pub log: LogConfig,
@@ -144,6 +145,16 @@ impl SandboxConfig {
             kernel: self.microvm_kernel.clone(),
         }
     }
+}
+
+/// How images are built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageConfig {
+    /// Whether they are built by themselves.
+    pub is_scheduled: bool,
+    /// At once.
+    pub max_builds: usize,
+    pub disk_mb: u64,
 }
 
 /// Where sandboxes may connect to.

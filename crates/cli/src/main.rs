@@ -69,6 +69,7 @@ async fn dispatch(arguments: Arguments, terminal: Terminal) -> Result<Exit, Fail
         Command::Session(what) => command::session::run(&global, what, terminal).await,
         Command::Repo(what) => command::repository::run(&global, what, terminal).await,
         Command::Env(what) => command::environment::run(&global, what, terminal).await,
+        Command::Image(what) => command::image::run(&global, what, terminal).await,
         Command::Pr(what) => command::pull_request::run(&global, what, terminal).await,
         Command::Models(options) => command::models::run(&global, options.json, terminal).await,
         Command::Secret(what) => command::secret::run(&global, what, terminal).await,

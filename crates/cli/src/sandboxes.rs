@@ -1,14 +1,15 @@
 //! Puts this machine's host behind the server's view of sandboxes. Only translation: neither side knows the other.
 
 use async_trait::async_trait;
-use greenroom_host::{Host, Limits, SandboxFile, StartSandbox};
+use greenroom_host::{Host, HostError, Limits, SandboxFile, StartSandbox};
 use greenroom_protocol::client::event::SandboxUsage;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::guest::call::{Call, Exec, Exit, FileBytes, OutputChunk, Reply, Scope};
-use greenroom_protocol::id::SandboxId;
+use greenroom_protocol::id::{SandboxId, SnapshotId};
 use greenroom_server::sandbox::{
-    Measure, Origin, RouteHandler, Sandbox, SandboxError, SandboxProvider, SandboxResources, StartRequest,
+    Measure, Origin, RouteHandler, Sandbox, SandboxError, SandboxProvider, SandboxResources, Sealed, StartRequest,
 };
+use greenroom_stdx::secret::Secret;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::mpsc;
@@ -40,6 +41,7 @@ impl SandboxProvider for LocalSandboxes {
             backend: request.backend,
             runtime: request.runtime,
             files: files.map(|(name, bytes)| SandboxFile { name, bytes }).collect(),
+            from: request.from,
             ..StartSandbox::new(request.id, request.routes)
         };
         let started = self.host.start(start).await.map_err(|error| error.problem())?;
@@ -59,6 +61,49 @@ impl SandboxProvider for LocalSandboxes {
 
     async fn stop(&self, id: &SandboxId) -> Result<(), Problem> {
         self.host.stop(id).await.map_err(|error| error.problem())
+    }
+
+    async fn remove(&self, id: &SandboxId) -> Result<(), Problem> {
+        self.host.remove(id).await.map_err(|error| error.problem())
+    }
+
+    async fn seal(&self, id: &SandboxId) -> Result<Sealed, Problem> {
+        let seal = async {
+            self.host.stop(id).await?;
+            let snapshot = self.host.snapshot(id).await?.snapshot;
+            self.host.make_durable(&snapshot.id).await?;
+            let size_bytes = self.host.snapshot_bytes(&snapshot).await?;
+            Ok(Sealed {
+                id: snapshot.id,
+                size_bytes,
+            })
+        };
+        seal.await.map_err(|error: HostError| error.problem())
+    }
+
+    async fn snapshot(&self, id: &SandboxId) -> Result<SnapshotId, Problem> {
+        let taken = self.host.snapshot(id).await.map_err(|error| error.problem())?;
+        Ok(taken.snapshot.id)
+    }
+
+    async fn find_text(&self, id: &SandboxId, texts: Vec<Secret>) -> Result<Option<(String, usize)>, Problem> {
+        let found = self.host.find_text(id, texts).await;
+        let found = found.map_err(|error| error.problem())?;
+        Ok(found.map(|(path, which)| (path.display().to_string(), which)))
+    }
+
+    async fn remove_snapshots(&self, ids: &[SnapshotId]) -> Result<(), Problem> {
+        let removed = self.host.remove_snapshots(ids).await;
+        removed.map(|_| ()).map_err(|error| error.problem())
+    }
+
+    async fn retain_snapshots(&self, wanted: &[SnapshotId]) -> Result<(), Problem> {
+        let removed = self.host.retain_snapshots(wanted).await;
+        removed.map(|_| ()).map_err(|error| error.problem())
+    }
+
+    fn base_digest(&self) -> String {
+        self.host.base_digest()
     }
 
     async fn reap(&self, wanted: &[SandboxId]) -> Result<(), Problem> {

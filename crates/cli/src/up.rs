@@ -12,6 +12,7 @@ use greenroom_protocol::client::problem::Problem;
 use greenroom_server::api::app::Settings;
 use greenroom_server::egress::EgressSettings;
 use greenroom_server::environment::Bounds;
+use greenroom_server::image::ImageBounds;
 use greenroom_server::models::ModelDirectory;
 use greenroom_server::sandbox::SandboxResources;
 use greenroom_server::server::{Server, ServerParts};
@@ -101,6 +102,12 @@ pub async fn up(config: Config, ready: impl FnOnce(&Ready)) -> anyhow::Result<()
         running: RunningBounds {
             idle: Duration::from_secs_f64(config.sandbox.idle_minutes * 60.0),
             max_running: config.sandbox.max_running,
+        },
+        images: ImageBounds {
+            logs: data.image_logs(),
+            max_builds: config.image.max_builds,
+            max_disk_bytes: config.image.disk_mb.saturating_mul(MIB),
+            is_scheduled: config.image.is_scheduled,
         },
         limits: TurnLimits {
             max_steps: config.agent.max_steps,

@@ -86,7 +86,9 @@ const COMMIT_MSG_HOOK: &str = "#!/bin/sh\n\
     hook=$(git rev-parse --git-common-dir)/hooks/commit-msg\n\
     if [ -x \"$hook\" ]; then exec \"$hook\" \"$@\"; fi\n";
 
-const GIT_CONFIG: &str = "[core]\n\thooksPath = /etc/greenroom/git-hooks\n[safe]\n\tdirectory = *\n\
+/// Files of snapshots may come with other inodes and change times than git noted, and are the same all the same; comparing
+/// those would make git read a whole repository again.
+const GIT_CONFIG: &str = "[core]\n\thooksPath = /etc/greenroom/git-hooks\n\ttrustctime = false\n\tcheckStat = minimal\n[safe]\n\tdirectory = *\n\
     [init]\n\tdefaultBranch = main\n[advice]\n\tdetachedHead = false\n";
 
 /// A base on disk.
@@ -96,6 +98,14 @@ pub struct Base {
     pub lower: PathBuf,
     /// Host paths shown read-only.
     pub read_only: Vec<PathBuf>,
+}
+
+impl Base {
+    /// Its content, as a digest.
+    pub fn digest(&self) -> String {
+        let name = self.lower.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -148,7 +148,7 @@ pub(crate) struct Inner {
     state_dir: PathBuf,
     programs: Programs,
     blanks: Blanks,
-    base: Base,
+    pub(crate) base: Base,
     /// Where resource groups of sandboxes are made, one per hierarchy.
     groups: Vec<Placement>,
     is_privileged: bool,

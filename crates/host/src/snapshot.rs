@@ -7,6 +7,7 @@ use greenroom_images::{CHAIN_NAME, Chain, Collected, ImageError, Programs, Snaps
 use greenroom_protocol::environment::Backend;
 use greenroom_protocol::id::{SandboxId, SnapshotId};
 use greenroom_sandbox::processes::{self, Stopped};
+use greenroom_stdx::secret::Secret;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -38,6 +39,35 @@ impl Host {
         Ok(taken)
     }
 
+    /// Waits until a snapshot is on disk for good.
+    pub async fn make_durable(&self, id: &SnapshotId) -> Result<(), HostError> {
+        let (host, id) = (self.clone(), id.clone());
+        blocking(move || Ok(host.0.images.make_durable(&id)?)).await
+    }
+
+    /// What sandboxes have below their layers, as a digest.
+    pub fn base_digest(&self) -> String {
+        self.0.base.digest()
+    }
+
+    /// The first file that a sandbox, which does not run, wrote since its last snapshot and that holds one of the texts; and which
+    /// of them it is.
+    pub async fn find_text(
+        &self,
+        id: &SandboxId,
+        texts: Vec<Secret>,
+    ) -> Result<Option<(PathBuf, usize)>, HostError> {
+        let upper = self.directory(id).join(UPPER_NAME);
+        blocking(move || {
+            if !upper.is_dir() {
+                return Ok(None);
+            }
+            let texts: Vec<_> = texts.iter().map(|text| text.expose().as_bytes()).collect();
+            greenroom_images::search::find(&upper, &texts).map_err(HostError::file("search", &upper))
+        })
+        .await
+    }
+
     /// A snapshot that is kept.
     pub async fn find_snapshot(&self, id: &SnapshotId) -> Result<Option<Snapshot>, HostError> {
         let (host, id) = (self.clone(), id.clone());
@@ -54,6 +84,14 @@ impl Host {
     pub async fn snapshot_bytes(&self, snapshot: &Snapshot) -> Result<u64, HostError> {
         let (host, layers) = (self.clone(), snapshot.layers.clone());
         blocking(move || Ok(host.0.images.bytes_of(&layers)?)).await
+    }
+
+    /// Forgets all snapshots but these, and removes what nobody needs then.
+    pub async fn retain_snapshots(&self, wanted: &[SnapshotId]) -> Result<Collected, HostError> {
+        let wanted: HashSet<SnapshotId> = wanted.iter().cloned().collect();
+        let kept = self.snapshots().await?.into_iter().map(|snapshot| snapshot.id);
+        let unwanted: Vec<_> = kept.filter(|id| !wanted.contains(id)).collect();
+        self.remove_snapshots(&unwanted).await
     }
 
     /// Forgets snapshots and removes what nobody needs then. Sandboxes that were started from them keep what they need.

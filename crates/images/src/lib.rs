@@ -9,6 +9,7 @@ mod copy;
 mod failure;
 mod manifest;
 mod record;
+pub mod search;
 mod store;
 pub mod tree;
 

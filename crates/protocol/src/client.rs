@@ -2,6 +2,7 @@
 
 pub mod environment;
 pub mod event;
+pub mod image;
 pub mod model;
 pub mod person;
 pub mod problem;

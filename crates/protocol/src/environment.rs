@@ -1,8 +1,10 @@
 //! What the sandboxes of a repository are made of and may do. Written as `.greenroom/environment.toml` in the repository,
 //! or set for it by an administrator; the one type for both. Checked where it is parsed, not here.
 
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// An environment. Every part may be left out.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -21,6 +23,97 @@ pub struct Environment {
     pub variables: BTreeMap<String, String>,
     /// Processes that run beside the agent. Names are unique.
     pub services: Vec<ServiceDefinition>,
+    /// Installs what the repository needs, when an image is built.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub setup: Option<StepDefinition>,
+    /// Builds the repository, when an image is built; after `setup`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub build: Option<StepDefinition>,
+    /// Runs the application and its tests once, so that caches are warm; after `build`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warm: Option<StepDefinition>,
+    pub image: ImageSettings,
+    pub pool: PoolSettings,
+}
+
+/// A command of an image build: a text, or a table with more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct StepDefinition {
+    /// Run by `sh -c` in the workspace; must exit with 0.
+    pub run: String,
+    /// Files it depends on, as git path patterns such as `package.json` or `**/Cargo.toml`; it is run again only when one of
+    /// them changed. Empty: for `setup` the usual files that list dependencies, for the others every file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<String>,
+}
+
+impl<'de> Deserialize<'de> for StepDefinition {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            run: String,
+            #[serde(default)]
+            inputs: Vec<String>,
+        }
+
+        struct TextOrTable;
+
+        impl<'de> Visitor<'de> for TextOrTable {
+            type Value = StepDefinition;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a command, or a table with `run` and `inputs`")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<StepDefinition, E> {
+                Ok(StepDefinition {
+                    run: text.to_owned(),
+                    inputs: Vec::new(),
+                })
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<StepDefinition, A::Error> {
+                let Table { run, inputs } = Table::deserialize(de::value::MapAccessDeserializer::new(map))?;
+                Ok(StepDefinition { run, inputs })
+            }
+        }
+
+        deserializer.deserialize_any(TextOrTable)
+    }
+}
+
+/// When and how images of the environment are built. What is left out is the server's default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct ImageSettings {
+    /// At least this long between two builds by themselves, in minutes. Default 30.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rebuild_minutes: Option<u64>,
+    /// After this long an image is built from nothing, not from the one before, in hours. Default 168, a week.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age_hours: Option<u64>,
+    /// Time for each step, in minutes. Default 30.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step_timeout_minutes: Option<u64>,
+}
+
+/// Sandboxes that are started before anybody asks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct PoolSettings {
+    /// As few as wait when nobody comes. Default 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub minimum: Option<u32>,
+    /// As many as wait when many come. Default 0: none is started ahead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub maximum: Option<u32>,
+    /// One that waited for so long is replaced, in minutes. Default 60.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl_minutes: Option<u64>,
 }
 
 /// What isolates a sandbox.

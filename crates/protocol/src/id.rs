@@ -108,6 +108,11 @@ id!(
     "prm_"
 );
 id!(
+    /// An image of an environment, from the moment its build is asked for.
+    ImageId,
+    "img_"
+);
+id!(
     /// Files that lie over others and never change again.
     LayerId,
     "lyr_"

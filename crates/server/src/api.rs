@@ -7,6 +7,7 @@ mod environments;
 mod failure;
 pub mod git;
 mod idempotency;
+mod images;
 mod metrics;
 mod names;
 pub mod openapi;
@@ -100,6 +101,13 @@ fn documented() -> ApiRouter<App> {
                 .put_with(environments::set, told("setEnvironment", "Sets a repository's environment. It replaces the repository's own file. Only for administrators."))
                 .delete_with(environments::remove, told("removeEnvironment", "Forgets the environment that was set; the repository's own file counts again. Only for administrators.")),
         )
+        .api_route(
+            "/v1/repositories/{name}/images",
+            get_with(images::list, told("listImages", "Images of a repository, newest first, and the one that sandboxes begin with."))
+                .post_with(images::build, told("buildImage", "Asks for an image of the default branch. One that waits already is the answer.")),
+        )
+        .api_route("/v1/images/{id}", get_with(images::show, told("showImage", "One image, and how far its build is.")))
+        .api_route("/v1/images/{id}/log", get_with(images::log, told("showImageLog", "The log of an image's build, from an offset on; it grows while it is built.")))
         .api_route(
             "/v1/environment-checks",
             post_with(environments::check, told("checkEnvironment", "Whether a text would do as a repository's own environment, and what would be cut of it.")),

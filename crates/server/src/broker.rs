@@ -14,6 +14,7 @@ use greenroom_protocol::guest::Route;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::DuplexStream;
 
 /// Serves the routes of the session's sandbox: fetch of the session's repository, push to the session's branch, and the
@@ -24,26 +25,50 @@ pub fn session_routes(
     egress: Arc<SandboxEgress>,
 ) -> RouteHandler {
     Arc::new(move |route, stream| match route {
-        Route::Git => serve_git(services.clone(), &row, stream),
-        Route::HttpProxy | Route::Socks => {
-            let (egress, shutdown) = (egress.clone(), services.shutdown.clone());
-            services.tasks.spawn(async move {
-                tokio::select! {
-                    () = egress.serve(route, stream) => {}
-                    // Connections may last for hours; none outlives the server.
-                    () = shutdown.cancelled() => {}
-                }
-            });
+        Route::Git => {
+            let access = GitAccess::Push(Arc::new(OwnBranchOnly {
+                branch: row.branch.clone(),
+            }));
+            serve_git(&services, &row.repository, access, stream);
         }
+        Route::HttpProxy | Route::Socks => serve_egress(&services, &egress, route, stream),
     })
 }
 
-fn serve_git(services: Arc<SessionServices>, row: &Session, stream: DuplexStream) {
+/// Serves the routes of a sandbox in which an image is built: fetch of the repository until it is cloned, and the egress.
+pub fn build_routes(
+    services: Arc<SessionServices>,
+    repository: String,
+    is_cloned: Arc<AtomicBool>,
+    egress: Arc<SandboxEgress>,
+) -> RouteHandler {
+    Arc::new(move |route, stream| match route {
+        // Code of the repository may run by now; it gets what it was given.
+        Route::Git if is_cloned.load(Ordering::SeqCst) => drop(stream),
+        Route::Git => serve_git(&services, &repository, GitAccess::Read, stream),
+        Route::HttpProxy | Route::Socks => serve_egress(&services, &egress, route, stream),
+    })
+}
+
+fn serve_egress(
+    services: &Arc<SessionServices>,
+    egress: &Arc<SandboxEgress>,
+    route: Route,
+    stream: DuplexStream,
+) {
+    let (egress, shutdown) = (egress.clone(), services.shutdown.clone());
+    services.tasks.spawn(async move {
+        tokio::select! {
+            () = egress.serve(route, stream) => {}
+            // Connections may last for hours; none outlives the server.
+            () = shutdown.cancelled() => {}
+        }
+    });
+}
+
+fn serve_git(services: &SessionServices, repository: &str, access: GitAccess, stream: DuplexStream) {
     let forge = services.forge.clone();
-    let repository = row.repository.clone();
-    let access = GitAccess::Push(Arc::new(OwnBranchOnly {
-        branch: row.branch.clone(),
-    }));
+    let repository = repository.to_owned();
     let router = Router::new().fallback(any(move |request: Request| {
         let forge = forge.clone();
         let repository = repository.clone();
@@ -60,7 +85,6 @@ fn serve_git(services: Arc<SessionServices>, row: &Session, stream: DuplexStream
             git::serve(&forge, &repository, &rest, access, request).await
         }
     }));
-    let session = row.id.clone();
     services.tasks.spawn(async move {
         let service = TowerToHyperService::new(router);
         let served = hyper::server::conn::http1::Builder::new()
@@ -68,7 +92,7 @@ fn serve_git(services: Arc<SessionServices>, row: &Session, stream: DuplexStream
             .await;
         if let Err(error) = served {
             // A sandbox process that hangs up in the middle is everyday.
-            tracing::debug!(%session, %error, "a git connection of a sandbox ended early");
+            tracing::debug!(%error, "a git connection of a sandbox ended early");
         }
     });
 }

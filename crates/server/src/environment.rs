@@ -6,7 +6,7 @@ mod check;
 mod read;
 mod source;
 
-pub use bounds::{BoundedEnvironment, Bounds, RepositoryEgress, backend_name};
+pub use bounds::{BoundedEnvironment, Bounds, ImagePlan, RepositoryEgress, backend_name};
 pub use check::{CheckedEnvironment, EnvironmentError, Fault, is_secret_name};
 pub use read::read_toml;
 pub use source::{FoundEnvironment, find};

@@ -7,6 +7,7 @@ pub mod api;
 mod broker;
 pub mod egress;
 pub mod environment;
+pub mod image;
 pub mod metrics;
 pub mod models;
 mod paths;

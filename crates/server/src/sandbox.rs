@@ -7,7 +7,8 @@ use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::environment::Backend;
 use greenroom_protocol::guest::Route;
 use greenroom_protocol::guest::call::{Call, CallError, Exec, Exit, FileBytes, OutputChunk, Reply, Scope};
-use greenroom_protocol::id::SandboxId;
+use greenroom_protocol::id::{SandboxId, SnapshotId};
+use greenroom_stdx::secret::Secret;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
@@ -51,6 +52,16 @@ pub struct StartRequest {
     pub variables: Vec<(String, String)>,
     /// Files below `/etc/greenroom`, by their last name; no secrets.
     pub files: Vec<(String, Vec<u8>)>,
+    /// What it begins with if it was never started; `None`: an empty workspace.
+    pub from: Option<SnapshotId>,
+}
+
+/// A snapshot that is on disk for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sealed {
+    pub id: SnapshotId,
+    /// Of all its layers.
+    pub size_bytes: u64,
 }
 
 /// Whether a sandbox was there already.
@@ -75,6 +86,28 @@ pub trait SandboxProvider: Send + Sync {
 
     /// Ends a sandbox's processes, whatever they are; its files stay for the next start. One that does not run is fine.
     async fn stop(&self, id: &SandboxId) -> Result<(), Problem>;
+
+    /// Ends a sandbox and removes its files. One that does not exist is fine.
+    async fn remove(&self, id: &SandboxId) -> Result<(), Problem>;
+
+    /// Ends a sandbox and makes what it wrote a snapshot. Returns when that is on disk for good.
+    async fn seal(&self, id: &SandboxId) -> Result<Sealed, Problem>;
+
+    /// Takes a snapshot of a sandbox, whether it runs or not.
+    async fn snapshot(&self, id: &SandboxId) -> Result<SnapshotId, Problem>;
+
+    /// The first file that a sandbox, which does not run, wrote since its last snapshot and that holds one of the texts; and which
+    /// of them it is, counted from 0.
+    async fn find_text(&self, id: &SandboxId, texts: Vec<Secret>) -> Result<Option<(String, usize)>, Problem>;
+
+    /// Forgets snapshots. What sandboxes began with stays.
+    async fn remove_snapshots(&self, ids: &[SnapshotId]) -> Result<(), Problem>;
+
+    /// Forgets all snapshots but these.
+    async fn retain_snapshots(&self, wanted: &[SnapshotId]) -> Result<(), Problem>;
+
+    /// What sandboxes have below their layers, as a digest.
+    fn base_digest(&self) -> String;
 
     /// Removes everything that belongs to no id of `wanted`: processes, mounts, directories.
     async fn reap(&self, wanted: &[SandboxId]) -> Result<(), Problem>;

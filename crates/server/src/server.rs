@@ -6,6 +6,7 @@ use crate::api::people::SIGN_IN_LINK;
 use crate::api::tickets::Tickets;
 use crate::egress::EgressSettings;
 use crate::environment::Bounds;
+use crate::image::{ImageBounds, ImageRegistry, wanted_snapshots};
 use crate::models::ModelDirectory;
 use crate::sandbox::SandboxProvider;
 use crate::session::command::SessionHandle;
@@ -50,6 +51,7 @@ pub struct ServerParts {
     pub egress: EgressSettings,
     pub running: RunningBounds,
     pub limits: TurnLimits,
+    pub images: ImageBounds,
 }
 
 /// A server that is ready to listen.
@@ -89,6 +91,7 @@ impl Server {
             forge: parts.forge,
             models: parts.models,
             sessions: SessionRegistry::new(services.clone(), shutdown.clone()),
+            images: ImageRegistry::new(services.clone(), parts.images),
             services,
             tickets: Tickets::default(),
             clock: parts.clock,
@@ -147,6 +150,7 @@ impl Server {
             .tasks
             .spawn(write_rows(self.app.clone(), self.shutdown.clone()));
         self.tasks.spawn(recover(self.app.clone()));
+        self.tasks.spawn(self.app.images.clone().run());
         self.tasks
             .spawn(rest_idle_sandboxes(self.app.clone(), self.shutdown.clone()));
         let router = api::router(self.app.clone());
@@ -258,6 +262,17 @@ async fn reap(app: &App) {
         tracing::warn!(
             code = problem.code,
             "old sandboxes could not be removed: {}",
+            problem.message
+        );
+    }
+    let retained = match wanted_snapshots(&app.services).await {
+        Ok(snapshots) => app.services.sandboxes.retain_snapshots(&snapshots).await,
+        Err(problem) => Err(problem),
+    };
+    if let Err(problem) = retained {
+        tracing::warn!(
+            code = problem.code,
+            "old snapshots could not be removed: {}",
             problem.message
         );
     }

@@ -14,7 +14,7 @@ pub mod registry;
 mod run;
 pub mod running;
 mod sandbox_slot;
-mod service_watch;
+pub(crate) mod service_watch;
 pub mod services;
 pub mod state;
 mod turn;

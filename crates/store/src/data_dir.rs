@@ -196,6 +196,11 @@ impl DataDir {
     }
 
     /// Run directories of sandboxes.
+    pub fn image_logs(&self) -> PathBuf {
+        self.path.join("image-logs")
+    }
+
+    /// Sandboxes, layers and snapshots (a directory).
     pub fn sandboxes(&self) -> PathBuf {
         self.path.join("sandboxes")
     }

@@ -45,6 +45,7 @@ pub async fn run(global: &Global, command: EnvCommand, terminal: Terminal) -> Re
             ))])?;
             Ok(Exit::Success)
         }
+        EnvCommand::Build(arguments) => super::image::build(global, &arguments, terminal).await,
         EnvCommand::Check { file, json } => {
             let place = file.display().to_string();
             let text = std::fs::read(&file).map_err(|error| unreadable(&place, &error))?;

@@ -5,7 +5,7 @@ use super::read::{
     ConfigError, Environment, Found, Place, Settings, Value, Values, parse_text, read_environment, read_file,
 };
 use super::{
-    AgentConfig, Config, EgressConfig, KeyOrigin, LogConfig, LogFormat, ModelsConfig, ProviderConfig,
+    AgentConfig, Config, EgressConfig, ImageConfig, KeyOrigin, LogConfig, LogFormat, ModelsConfig, ProviderConfig,
     ProviderKind, SandboxConfig, ServerConfig, ShownOption, builtin, locate,
 };
 use greenroom_egress::{AddressException, AddressExceptionInvalid};
@@ -121,6 +121,11 @@ fn build(
             firecracker: get.path("sandbox.firecracker"),
             idle_minutes: get.number("sandbox.idle_minutes"),
             max_running: usize::try_from(get.integer("sandbox.max_running")).unwrap_or(usize::MAX),
+        },
+        image: ImageConfig {
+            is_scheduled: get.text("image.schedule") == "on",
+            max_builds: usize::try_from(get.integer("image.max_builds")).unwrap_or(usize::MAX),
+            disk_mb: get.integer("image.disk_mb"),
         },
         egress: EgressConfig {
             repositories: match get.text("egress.repositories").as_str() {

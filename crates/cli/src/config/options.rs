@@ -227,6 +227,33 @@ pub const OPTIONS: &[OptionSpec] = &[
                   turn fails with `sandboxes_exhausted` and may be tried again.",
     },
     OptionSpec {
+        section: "image",
+        name: "schedule",
+        variable: "GREENROOM_IMAGE_SCHEDULE",
+        form: Form::Choice(&["on", "off"]),
+        default: "on",
+        meaning: "Whether images of environments with steps are built by themselves; off: only by hand.",
+    },
+    OptionSpec {
+        section: "image",
+        name: "max_builds",
+        variable: "GREENROOM_IMAGE_MAX_BUILDS",
+        form: Form::Integer { min: 1, max: 1_000 },
+        default: "1",
+        meaning: "Images that are built at once; one of a repository at a time.",
+    },
+    OptionSpec {
+        section: "image",
+        name: "disk_mb",
+        variable: "GREENROOM_IMAGE_DISK_MB",
+        form: Form::Integer {
+            min: 16,
+            max: 1_073_741_824,
+        },
+        default: "102400",
+        meaning: "What all images may take on disk, in MiB; at that no more are built.",
+    },
+    OptionSpec {
         section: "egress",
         name: "repositories",
         variable: "GREENROOM_EGRESS_REPOSITORIES",

@@ -1,6 +1,7 @@
 //! What every handler shares.
 
 use super::tickets::Tickets;
+use crate::image::ImageRegistry;
 use crate::models::ModelDirectory;
 use crate::session::registry::SessionRegistry;
 use crate::session::services::SessionServices;
@@ -34,6 +35,7 @@ pub struct Parts {
     pub models: ModelDirectory,
     pub sessions: SessionRegistry,
     pub services: Arc<SessionServices>,
+    pub images: Arc<ImageRegistry>,
     pub tickets: Tickets,
     pub clock: Clock,
     pub shutdown: CancellationToken,

@@ -49,6 +49,13 @@ pub struct LogQuery {
     pub after: Option<u64>,
 }
 
+/// `{id}` of an image.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct ImagePath {
+    /// `img_…`
+    pub id: String,
+}
+
 /// A pull request of a repository.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct PullRequestPath {

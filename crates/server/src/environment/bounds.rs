@@ -5,7 +5,9 @@ use super::check::CheckedEnvironment;
 use crate::sandbox::SandboxResources;
 use greenroom_protocol::client::environment::EnvironmentSource;
 use greenroom_protocol::client::problem::Problem;
-use greenroom_protocol::environment::{Backend, EgressPolicy, EgressPreset, Environment, Resources};
+use greenroom_protocol::environment::{
+    Backend, EgressPolicy, EgressPreset, Environment, PoolSettings, Resources, StepDefinition,
+};
 use greenroom_protocol::guest::service::Service;
 use std::time::Duration;
 
@@ -48,8 +50,41 @@ pub struct BoundedEnvironment {
     pub variables: Vec<(String, String)>,
     /// Names are unique.
     pub services: Vec<Service>,
+    pub image: ImagePlan,
+    pub pool: PoolSettings,
     /// What was cut, in the order of the fields; may be empty.
     pub notices: Vec<Problem>,
+}
+
+/// What images of an environment are built by, defaults filled in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImagePlan {
+    pub setup: Option<StepDefinition>,
+    pub build: Option<StepDefinition>,
+    pub warm: Option<StepDefinition>,
+    pub rebuild_every: Duration,
+    pub max_age: Duration,
+    pub step_timeout: Duration,
+}
+
+impl ImagePlan {
+    fn of(written: &Environment) -> Self {
+        let minutes = |minutes: u64| Duration::from_secs(minutes.saturating_mul(60));
+        let settings = &written.image;
+        Self {
+            setup: written.setup.clone(),
+            build: written.build.clone(),
+            warm: written.warm.clone(),
+            rebuild_every: minutes(settings.rebuild_minutes.unwrap_or(30)),
+            max_age: minutes(settings.max_age_hours.unwrap_or(168).saturating_mul(60)),
+            step_timeout: minutes(settings.step_timeout_minutes.unwrap_or(30)),
+        }
+    }
+
+    /// Whether anything is to be done beyond cloning.
+    pub fn has_steps(&self) -> bool {
+        self.setup.is_some() || self.build.is_some() || self.warm.is_some()
+    }
 }
 
 impl Bounds {
@@ -77,6 +112,8 @@ impl Bounds {
                 .map(|(name, value)| (name.clone(), value.clone()))
                 .collect(),
             services: environment.services().to_vec(),
+            image: ImagePlan::of(written),
+            pool: written.pool.clone(),
             notices,
         })
     }

@@ -16,6 +16,10 @@ use thiserror::Error;
 /// Entries of `egress.allow` and of `egress.credentials`.
 const MAX_EGRESS_ENTRIES: usize = 500;
 const MAX_SERVICES: usize = 32;
+/// Patterns of one step's inputs.
+const MAX_INPUTS: usize = 200;
+/// Sandboxes of one repository that wait for people.
+const MAX_POOL: u64 = 100;
 const MAX_VARIABLES: usize = 200;
 /// Longest value of a variable and longest command, in bytes.
 const MAX_TEXT_BYTES: usize = 32 * 1024;
@@ -65,6 +69,7 @@ impl CheckedEnvironment {
         check_egress(&written.egress, &mut faults);
         check_variables(&written.variables, &Path::of("variables"), &mut faults);
         check_services(&written.services, &mut faults);
+        check_image(&written, &mut faults);
         if !faults.is_empty() {
             return Err(faults);
         }
@@ -399,6 +404,66 @@ fn check_variables(variables: &BTreeMap<String, String>, path: &Path, faults: &m
                 "Put long texts into a file of the repository.",
             ));
         }
+    }
+}
+
+fn check_image(environment: &Environment, faults: &mut Vec<Fault>) {
+    let steps = [
+        ("setup", &environment.setup),
+        ("build", &environment.build),
+        ("warm", &environment.warm),
+    ];
+    for (name, step) in steps {
+        let Some(step) = step else { continue };
+        let path = Path::of(name);
+        if step.run.trim().is_empty() || step.run.len() > MAX_TEXT_BYTES || step.run.contains('\0') {
+            faults.push(Fault::new(
+                path.field("run"),
+                "must be a command of at most 32 KiB",
+                "Leave the step out, or put a long command into a script of the repository.",
+            ));
+        }
+        let inputs = path.field("inputs");
+        check_count(step.inputs.len(), MAX_INPUTS, &inputs, faults);
+        for (index, pattern) in step.inputs.iter().enumerate() {
+            let is_fit = (1..=1_024).contains(&pattern.len())
+                && !pattern.starts_with([':', '/'])
+                && !pattern.split('/').any(|part| part == "..")
+                && !pattern.contains(['\0', '\n']);
+            if !is_fit {
+                faults.push(Fault::new(
+                    inputs.index(index),
+                    "must be a path or pattern below the repository's root",
+                    "Such as `package.json`, `crates` or `**/Cargo.toml`.",
+                ));
+            }
+        }
+    }
+    let image = &environment.image;
+    let pool = &environment.pool;
+    let mut check = |path: Path, value: Option<u64>, range: RangeInclusive<u64>, unit: &str| {
+        if value.is_some_and(|value| !range.contains(&value)) {
+            faults.push(Fault::new(
+                path,
+                format!("must be from {} to {}{unit}", range.start(), range.end()),
+                "Leave it out for the default.",
+            ));
+        }
+    };
+    let of_image = |field| Path::of("image").field(field);
+    let of_pool = |field| Path::of("pool").field(field);
+    check(of_image("rebuild_minutes"), image.rebuild_minutes, 1..=525_600, " minutes");
+    check(of_image("max_age_hours"), image.max_age_hours, 1..=8_760, " hours");
+    check(of_image("step_timeout_minutes"), image.step_timeout_minutes, 1..=1_440, " minutes");
+    check(of_pool("minimum"), pool.minimum.map(u64::from), 0..=MAX_POOL, "");
+    check(of_pool("maximum"), pool.maximum.map(u64::from), 0..=MAX_POOL, "");
+    check(of_pool("ttl_minutes"), pool.ttl_minutes, 1..=10_080, " minutes");
+    if pool.minimum.unwrap_or(0) > pool.maximum.unwrap_or(pool.minimum.unwrap_or(0)) {
+        faults.push(Fault::new(
+            of_pool("minimum"),
+            "must not be above `pool.maximum`",
+            "Raise the maximum, or lower the minimum.",
+        ));
     }
 }
 

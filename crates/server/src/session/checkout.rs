@@ -2,6 +2,7 @@
 
 use super::changes::ChangeAuthor;
 use super::run::{run, run_checked};
+use crate::image::IMAGE_MARK;
 use crate::sandbox::{Sandbox, SandboxError};
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::session::Session;
@@ -51,9 +52,12 @@ pub async fn ensure(sandbox: &Arc<dyn Sandbox>, row: &Session, author: &ChangeAu
                 false => remove_locks(sandbox, env, &cancel).await,
             };
         }
-        // No tool was here before the mark: what there is can only be half a checkout.
+        // No tool was here before the mark: what there is can only be half a checkout, or what an image brought.
         Err(SandboxError::Call(error)) if error.code == CallErrorCode::NotFound => {
-            shell("find . -mindepth 1 -delete").await?;
+            match is_from_image(sandbox).await? {
+                true => remove_locks(sandbox, env.clone(), &cancel).await?,
+                false => drop(shell("find . -mindepth 1 -delete").await?),
+            }
         }
         // Anything else says nothing about the checkout, and doing it again would throw work away.
         Err(SandboxError::Call(error)) => {
@@ -107,6 +111,19 @@ pub async fn ensure(sandbox: &Arc<dyn Sandbox>, row: &Session, author: &ChangeAu
             SandboxError::Call(error) => Problem::permanent("checkout_failed", error.message),
             SandboxError::Lost(problem) => problem,
         })
+}
+
+/// Whether the workspace came with an image: the repository at some commit, and what was built of it.
+async fn is_from_image(sandbox: &Arc<dyn Sandbox>) -> Result<bool, Problem> {
+    let call = Call::Stat {
+        path: IMAGE_MARK.to_owned(),
+        scope: Scope::Sandbox,
+    };
+    match sandbox.call(call).await {
+        Ok(_) => Ok(true),
+        Err(SandboxError::Call(_)) => Ok(false),
+        Err(SandboxError::Lost(problem)) => Err(problem),
+    }
 }
 
 /// Whether a command of a turn still runs.

@@ -18,7 +18,9 @@ use greenroom_protocol::client::event::{EventBody, Item, ItemBody, SandboxState,
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::session::Session;
 use greenroom_protocol::guest::service::{Readiness, Service};
-use greenroom_protocol::id::{ItemId, SandboxId, TurnId};
+use greenroom_protocol::environment::Backend;
+use greenroom_protocol::id::{ItemId, SandboxId, SnapshotId, TurnId};
+use greenroom_stdx::chain::Chain;
 use greenroom_stdx::id::fresh_bits;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
@@ -283,9 +285,10 @@ impl SessionWorkspace {
             resources: environment.resources,
             variables,
             files,
+            from: self.image(environment).await,
         };
         let began = Instant::now();
-        let (sandbox, origin) = services.sandboxes.start(request).await?;
+        let (sandbox, origin) = self.start_from_image(request).await?;
         if origin == Origin::Started {
             services
                 .metrics
@@ -299,6 +302,34 @@ impl SessionWorkspace {
         checkout::ensure(&sandbox, &self.row, &self.author).await?;
         self.start_services(&sandbox, &environment.services).await;
         Ok(sandbox)
+    }
+
+    /// The image that a fresh sandbox begins with; `None`: an empty workspace, into which the repository is cloned.
+    async fn image(&self, environment: &BoundedEnvironment) -> Option<SnapshotId> {
+        // A virtual machine has a disk of its own.
+        if environment.backend == Backend::Microvm {
+            return None;
+        }
+        let catalog = &self.services.catalog;
+        match catalog.current_image(&self.row.repository, &self.row.base_branch).await {
+            Ok(image) => image.and_then(|image| image.snapshot_id),
+            Err(error) => {
+                tracing::warn!(session = %self.row.id, error = %Chain(&error), "a session begins without an image");
+                None
+            }
+        }
+    }
+
+    /// Without its image, if that cannot be used: slower, and nothing is lost.
+    async fn start_from_image(&self, request: StartRequest) -> Result<(Arc<dyn Sandbox>, Origin), Problem> {
+        let sandboxes = &self.services.sandboxes;
+        match sandboxes.start(request.clone()).await {
+            Err(problem) if request.from.is_some() && problem.code.starts_with("snapshot_") => {
+                tracing::warn!(session = %self.row.id, code = problem.code, "a session begins without an image: {}", problem.message);
+                sandboxes.start(StartRequest { from: None, ..request }).await
+            }
+            started => started,
+        }
     }
 
     /// What the sandbox may connect to: one that runs what it was started with, one that starts what the environment says now.

@@ -88,5 +88,16 @@ CREATE TABLE environments (
         "
 ALTER TABLE sandboxes ADD COLUMN started_with TEXT;
 ",
+        "
+CREATE TABLE images (
+  id TEXT PRIMARY KEY,
+  repository TEXT NOT NULL,
+  branch TEXT NOT NULL,
+  state TEXT NOT NULL,
+  created_at_ms INTEGER NOT NULL,
+  body TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX images_by_repository ON images (repository, created_at_ms, id);
+",
     ],
 };

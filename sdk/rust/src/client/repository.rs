@@ -3,6 +3,7 @@
 use super::{CALL_TIMEOUT, Client, Repeat};
 use crate::failure::ClientError;
 use greenroom_protocol::client::environment::{CheckEnvironment, EnvironmentReport};
+use greenroom_protocol::client::image::{BuildImage, Image, ImageList, ImageLog};
 use greenroom_protocol::client::repository::{AddRepository, BranchList, Repository, RepositoryList};
 use greenroom_protocol::environment::Environment;
 use reqwest::Method;
@@ -52,6 +53,32 @@ impl Client {
             .request(Method::PUT, url)
             .timeout(CALL_TIMEOUT)
             .json(environment);
+        self.json(request, Repeat::Safe).await
+    }
+
+    /// Images of a repository, newest first.
+    pub async fn images(&self, repository: &str) -> Result<ImageList, ClientError> {
+        self.get(&["repositories", repository, "images"]).await
+    }
+
+    /// Asks for an image of the default branch; one that waits already is the answer.
+    pub async fn build_image(&self, repository: &str, build: &BuildImage) -> Result<Image, ClientError> {
+        let url = self.url(&["repositories", repository, "images"]);
+        let request = self.request(Method::POST, url).timeout(CALL_TIMEOUT).json(build);
+        // A second one finds the first in the queue, or builds what is new since.
+        self.json(request, Repeat::Safe).await
+    }
+
+    /// One image; 404 `image_unknown`.
+    pub async fn image(&self, id: &str) -> Result<Image, ClientError> {
+        self.get(&["images", id]).await
+    }
+
+    /// The log of an image's build from byte `after` on.
+    pub async fn image_log(&self, id: &str, after: u64) -> Result<ImageLog, ClientError> {
+        let mut url = self.url(&["images", id, "log"]);
+        url.query_pairs_mut().append_pair("after", &after.to_string());
+        let request = self.request(Method::GET, url).timeout(CALL_TIMEOUT);
         self.json(request, Repeat::Safe).await
     }
 

@@ -1,0 +1,154 @@
+//! Images as the API tells them: what a repository's sandboxes begin with, and how each came to be.
+
+use super::problem::Problem;
+use crate::id::{ImageId, PersonId, SnapshotId};
+use serde::{Deserialize, Serialize};
+
+/// An image of a repository's environment at a commit, or the attempt to build one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Image {
+    pub id: ImageId,
+    pub repository: String,
+    /// The branch whose head was built.
+    pub branch: String,
+    /// Commit in the workspace; absent before it was cloned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    pub state: ImageState,
+    pub trigger: ImageTrigger,
+    /// The image it was built on; absent: from nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub built_on: Option<ImageId>,
+    /// In the order they ran.
+    pub steps: Vec<ImageStep>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
+    /// SHA-256 of the environment it was built with, policy included.
+    #[serde(default)]
+    pub environment_digest: String,
+    /// SHA-256 of what its sandboxes have below their layers.
+    #[serde(default)]
+    pub base_digest: String,
+    /// The files; only of a published image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_id: Option<SnapshotId>,
+    /// Of all its layers; layers that images share count in each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
+    /// Milliseconds since 1970.
+    pub created_at_ms: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at_ms: Option<i64>,
+    /// When the first image of its line was built from nothing.
+    #[serde(default)]
+    pub line_began_at_ms: i64,
+    /// How many images of its line came before it, each built on the one before.
+    #[serde(default)]
+    pub line_length: u32,
+}
+
+/// How far an image is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum ImageState {
+    /// Waits for its turn.
+    Scheduled,
+    Cloning,
+    Installing,
+    Building,
+    Testing,
+    Sealing,
+    /// Sandboxes begin with it, until a newer one is published.
+    Published,
+    /// The image before goes on serving.
+    Failed,
+}
+
+impl ImageState {
+    /// Whether nothing more happens to it.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Published | Self::Failed)
+    }
+}
+
+/// Why an image is built.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ImageTrigger {
+    /// It was time, and something had changed.
+    Schedule,
+    /// Somebody asked for it.
+    Person { id: PersonId },
+}
+
+/// One step of an image build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ImageStep {
+    pub name: StepName,
+    pub outcome: StepOutcome,
+    /// How long it took, in milliseconds; 0 while it runs.
+    pub duration_ms: u64,
+    /// SHA-256 of all that it depends on. The same key on the image before: it need not run.
+    #[serde(default)]
+    pub key: String,
+}
+
+/// The steps of an image build, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum StepName {
+    Clone,
+    Setup,
+    Build,
+    Warm,
+    Seal,
+}
+
+/// What became of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum StepOutcome {
+    Running,
+    Done,
+    /// Nothing that it depends on had changed.
+    Cached,
+    Failed,
+}
+
+/// Answer to `GET /v1/repositories/{name}/images`, the newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ImageList {
+    pub images: Vec<Image>,
+    /// The one that sandboxes of the default branch begin with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current: Option<ImageId>,
+}
+
+/// Body of `POST /v1/repositories/{name}/images`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct BuildImage {
+    /// Take nothing over from the image before.
+    pub from_scratch: bool,
+}
+
+/// Answer to `GET /v1/images/{id}/log`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ImageLog {
+    /// From the offset that was asked for.
+    pub output: String,
+    /// Pass as `after` to get what comes next, in bytes.
+    pub end_offset: u64,
+    /// Whether nothing more comes after this.
+    pub is_whole: bool,
+}

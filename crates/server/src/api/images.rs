@@ -1,0 +1,57 @@
+//! Images of repositories: which there are, how one came to be, and asking for one.
+
+use super::app::App;
+use super::body::JsonBody;
+use super::caller::Caller;
+use super::failure::ApiFailure;
+use super::names::{ImagePath, LogQuery, Named};
+use super::parameters::{InPath, InQuery};
+use super::reply::Accepted;
+use axum::Json;
+use axum::extract::State;
+use greenroom_protocol::client::image::{BuildImage, Image, ImageList, ImageLog, ImageTrigger};
+use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::id::ImageId;
+
+pub async fn list(
+    State(app): State<App>,
+    _: Caller,
+    InPath(Named { name }): InPath<Named>,
+) -> Result<Json<ImageList>, ApiFailure> {
+    Ok(Json(app.images.list(&name).await?))
+}
+
+pub async fn build(
+    State(app): State<App>,
+    caller: Caller,
+    InPath(Named { name }): InPath<Named>,
+    JsonBody(body): JsonBody<BuildImage>,
+) -> Result<Accepted<Image>, ApiFailure> {
+    let trigger = ImageTrigger::Person { id: caller.person.id };
+    Ok(Accepted(
+        app.images.request(&name, trigger, body.from_scratch).await?,
+    ))
+}
+
+pub async fn show(
+    State(app): State<App>,
+    _: Caller,
+    InPath(path): InPath<ImagePath>,
+) -> Result<Json<Image>, ApiFailure> {
+    Ok(Json(app.images.image(&id(&path)?).await?))
+}
+
+pub async fn log(
+    State(app): State<App>,
+    _: Caller,
+    InPath(path): InPath<ImagePath>,
+    InQuery(LogQuery { after }): InQuery<LogQuery>,
+) -> Result<Json<ImageLog>, ApiFailure> {
+    Ok(Json(app.images.log(&id(&path)?, after.unwrap_or(0)).await?))
+}
+
+fn id(path: &ImagePath) -> Result<ImageId, Problem> {
+    path.id
+        .parse()
+        .map_err(|_| Problem::permanent("image_unknown", "There is no such image."))
+}

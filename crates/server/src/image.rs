@@ -1,0 +1,15 @@
+//! Images: for each environment a filesystem with the repository at a known commit, everything installed, built and run once, so
+//! that sessions begin with it. Built in a sandbox like any other; nothing of a build that failed is ever used.
+//!
+//! [`plan`] decides, [`queue`] takes turns, [`build`] does one build, [`registry`] holds them together.
+
+mod build;
+mod log;
+mod plan;
+mod queue;
+mod registry;
+
+pub use registry::{ImageBounds, ImageRegistry, wanted_snapshots};
+
+/// Where an image says in its sandboxes of which commit it is; the checkout of a session goes on from there.
+pub const IMAGE_MARK: &str = "/home/agent/.greenroom/image";

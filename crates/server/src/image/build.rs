@@ -1,0 +1,468 @@
+//! One image build, in a sandbox of its own: clone, the environment's steps, seal. The sandbox reaches the repository only until it is
+//! cloned, so before any code of the repository runs.
+
+use super::IMAGE_MARK;
+use super::log::BuildLog;
+use super::plan::{self, Facts};
+use crate::broker::build_routes;
+use crate::egress::{Advice, EgressLedger, SandboxEgress};
+use crate::environment::{self, BoundedEnvironment, RepositoryEgress};
+use crate::sandbox::{Sandbox, SandboxError, StartRequest};
+use crate::session::service_watch;
+use crate::session::services::SessionServices;
+use greenroom_protocol::client::image::{Image, ImageState, ImageStep, StepName, StepOutcome};
+use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::environment::StepDefinition;
+use greenroom_protocol::guest::call::{Call, Exec, Exit, KillReason, LimitKind, OutputChunk};
+use greenroom_protocol::guest::service::ServiceState;
+use greenroom_protocol::guest::{GIT_PORT, WORKSPACE_PATH};
+use greenroom_protocol::id::SandboxId;
+use greenroom_stdx::id::fresh_bits;
+use greenroom_stdx::secret::Secret;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// For programs of ours, such as git.
+const OWN_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
+/// How long services of the environment may take until steps that need them run.
+const SERVICES_PATIENCE: Duration = Duration::from_secs(120);
+
+/// Output kept of a program of ours, in bytes.
+const MAX_ANSWER_BYTES: usize = 64 << 10;
+
+/// Shortest value of a secret that is looked for: shorter ones are in files by chance.
+const MIN_SECRET_BYTES: usize = 8;
+
+/// Gets the repository into an empty workspace, or brings the one of an earlier image up to date. `$1`: the branch, `$2`: the remote.
+const CLONE: &str = "set -e
+[ -d .git ] || git init -q -b \"$1\"
+rm -f .git/*.lock
+git config remote.origin.url \"$2\"
+git config remote.origin.fetch '+refs/heads/*:refs/remotes/origin/*'
+git fetch -q --force --prune --tags origin
+git checkout -q -f --detach \"refs/remotes/origin/$1\"
+git clean -q -f -d";
+
+/// Leaves the workspace as a session wants to find it: tracked files as committed, and what the build made beside them ignored, so that
+/// it is nobody's change. `$1`: the file that says which commit it is.
+const TIDY: &str = "set -e
+rm -f .git/*.lock
+git reset -q --hard
+git ls-files --others --exclude-standard --directory | sed 's/[][*?\\\\!#]/\\\\&/g; s/^/\\//' >> .git/info/exclude
+mkdir -p \"${1%/*}\"
+git rev-parse HEAD > \"$1\"
+rm -rf /tmp/* /tmp/.[!.]*";
+
+/// Whoever is told how a build goes on.
+pub trait Progress: Send + Sync {
+    /// Keeps the image as it is now.
+    fn changed(&self, image: &Image) -> impl Future<Output = ()> + Send;
+}
+
+/// Builds an image, changing it on the way. Nothing is left of the sandbox; of a failed build nothing but its record and its log.
+pub async fn build<P: Progress>(
+    services: &Arc<SessionServices>,
+    image: &mut Image,
+    previous: Option<Image>,
+    log: &mut BuildLog,
+    progress: &P,
+) -> Result<(), Problem> {
+    let environment = environment_of(services, &image.repository, &image.branch).await?;
+    image.environment_digest = plan::environment_digest(&environment);
+    image.base_digest = services.sandboxes.base_digest();
+    let facts = Facts {
+        environment_digest: &image.environment_digest.clone(),
+        base_digest: &image.base_digest.clone(),
+        plan: &environment.image,
+        now_ms: services.clock.now_ms(),
+    };
+    let previous = previous.filter(|previous| plan::can_build_on(previous, &facts));
+    image.built_on = previous.as_ref().map(|previous| previous.id.clone());
+    (image.line_began_at_ms, image.line_length) = match &previous {
+        Some(previous) => (previous.line_began_at_ms, previous.line_length + 1),
+        None => (image.created_at_ms, 0),
+    };
+    let id = SandboxId::from_bits(fresh_bits());
+    let mut build = Build {
+        services,
+        environment: &environment,
+        facts,
+        image,
+        previous,
+        log,
+        progress,
+        id: id.clone(),
+    };
+    let built = build.run().await;
+    if let Err(problem) = services.sandboxes.remove(&id).await {
+        tracing::warn!(sandbox = %id, code = problem.code, "the sandbox of a build is still there: {}", problem.message);
+    }
+    built
+}
+
+/// The environment in force at the head of a branch.
+pub async fn environment_of(
+    services: &SessionServices,
+    repository: &str,
+    branch: &str,
+) -> Result<BoundedEnvironment, Problem> {
+    let found = environment::find(&services.catalog, &services.forge, repository, Some(branch)).await?;
+    let checked = found.checked.map_err(|error| error.problem())?;
+    services.bounds.apply(found.source, &checked)
+}
+
+struct Build<'a, P> {
+    services: &'a Arc<SessionServices>,
+    environment: &'a BoundedEnvironment,
+    facts: Facts<'a>,
+    image: &'a mut Image,
+    previous: Option<Image>,
+    log: &'a mut BuildLog,
+    progress: &'a P,
+    id: SandboxId,
+}
+
+impl<P: Progress> Build<'_, P> {
+    async fn run(&mut self) -> Result<(), Problem> {
+        let is_cloned = Arc::new(AtomicBool::new(false));
+        let began = self.begin(StepName::Clone, ImageState::Cloning).await;
+        let cloned = async {
+            let sandbox = self.start(is_cloned.clone()).await?;
+            let remote = format!("http://127.0.0.1:{GIT_PORT}/{}.git", self.image.repository);
+            let branch = self.image.branch.clone();
+            self.own(&sandbox, CLONE, &[&branch, &remote]).await?;
+            let commit = self.own(&sandbox, "git rev-parse HEAD", &[]).await?;
+            Ok(sandbox).inspect(|_| self.image.commit = Some(commit))
+        };
+        let cloned = cloned.await;
+        is_cloned.store(true, Ordering::SeqCst);
+        let sandbox = self.end(began, StepOutcome::Done, cloned).await?;
+
+        self.steps(&sandbox).await?;
+
+        let began = self.begin(StepName::Seal, ImageState::Sealing).await;
+        let sealed = self.seal(&sandbox).await;
+        self.end(began, StepOutcome::Done, sealed).await
+    }
+
+    async fn start(&mut self, is_cloned: Arc<AtomicBool>) -> Result<Arc<dyn Sandbox>, Problem> {
+        let (services, environment) = (self.services, self.environment);
+        let egress = SandboxEgress::new(
+            services.catalog.clone(),
+            services.egress.clone(),
+            self.id.clone(),
+            environment.egress.clone(),
+            Advice::new(
+                &self.image.repository,
+                environment.source,
+                services.bounds.repository_egress == RepositoryEgress::Any,
+            ),
+            Arc::new(EgressLedger::default()),
+            services.metrics.clone(),
+        );
+        let mut variables = environment.variables.clone();
+        let mut files = Vec::new();
+        if let Some(trust) = egress.trust()? {
+            variables.extend(trust.variables);
+            files.push((trust.file_name.to_owned(), trust.pem.into_bytes()));
+        }
+        let mut request = StartRequest {
+            id: self.id.clone(),
+            routes: build_routes(services.clone(), self.image.repository.clone(), is_cloned, egress),
+            backend: environment.backend,
+            runtime: environment.runtime.clone(),
+            resources: environment.resources,
+            variables,
+            files,
+            from: self.previous.as_ref().and_then(|previous| previous.snapshot_id.clone()),
+        };
+        let started = services.sandboxes.start(request.clone()).await;
+        let started = match started {
+            // Its files are gone, so it is built from nothing.
+            Err(problem) if request.from.is_some() && problem.code.starts_with("snapshot_") => {
+                self.log.line(&format!("the image before cannot be used: {}", problem.message)).await;
+                self.previous = None;
+                self.image.built_on = None;
+                self.image.line_began_at_ms = self.image.created_at_ms;
+                self.image.line_length = 0;
+                request.from = None;
+                services.sandboxes.start(request).await
+            }
+            started => started,
+        };
+        Ok(started?.0)
+    }
+
+    /// Setup, build and warm, as far as something that they depend on has changed.
+    async fn steps(&mut self, sandbox: &Arc<dyn Sandbox>) -> Result<(), Problem> {
+        let mut before = String::new();
+        let mut has_services = false;
+        // Once one has run, what it changed may concern all that follow.
+        let mut must_run = false;
+        for (name, step) in plan::steps(self.facts.plan) {
+            let state = match name {
+                StepName::Build => ImageState::Building,
+                StepName::Warm => ImageState::Testing,
+                _ => ImageState::Installing,
+            };
+            let began = self.begin(name, state).await;
+            let inputs = self.inputs(sandbox, name, step).await;
+            let inputs = match inputs {
+                Ok(inputs) => inputs,
+                Err(problem) => return self.end(began, StepOutcome::Failed, Err(problem)).await,
+            };
+            let key = plan::key(&self.facts, &before, name, step, &inputs);
+            if let Some(step) = self.image.steps.last_mut() {
+                step.key.clone_from(&key);
+            }
+            if !must_run && plan::is_cached(self.previous.as_ref(), name, &key) {
+                self.log.line("nothing that it depends on changed").await;
+                self.end(began, StepOutcome::Cached, Ok(())).await?;
+            } else {
+                must_run = true;
+                if name != StepName::Setup && !has_services {
+                    has_services = true;
+                    self.start_services(sandbox).await;
+                }
+                let ran = self.step(sandbox, name, step).await;
+                self.end(began, StepOutcome::Done, ran).await?;
+            }
+            before = key;
+        }
+        Ok(())
+    }
+
+    /// A digest of the files that a step depends on.
+    async fn inputs(
+        &mut self,
+        sandbox: &Arc<dyn Sandbox>,
+        name: StepName,
+        step: &StepDefinition,
+    ) -> Result<String, Problem> {
+        let patterns = plan::inputs(name, step);
+        match patterns.is_empty() {
+            true => self.own(sandbox, "git rev-parse 'HEAD^{tree}'", &[]).await,
+            false => {
+                let patterns: Vec<_> = patterns.iter().map(String::as_str).collect();
+                self.own(sandbox, "git ls-files -s -z -- \"$@\" | sha256sum", &patterns).await
+            }
+        }
+    }
+
+    async fn step(
+        &mut self,
+        sandbox: &Arc<dyn Sandbox>,
+        name: StepName,
+        step: &StepDefinition,
+    ) -> Result<(), Problem> {
+        self.log.line(&format!("$ {}", step.run)).await;
+        let exec = Exec {
+            argv: ["sh", "-c", &step.run].map(str::to_owned).to_vec(),
+            timeout_ms: u64::try_from(self.facts.plan.step_timeout.as_millis()).ok(),
+            ..self.program()
+        };
+        let (sender, mut receiver) = mpsc::channel::<OutputChunk>(16);
+        let log = &mut *self.log;
+        let collect = async {
+            while let Some(chunk) = receiver.recv().await {
+                log.append(&chunk.bytes).await;
+            }
+        };
+        let (exit, ()) = tokio::join!(sandbox.exec(exec, sender, self.services.shutdown.clone()), collect);
+        let what = step_name(name);
+        match exit {
+            Ok(exit) if exit.code == Some(0) => Ok(()),
+            Ok(exit) => Err(self.failed(what, &exit)),
+            Err(SandboxError::Call(error)) => Err(Problem::permanent(
+                "step_failed",
+                format!("{what} could not be started: {}.", error.message),
+            )),
+            Err(SandboxError::Lost(problem)) => Err(problem),
+        }
+    }
+
+    fn failed(&self, what: &str, exit: &Exit) -> Problem {
+        let hint = "Its log says more: `greenroom image log`.";
+        let failed = |code, message: String| Problem::permanent(code, message).with_hint(hint);
+        if exit.limits_hit.contains(&LimitKind::Disk) {
+            return failed("step_disk_limit", format!("{what} took more disk than it may."))
+                .with_hint("An environment's resources.disk_mb sets the limit.");
+        }
+        match (exit.killed, exit.code, exit.signal) {
+            (Some(KillReason::TimedOut), ..) => failed(
+                "step_timed_out",
+                format!(
+                    "{what} did not end within {} minutes.",
+                    self.facts.plan.step_timeout.as_secs() / 60
+                ),
+            )
+            .with_hint("An environment's image.step_timeout_minutes sets the limit."),
+            (Some(KillReason::OutputLimit), ..) => failed(
+                "step_output_limit",
+                format!("{what} wrote more output than it may."),
+            )
+            .with_hint("An environment's resources.max_output_mb sets the limit."),
+            (Some(KillReason::Cancelled), ..) => {
+                Problem::transient(plan::INTERRUPTED, "The server was stopped while the image was built.")
+            }
+            (None, Some(code), _) => failed("step_failed", format!("{what} ended with code {code}.")),
+            (None, None, signal) => failed(
+                "step_failed",
+                format!("{what} was ended by signal {}.", signal.unwrap_or_default()),
+            ),
+        }
+    }
+
+    /// Starts the environment's services and waits for them, at most for a while: one may need what a step only makes.
+    async fn start_services(&mut self, sandbox: &Arc<dyn Sandbox>) {
+        for service in &self.environment.services {
+            if let Err(error) = sandbox.call(Call::StartService(service.clone())).await {
+                self.log.line(&format!("the service {} cannot be started: {error}", service.name)).await;
+            }
+        }
+        let deadline = Instant::now() + SERVICES_PATIENCE;
+        while !self.environment.services.is_empty() && Instant::now() < deadline {
+            let Ok(statuses) = service_watch::statuses(sandbox).await else {
+                return;
+            };
+            let is_on_its_way =
+                |state: ServiceState| matches!(state, ServiceState::Starting | ServiceState::Waiting);
+            if !statuses.iter().any(|status| is_on_its_way(status.state)) {
+                for status in statuses.iter().filter(|status| status.state != ServiceState::Ready) {
+                    let line = format!("the service {} is not ready: {}", status.name, status.reason);
+                    self.log.line(&line).await;
+                }
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Ends every process, makes sure that no secret is in the files, and makes them an image.
+    async fn seal(&mut self, sandbox: &Arc<dyn Sandbox>) -> Result<(), Problem> {
+        self.own(sandbox, TIDY, &[IMAGE_MARK]).await?;
+        let sandboxes = &self.services.sandboxes;
+        sandboxes.stop(&self.id).await?;
+        let (names, values) = self.secrets().await?;
+        if let Some((path, which)) = sandboxes.find_text(&self.id, values).await? {
+            let name = names.get(which).map_or("?", String::as_str);
+            return Err(Problem::permanent(
+                "secret_in_image",
+                format!("The file {path} holds the value of the secret `{name}`."),
+            )
+            .with_hint("Let no step write it to a file; then change the secret, because the log may show it too."));
+        }
+        let sealed = sandboxes.seal(&self.id).await?;
+        self.image.snapshot_id = Some(sealed.id);
+        self.image.size_bytes = Some(sealed.size_bytes);
+        Ok(())
+    }
+
+    /// Values of all secrets that can be told from other texts, and their names.
+    async fn secrets(&self) -> Result<(Vec<String>, Vec<Secret>), Problem> {
+        let catalog = &self.services.catalog;
+        let (mut names, mut values) = (Vec::new(), Vec::new());
+        for name in catalog.secret_names().await.map_err(|error| error.problem())? {
+            let value = catalog.secret(&name).await.map_err(|error| error.problem())?;
+            if let Some(value) = value.filter(|value| value.expose().len() >= MIN_SECRET_BYTES) {
+                names.push(name);
+                values.push(value);
+            }
+        }
+        Ok((names, values))
+    }
+
+    /// Runs a script of ours and returns what it said. One that fails says why in the log and the problem.
+    async fn own(&mut self, sandbox: &Arc<dyn Sandbox>, script: &str, arguments: &[&str]) -> Result<String, Problem> {
+        let mut argv: Vec<_> = ["sh", "-c", script, "sh"].map(str::to_owned).to_vec();
+        argv.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        let exec = Exec {
+            argv,
+            timeout_ms: u64::try_from(OWN_TIMEOUT.as_millis()).ok(),
+            ..self.program()
+        };
+        let (sender, mut receiver) = mpsc::channel::<OutputChunk>(16);
+        let collect = async {
+            let mut bytes = Vec::new();
+            while let Some(chunk) = receiver.recv().await {
+                let room = MAX_ANSWER_BYTES.saturating_sub(bytes.len());
+                bytes.extend_from_slice(&chunk.bytes[..chunk.bytes.len().min(room)]);
+            }
+            bytes
+        };
+        let (exit, bytes) = tokio::join!(sandbox.exec(exec, sender, CancellationToken::new()), collect);
+        let said = String::from_utf8_lossy(&bytes).trim().to_owned();
+        match exit {
+            Ok(exit) if exit.code == Some(0) => Ok(said),
+            Ok(exit) => {
+                self.log.append(said.as_bytes()).await;
+                let last = said.lines().next_back().unwrap_or("it said nothing");
+                Err(match exit.limits_hit.contains(&LimitKind::Disk) {
+                    true => self.failed("Preparing the workspace", &exit),
+                    false => Problem::permanent(
+                        "image_workspace",
+                        format!("The workspace could not be prepared: {last}"),
+                    ),
+                })
+            }
+            Err(SandboxError::Call(error)) => Err(Problem::permanent("image_workspace", error.message)),
+            Err(SandboxError::Lost(problem)) => Err(problem),
+        }
+    }
+
+    fn program(&self) -> Exec {
+        Exec {
+            cwd: WORKSPACE_PATH.to_owned(),
+            is_merged: true,
+            max_output_bytes: Some(self.environment.resources.max_output_bytes),
+            ..Exec::default()
+        }
+    }
+
+    async fn begin(&mut self, name: StepName, state: ImageState) -> Instant {
+        self.log.line(step_name(name)).await;
+        self.image.state = state;
+        self.image.steps.push(ImageStep {
+            name,
+            outcome: StepOutcome::Running,
+            duration_ms: 0,
+            key: String::new(),
+        });
+        self.progress.changed(self.image).await;
+        Instant::now()
+    }
+
+    /// Writes down how the step went that began last.
+    async fn end<T>(
+        &mut self,
+        began: Instant,
+        outcome: StepOutcome,
+        ended: Result<T, Problem>,
+    ) -> Result<T, Problem> {
+        if let Some(step) = self.image.steps.last_mut() {
+            step.outcome = match ended {
+                Ok(_) => outcome,
+                Err(_) => StepOutcome::Failed,
+            };
+            step.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        }
+        self.progress.changed(self.image).await;
+        ended
+    }
+}
+
+/// As people read it.
+fn step_name(name: StepName) -> &'static str {
+    match name {
+        StepName::Clone => "clone",
+        StepName::Setup => "setup",
+        StepName::Build => "build",
+        StepName::Warm => "warm",
+        StepName::Seal => "seal",
+    }
+}
+

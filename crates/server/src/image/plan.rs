@@ -1,0 +1,372 @@
+//! Decides when an image is built, on what, and which of its steps need to run. Pure.
+
+use crate::environment::{BoundedEnvironment, ImagePlan};
+use greenroom_protocol::client::image::{Image, ImageState, ImageStep, StepName, StepOutcome};
+use greenroom_protocol::environment::StepDefinition;
+use sha2::{Digest as _, Sha256};
+use std::time::Duration;
+
+/// Code of the problem of a build that the end of its server cut short.
+pub const INTERRUPTED: &str = "build_interrupted";
+
+/// Images built on one another before one is built from nothing: each adds layers.
+const MAX_LINE: u32 = 8;
+
+/// Files that list dependencies, as git path patterns: what `setup` depends on unless it says so itself.
+const DEPENDENCY_FILES: &[&str] = &[
+    "package.json", "package-lock.json", "npm-shrinkwrap.json", "yarn.lock", "pnpm-lock.yaml", "bun.lock", "deno.lock",
+    "Cargo.toml", "Cargo.lock", "rust-toolchain*", "go.mod", "go.sum", "requirements*.txt", "pyproject.toml",
+    "poetry.lock", "uv.lock", "Pipfile*", "setup.py", "setup.cfg", "Gemfile*", "composer.*", "pom.xml", "build.gradle*",
+    "settings.gradle*", "gradle.lockfile", "mix.exs", "mix.lock", "pubspec.*", "*.csproj", "packages.lock.json",
+    ".tool-versions", ".nvmrc", ".node-version", ".python-version",
+];
+
+/// What a decision goes by.
+pub struct Facts<'a> {
+    /// Of [`environment_digest`].
+    pub environment_digest: &'a str,
+    pub base_digest: &'a str,
+    pub plan: &'a ImagePlan,
+    pub now_ms: i64,
+}
+
+/// The digest of all of an environment that decides about images.
+pub fn environment_digest(environment: &BoundedEnvironment) -> String {
+    let plan = &environment.image;
+    let parts = serde_json::json!([
+        environment.backend,
+        environment.runtime,
+        environment.egress,
+        environment.variables,
+        environment.services,
+        plan.setup,
+        plan.build,
+        plan.warm,
+    ]);
+    hex(&Sha256::digest(parts.to_string()))
+}
+
+/// Whether an image is to be built by itself now. `latest` is the newest attempt, `current` the one that serves, `head` the
+/// commit of the branch.
+pub fn is_due(latest: Option<&Image>, current: Option<&Image>, head: &str, facts: &Facts<'_>) -> bool {
+    if let Some(latest) = latest {
+        let was_interrupted = latest
+            .problem
+            .as_ref()
+            .is_some_and(|problem| problem.code == INTERRUPTED);
+        let wait = facts.plan.rebuild_every;
+        if !latest.state.is_final() || !was_interrupted && is_younger(latest.created_at_ms, wait, facts.now_ms) {
+            return false;
+        }
+    }
+    match current {
+        Some(current) => {
+            current.commit.as_deref() != Some(head)
+                || current.environment_digest != facts.environment_digest
+                || current.base_digest != facts.base_digest
+                || !is_younger(current.line_began_at_ms, facts.plan.max_age, facts.now_ms)
+        }
+        None => facts.plan.has_steps(),
+    }
+}
+
+/// Whether a new image may be built on `previous`.
+pub fn can_build_on(previous: &Image, facts: &Facts<'_>) -> bool {
+    previous.state == ImageState::Published
+        && previous.snapshot_id.is_some()
+        && previous.environment_digest == facts.environment_digest
+        && previous.base_digest == facts.base_digest
+        && previous.line_length < MAX_LINE
+        && is_younger(previous.line_began_at_ms, facts.plan.max_age, facts.now_ms)
+}
+
+/// A clock that was set back makes nothing young.
+fn is_younger(began_ms: i64, age: Duration, now_ms: i64) -> bool {
+    let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+    (0..age_ms).contains(&now_ms.saturating_sub(began_ms))
+}
+
+/// The steps of a plan that there are.
+pub fn steps(plan: &ImagePlan) -> impl Iterator<Item = (StepName, &StepDefinition)> {
+    [
+        (StepName::Setup, &plan.setup),
+        (StepName::Build, &plan.build),
+        (StepName::Warm, &plan.warm),
+    ]
+    .into_iter()
+    .filter_map(|(name, step)| Some((name, step.as_ref()?)))
+}
+
+/// Git path patterns of what a step depends on; empty: every file.
+pub fn inputs(name: StepName, step: &StepDefinition) -> Vec<String> {
+    let pattern = |text: &str| format!(":(glob){text}");
+    match name {
+        _ if !step.inputs.is_empty() => {
+            // A directory means all below it.
+            let all = step.inputs.iter().map(|text| text.trim_end_matches('/'));
+            all.flat_map(|text| [pattern(text), pattern(&format!("{text}/**"))])
+                .collect()
+        }
+        StepName::Setup => DEPENDENCY_FILES
+            .iter()
+            .map(|text| pattern(&format!("**/{text}")))
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The key of a step: all that it depends on. `before` is the key of the step before, `inputs` the digest of its files.
+pub fn key(facts: &Facts<'_>, before: &str, name: StepName, step: &StepDefinition, inputs: &str) -> String {
+    let parts = serde_json::json!([
+        facts.environment_digest,
+        facts.base_digest,
+        before,
+        name,
+        step.run,
+        inputs
+    ]);
+    hex(&Sha256::digest(parts.to_string()))
+}
+
+/// Whether the step with this key was done for `previous`, on which the new image is built.
+pub fn is_cached(previous: Option<&Image>, name: StepName, key: &str) -> bool {
+    let is_same = |step: &ImageStep| {
+        step.name == name
+            && step.key == key
+            && matches!(step.outcome, StepOutcome::Done | StepOutcome::Cached)
+    };
+    previous.is_some_and(|previous| previous.steps.iter().any(is_same))
+}
+
+/// Images of a repository that nobody needs any more: all but the newest two that were published on each branch, and the newest ten of
+/// the others. `images` are the newest first.
+pub fn outdated(images: &[Image]) -> Vec<&Image> {
+    const KEPT_PUBLISHED: usize = 2;
+    const KEPT_OTHERS: usize = 10;
+    let mut others = 0;
+    let mut published: Vec<(&str, usize)> = Vec::new();
+    images
+        .iter()
+        .filter(|image| match image.state {
+            ImageState::Published => {
+                let seen = match published.iter_mut().find(|(branch, _)| *branch == image.branch) {
+                    Some((_, seen)) => seen,
+                    None => {
+                        published.push((&image.branch, 0));
+                        // Just pushed.
+                        match published.last_mut() {
+                            Some((_, seen)) => seen,
+                            None => return false,
+                        }
+                    }
+                };
+                *seen += 1;
+                *seen > KEPT_PUBLISHED
+            }
+            ImageState::Failed => {
+                others += 1;
+                others > KEPT_OTHERS
+            }
+            _ => false,
+        })
+        .collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use greenroom_protocol::client::image::ImageTrigger;
+    use greenroom_protocol::client::problem::Problem;
+    use greenroom_protocol::id::{ImageId, SnapshotId};
+
+    const MINUTE: i64 = 60_000;
+    const NOW: i64 = 1_000_000 * MINUTE;
+
+    fn plan() -> ImagePlan {
+        ImagePlan {
+            setup: Some(step("npm ci")),
+            build: None,
+            warm: None,
+            rebuild_every: Duration::from_secs(30 * 60),
+            max_age: Duration::from_secs(7 * 24 * 3600),
+            step_timeout: Duration::from_secs(60),
+        }
+    }
+
+    fn step(run: &str) -> StepDefinition {
+        StepDefinition {
+            run: run.to_owned(),
+            inputs: Vec::new(),
+        }
+    }
+
+    fn published(minutes_ago: i64) -> Image {
+        Image {
+            id: ImageId::from_bits(1),
+            repository: "shop".to_owned(),
+            branch: "main".to_owned(),
+            commit: Some("c1".to_owned()),
+            state: ImageState::Published,
+            trigger: ImageTrigger::Schedule,
+            built_on: None,
+            steps: Vec::new(),
+            problem: None,
+            environment_digest: "e1".to_owned(),
+            base_digest: "b1".to_owned(),
+            snapshot_id: Some(SnapshotId::from_bits(1)),
+            size_bytes: Some(1),
+            created_at_ms: NOW - minutes_ago * MINUTE,
+            finished_at_ms: None,
+            line_began_at_ms: NOW - minutes_ago * MINUTE,
+            line_length: 0,
+        }
+    }
+
+    #[track_caller]
+    fn check_due(expected: bool, latest: Option<&Image>, current: Option<&Image>, head: &str) {
+        let plan = plan();
+        let facts = Facts {
+            environment_digest: "e1",
+            base_digest: "b1",
+            plan: &plan,
+            now_ms: NOW,
+        };
+        assert_eq!(is_due(latest, current, head, &facts), expected, "{latest:?} {head}");
+    }
+
+    #[test]
+    fn an_image_is_built_when_it_is_time_and_something_changed() {
+        check_due(true, None, None, "c1");
+        let fresh = published(10);
+        check_due(false, Some(&fresh), Some(&fresh), "c2");
+        let old = published(31);
+        check_due(true, Some(&old), Some(&old), "c2");
+        check_due(false, Some(&old), Some(&old), "c1");
+        for change in [
+            (|image: &mut Image| image.environment_digest = "e2".to_owned()) as fn(&mut Image),
+            |image| image.base_digest = "b2".to_owned(),
+            |image| image.line_began_at_ms = NOW - 8 * 24 * 60 * MINUTE,
+            // The clock was set back.
+            |image| image.line_began_at_ms = NOW + 1,
+        ] {
+            let mut changed = published(31);
+            change(&mut changed);
+            check_due(true, Some(&changed), Some(&changed), "c1");
+        }
+        let running = Image {
+            state: ImageState::Building,
+            ..published(100)
+        };
+        check_due(false, Some(&running), Some(&old), "c2");
+        let mut failed = Image {
+            state: ImageState::Failed,
+            ..published(5)
+        };
+        check_due(false, Some(&failed), Some(&old), "c2");
+        failed.problem = Some(Problem::transient(INTERRUPTED, ""));
+        check_due(true, Some(&failed), Some(&old), "c2");
+    }
+
+    #[test]
+    fn without_steps_nothing_is_built_by_itself_until_somebody_did() {
+        let plan = ImagePlan { setup: None, ..plan() };
+        let facts = Facts {
+            environment_digest: "e1",
+            base_digest: "b1",
+            plan: &plan,
+            now_ms: NOW,
+        };
+        assert!(!is_due(None, None, "c1", &facts));
+        let old = published(31);
+        assert!(is_due(Some(&old), Some(&old), "c2", &facts));
+    }
+
+    #[test]
+    fn an_image_is_built_on_one_of_the_same_making() {
+        let plan = plan();
+        let facts = Facts {
+            environment_digest: "e1",
+            base_digest: "b1",
+            plan: &plan,
+            now_ms: NOW,
+        };
+        assert!(can_build_on(&published(31), &facts));
+        for change in [
+            (|image: &mut Image| image.state = ImageState::Failed) as fn(&mut Image),
+            |image| image.snapshot_id = None,
+            |image| image.environment_digest = "e2".to_owned(),
+            |image| image.base_digest = "b2".to_owned(),
+            |image| image.line_length = MAX_LINE,
+            |image| image.line_began_at_ms = 0,
+        ] {
+            let mut image = published(31);
+            change(&mut image);
+            assert!(!can_build_on(&image, &facts), "{image:?}");
+        }
+    }
+
+    #[test]
+    fn a_step_is_cached_as_long_as_its_key_is_the_same() {
+        let plan = plan();
+        let facts = |environment_digest| Facts {
+            environment_digest,
+            base_digest: "b1",
+            plan: &plan,
+            now_ms: NOW,
+        };
+        let first = key(&facts("e1"), "", StepName::Setup, &step("npm ci"), "i1");
+        assert_eq!(first, key(&facts("e1"), "", StepName::Setup, &step("npm ci"), "i1"));
+        let others = [
+            key(&facts("e2"), "", StepName::Setup, &step("npm ci"), "i1"),
+            key(&facts("e1"), "x", StepName::Setup, &step("npm ci"), "i1"),
+            key(&facts("e1"), "", StepName::Build, &step("npm ci"), "i1"),
+            key(&facts("e1"), "", StepName::Setup, &step("npm i"), "i1"),
+            key(&facts("e1"), "", StepName::Setup, &step("npm ci"), "i2"),
+        ];
+        assert!(!others.contains(&first));
+        let mut image = published(1);
+        image.steps.push(ImageStep {
+            name: StepName::Setup,
+            outcome: StepOutcome::Done,
+            duration_ms: 1,
+            key: first.clone(),
+        });
+        assert!(is_cached(Some(&image), StepName::Setup, &first));
+        assert!(!is_cached(Some(&image), StepName::Build, &first));
+        assert!(!is_cached(None, StepName::Setup, &first));
+        image.steps[0].outcome = StepOutcome::Failed;
+        assert!(!is_cached(Some(&image), StepName::Setup, &first));
+    }
+
+    #[test]
+    fn the_newest_images_stay() {
+        let failed = Image {
+            state: ImageState::Failed,
+            ..published(1)
+        };
+        let mut other_branch = published(1);
+        other_branch.branch = "next".to_owned();
+        let mut images = vec![published(1), published(2), other_branch, published(3)];
+        images.extend(std::iter::repeat_n(failed, 12));
+        let gone: Vec<_> = outdated(&images).iter().map(|image| image.created_at_ms).collect();
+        assert_eq!(gone, [NOW - 3 * MINUTE, NOW - MINUTE, NOW - MINUTE]);
+    }
+
+    #[test]
+    fn inputs_are_git_patterns() {
+        let named = StepDefinition {
+            run: String::new(),
+            inputs: vec!["crates/".to_owned(), "a.txt".to_owned()],
+        };
+        assert_eq!(
+            inputs(StepName::Build, &named),
+            [":(glob)crates", ":(glob)crates/**", ":(glob)a.txt", ":(glob)a.txt/**"]
+        );
+        assert!(inputs(StepName::Build, &step("make")).is_empty());
+        assert!(inputs(StepName::Setup, &step("make")).contains(&":(glob)**/Cargo.lock".to_owned()));
+    }
+}

@@ -1,0 +1,347 @@
+//! The images of all repositories: asks for builds by schedule and by hand, lets a bounded number run, keeps what is needed.
+
+use super::build::{self, Progress, environment_of};
+use super::log::{self, BuildLog};
+use super::plan::{self, Facts, INTERRUPTED};
+use super::queue::{Queue, Waiting};
+use crate::session::services::SessionServices;
+use greenroom_protocol::client::image::{Image, ImageList, ImageLog, ImageState, ImageTrigger};
+use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::id::{ImageId, SnapshotId};
+use greenroom_stdx::chain::Chain;
+use greenroom_stdx::id::fresh_bits;
+use greenroom_store::catalog::CatalogError;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// Between two looks whether an image is due.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Images that a list shows of one repository.
+const LISTED: u32 = 50;
+
+/// Bounds on building.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageBounds {
+    /// Logs of builds lie here.
+    pub logs: PathBuf,
+    /// Builds that run at once, at least 1.
+    pub max_builds: usize,
+    /// Bytes of all layers of all images; more are built only when others went.
+    pub max_disk_bytes: u64,
+    /// Whether images are built by themselves.
+    pub is_scheduled: bool,
+}
+
+/// All images of this server.
+pub struct ImageRegistry {
+    services: Arc<SessionServices>,
+    bounds: ImageBounds,
+    queue: Mutex<Queue>,
+    /// A build waits, or one ended.
+    changed: Notify,
+}
+
+impl ImageRegistry {
+    pub fn new(services: Arc<SessionServices>, bounds: ImageBounds) -> Arc<Self> {
+        Arc::new(Self {
+            services,
+            bounds,
+            queue: Mutex::default(),
+            changed: Notify::new(),
+        })
+    }
+
+    /// The images of a repository, the newest first.
+    pub async fn list(&self, repository: &str) -> Result<ImageList, Problem> {
+        let found = self.services.forge.repository(repository).await;
+        let branch = found.map_err(|error| error.problem())?.default_branch;
+        let current = match &branch {
+            Some(branch) => self.current(repository, branch).await?,
+            None => None,
+        };
+        Ok(ImageList {
+            images: kept(self.services.catalog.images(repository, LISTED).await)?,
+            current: current.map(|image| image.id),
+        })
+    }
+
+    /// The image that sandboxes of a branch begin with.
+    async fn current(&self, repository: &str, branch: &str) -> Result<Option<Image>, Problem> {
+        kept(self.services.catalog.current_image(repository, branch).await)
+    }
+
+    /// One image.
+    pub async fn image(&self, id: &ImageId) -> Result<Image, Problem> {
+        kept(self.services.catalog.image(id).await)?.ok_or_else(|| {
+            Problem::permanent("image_unknown", "There is no such image.")
+                .with_hint("List a repository's images with `greenroom image list REPOSITORY`.")
+        })
+    }
+
+    /// Part of the log of an image's build.
+    pub async fn log(&self, id: &ImageId, after: u64) -> Result<ImageLog, Problem> {
+        let image = self.image(id).await?;
+        log::read(&self.bounds.logs, id, after, image.state.is_final()).await
+    }
+
+    /// Asks for an image of a repository's default branch. One that waits already is it.
+    pub async fn request(
+        &self,
+        repository: &str,
+        trigger: ImageTrigger,
+        from_scratch: bool,
+    ) -> Result<Image, Problem> {
+        let found = self.services.forge.repository(repository).await;
+        let found = found.map_err(|error| error.problem())?;
+        let Some(branch) = found.default_branch else {
+            return Err(
+                Problem::permanent("repository_empty", "The repository has no commit yet.")
+                    .with_hint("Push a commit, then build an image of it."),
+            );
+        };
+        let joined = self.queue().joined(repository, from_scratch);
+        if let Some(id) = joined {
+            return self.image(&id).await;
+        }
+        let now_ms = self.services.clock.now_ms();
+        let image = Image {
+            id: ImageId::from_bits(fresh_bits()),
+            repository: repository.to_owned(),
+            branch,
+            commit: None,
+            state: ImageState::Scheduled,
+            trigger,
+            built_on: None,
+            steps: Vec::new(),
+            problem: None,
+            environment_digest: String::new(),
+            base_digest: String::new(),
+            snapshot_id: None,
+            size_bytes: None,
+            created_at_ms: now_ms,
+            finished_at_ms: None,
+            line_began_at_ms: now_ms,
+            line_length: 0,
+        };
+        // Before it waits, because who takes it from the queue looks for it.
+        kept(self.services.catalog.put_image(&image).await)?;
+        let joined = {
+            let mut queue = self.queue();
+            let joined = queue.joined(repository, from_scratch);
+            if joined.is_none() {
+                queue.push(Waiting {
+                    image: image.id.clone(),
+                    repository: repository.to_owned(),
+                    from_scratch,
+                });
+            }
+            joined
+        };
+        match joined {
+            // Somebody else was faster.
+            Some(id) => {
+                kept(self.services.catalog.remove_image(&image.id).await)?;
+                self.image(&id).await
+            }
+            None => {
+                self.changed.notify_one();
+                Ok(image)
+            }
+        }
+    }
+
+    /// Builds images until the server goes down. What an earlier server was building has failed.
+    pub async fn run(self: Arc<Self>) {
+        self.give_up_interrupted().await;
+        let shutdown = self.services.shutdown.clone();
+        loop {
+            if self.bounds.is_scheduled
+                && let Err(problem) = self.request_due().await
+            {
+                tracing::warn!(code = problem.code, "which images are due is not known: {}", problem.message);
+            }
+            self.start_waiting();
+            tokio::select! {
+                () = self.changed.notified() => {}
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = shutdown.cancelled() => return,
+            }
+            self.start_waiting();
+        }
+    }
+
+    fn start_waiting(self: &Arc<Self>) {
+        loop {
+            let Some(next) = self.queue().next(self.bounds.max_builds) else {
+                return;
+            };
+            let registry = self.clone();
+            self.services.tasks.spawn(async move {
+                registry.build(&next).await;
+                registry.queue().done(&next.repository);
+                registry.changed.notify_one();
+            });
+        }
+    }
+
+    async fn build(&self, waiting: &Waiting) {
+        let Ok(mut image) = self.image(&waiting.image).await else {
+            return;
+        };
+        let built = self.build_into(&mut image, waiting.from_scratch).await;
+        image.finished_at_ms = Some(self.services.clock.now_ms());
+        image.state = match built {
+            Ok(()) => ImageState::Published,
+            Err(problem) => {
+                tracing::info!(image = %image.id, repository = image.repository, code = problem.code, "an image was not built: {}", problem.message);
+                image.problem = Some(problem);
+                ImageState::Failed
+            }
+        };
+        self.changed(&image).await;
+        if let Err(problem) = self.forget_outdated(&image.repository).await {
+            tracing::warn!(code = problem.code, "old images are kept: {}", problem.message);
+        }
+    }
+
+    async fn build_into(&self, image: &mut Image, from_scratch: bool) -> Result<(), Problem> {
+        let created = tokio::fs::create_dir_all(&self.bounds.logs).await;
+        let log = match created {
+            Ok(()) => BuildLog::create(&self.bounds.logs, &image.id).await,
+            Err(error) => Err(error),
+        };
+        let mut log = log.map_err(|error| {
+            Problem::transient("log_unwritable", format!("The build's log cannot be written: {error}."))
+                .with_hint("Check that the data directory is writable and not full.")
+        })?;
+        self.check_disk().await?;
+        let previous = match from_scratch {
+            true => None,
+            false => self.current(&image.repository, &image.branch).await?,
+        };
+        let built = build::build(&self.services, image, previous, &mut log, self).await;
+        match &built {
+            Ok(()) => log.line("published").await,
+            Err(problem) => log.line(&format!("failed: {}", problem.message)).await,
+        }
+        built
+    }
+
+    async fn check_disk(&self) -> Result<(), Problem> {
+        let images = kept(self.services.catalog.all_images().await)?;
+        let taken: u64 = images.iter().filter_map(|image| image.size_bytes).sum();
+        match taken < self.bounds.max_disk_bytes {
+            true => Ok(()),
+            false => Err(Problem::transient(
+                "images_disk_full",
+                format!(
+                    "Images take {} MiB, and {} MiB are the most.",
+                    taken >> 20,
+                    self.bounds.max_disk_bytes >> 20
+                ),
+            )
+            .with_hint("Let the operator raise `image.disk_mb`, or remove repositories that nobody uses.")),
+        }
+    }
+
+    /// Asks for every image that is due.
+    async fn request_due(&self) -> Result<(), Problem> {
+        let services = &self.services;
+        let repositories = services.forge.repositories().await.map_err(|error| error.problem())?;
+        for repository in repositories {
+            let Some(branch) = repository.default_branch else {
+                continue;
+            };
+            match self.is_due(&repository.name, &branch).await {
+                Ok(true) => {
+                    self.request(&repository.name, ImageTrigger::Schedule, false).await?;
+                }
+                Ok(false) => {}
+                // Its sessions say so.
+                Err(problem) => {
+                    tracing::debug!(repository = repository.name, code = problem.code, "no image is built: {}", problem.message);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn is_due(&self, repository: &str, branch: &str) -> Result<bool, Problem> {
+        let services = &self.services;
+        let latest = kept(services.catalog.images(repository, 1).await)?.pop();
+        let head = services.forge.branch_commit(repository, branch).await;
+        let head = head.map_err(|error| error.problem())?;
+        let environment = environment_of(services, repository, branch).await?;
+        let environment_digest = plan::environment_digest(&environment);
+        let base_digest = services.sandboxes.base_digest();
+        let facts = Facts {
+            environment_digest: &environment_digest,
+            base_digest: &base_digest,
+            plan: &environment.image,
+            now_ms: services.clock.now_ms(),
+        };
+        let current = self.current(repository, branch).await?;
+        Ok(plan::is_due(latest.as_ref(), current.as_ref(), &head, &facts))
+    }
+
+    async fn forget_outdated(&self, repository: &str) -> Result<(), Problem> {
+        let images = kept(self.services.catalog.images(repository, u32::MAX >> 1).await)?;
+        for image in plan::outdated(&images) {
+            kept(self.services.catalog.remove_image(&image.id).await)?;
+            log::remove(&self.bounds.logs, &image.id).await;
+            if let Some(snapshot) = &image.snapshot_id {
+                self.services
+                    .sandboxes
+                    .remove_snapshots(std::slice::from_ref(snapshot))
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn give_up_interrupted(&self) {
+        let images = match self.services.catalog.all_images().await {
+            Ok(images) => images,
+            Err(error) => {
+                tracing::error!(error = %Chain(&error), "images cannot be listed");
+                return;
+            }
+        };
+        for mut image in images {
+            if !image.state.is_final() {
+                image.state = ImageState::Failed;
+                image.finished_at_ms = Some(self.services.clock.now_ms());
+                image.problem = Some(Problem::transient(
+                    INTERRUPTED,
+                    "The server ended while the image was built.",
+                ));
+                self.changed(&image).await;
+            }
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Progress for ImageRegistry {
+    async fn changed(&self, image: &Image) {
+        if let Err(error) = self.services.catalog.put_image(image).await {
+            tracing::warn!(image = %image.id, error = %Chain(&error), "how an image build goes on is not kept");
+        }
+    }
+}
+
+/// Snapshots that images need.
+pub async fn wanted_snapshots(services: &SessionServices) -> Result<Vec<SnapshotId>, Problem> {
+    let images = kept(services.catalog.all_images().await)?;
+    Ok(images.into_iter().filter_map(|image| image.snapshot_id).collect())
+}
+
+fn kept<T>(result: Result<T, CatalogError>) -> Result<T, Problem> {
+    result.map_err(|error| error.problem())
+}
