@@ -11,6 +11,7 @@ mod entry;
 mod environment;
 mod hostile_git;
 mod idle;
+mod images;
 mod journey;
 mod limits;
 mod ordinary_user;

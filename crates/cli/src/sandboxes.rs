@@ -7,7 +7,8 @@ use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::guest::call::{Call, Exec, Exit, FileBytes, OutputChunk, Reply, Scope};
 use greenroom_protocol::id::{SandboxId, SnapshotId};
 use greenroom_server::sandbox::{
-    Measure, Origin, RouteHandler, Sandbox, SandboxError, SandboxProvider, SandboxResources, Sealed, StartRequest,
+    Measure, Origin, RouteHandler, Sandbox, SandboxError, SandboxProvider, SandboxResources, Sealed,
+    StartRequest,
 };
 use greenroom_stdx::secret::Secret;
 use std::sync::Arc;
@@ -86,7 +87,11 @@ impl SandboxProvider for LocalSandboxes {
         Ok(taken.snapshot.id)
     }
 
-    async fn find_text(&self, id: &SandboxId, texts: Vec<Secret>) -> Result<Option<(String, usize)>, Problem> {
+    async fn find_text(
+        &self,
+        id: &SandboxId,
+        texts: Vec<Secret>,
+    ) -> Result<Option<(String, usize)>, Problem> {
         let found = self.host.find_text(id, texts).await;
         let found = found.map_err(|error| error.problem())?;
         Ok(found.map(|(path, which)| (path.display().to_string(), which)))

@@ -13,7 +13,10 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// The first file below `root` that holds one of the texts, in its content, name or target, and which text it is: by its place in
 /// `texts`. Empty texts are in no file. Texts that were compressed or encoded are not found.
 pub fn find(root: &Path, texts: &[&[u8]]) -> io::Result<Option<(PathBuf, usize)>> {
-    let finders: Vec<_> = texts.iter().map(|text| (Finder::new(text), text.is_empty())).collect();
+    let finders: Vec<_> = texts
+        .iter()
+        .map(|text| (Finder::new(text), text.is_empty()))
+        .collect();
     let longest = texts.iter().map(|text| text.len()).max().unwrap_or(0);
     if longest == 0 {
         return Ok(None);
@@ -110,8 +113,8 @@ mod tests {
         let mut long = vec![b'x'; CHUNK_BYTES + 7];
         long.extend(b"hunter2-secret and more");
         fs::write(root.join("a/b/long"), &long).unwrap();
-        fs::set_permissions(root.join("a/b/long"), fs::Permissions::from_mode(0)).unwrap();
-        fs::set_permissions(root.join("a/b"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(root.join("a/b/long"), fs::Permissions::from_mode(0o000)).unwrap();
+        fs::set_permissions(root.join("a/b"), fs::Permissions::from_mode(0o000)).unwrap();
         assert_eq!(found(), Some(("a/b/long".into(), 1)));
         fs::remove_file(root.join("a/b/long")).unwrap();
         std::os::unix::fs::symlink("/x/other/y", root.join("link")).unwrap();

@@ -98,7 +98,8 @@ pub trait SandboxProvider: Send + Sync {
 
     /// The first file that a sandbox, which does not run, wrote since its last snapshot and that holds one of the texts; and which
     /// of them it is, counted from 0.
-    async fn find_text(&self, id: &SandboxId, texts: Vec<Secret>) -> Result<Option<(String, usize)>, Problem>;
+    async fn find_text(&self, id: &SandboxId, texts: Vec<Secret>)
+    -> Result<Option<(String, usize)>, Problem>;
 
     /// Forgets snapshots. What sandboxes began with stays.
     async fn remove_snapshots(&self, ids: &[SnapshotId]) -> Result<(), Problem>;

@@ -265,6 +265,58 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/repositories/{name}/images": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Images of a repository, newest first, and the one that sandboxes begin with. */
+        get: operations["listImages"];
+        put?: never;
+        /** Asks for an image of the default branch. One that waits already is the answer. */
+        post: operations["buildImage"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/images/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One image, and how far its build is. */
+        get: operations["showImage"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/images/{id}/log": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The log of an image's build, from an offset on; it grows while it is built. */
+        get: operations["showImageLog"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/environment-checks": {
         parameters: {
             query?: never;
@@ -817,6 +869,16 @@ export interface components {
              * @default []
              */
             services: components["schemas"]["ServiceDefinition"][];
+            /** @description Installs what the repository needs, when an image is built. */
+            setup?: components["schemas"]["StepDefinition"] | null;
+            /** @description Builds the repository, when an image is built; after `setup`. */
+            build?: components["schemas"]["StepDefinition"] | null;
+            /** @description Runs the application and its tests once, so that caches are warm; after `build`. */
+            warm?: components["schemas"]["StepDefinition"] | null;
+            /** @default {} */
+            image: components["schemas"]["ImageSettings"];
+            /** @default {} */
+            pool: components["schemas"]["PoolSettings"];
         };
         /** @description What isolates a sandbox. */
         Backend: "namespace" | "oci" | "microvm";
@@ -923,6 +985,181 @@ export interface components {
          * @enum {string}
          */
         Restart: "never" | "on-failure" | "always";
+        /** @description A command of an image build: a text, or a table with more. */
+        StepDefinition: {
+            /** @description Run by `sh -c` in the workspace; must exit with 0. */
+            run: string;
+            /**
+             * @description Files it depends on, as git path patterns such as `package.json` or `**\/Cargo.toml`; it is run again only when one of
+             *     them changed. Empty: for `setup` the usual files that list dependencies, for the others every file.
+             */
+            inputs: string[];
+        };
+        /** @description When and how images of the environment are built. What is left out is the server's default. */
+        ImageSettings: {
+            /**
+             * Format: uint64
+             * @description At least this long between two builds by themselves, in minutes. Default 30.
+             */
+            rebuild_minutes?: number | null;
+            /**
+             * Format: uint64
+             * @description After this long an image is built from nothing, not from the one before, in hours. Default 168, a week.
+             */
+            max_age_hours?: number | null;
+            /**
+             * Format: uint64
+             * @description Time for each step, in minutes. Default 30.
+             */
+            step_timeout_minutes?: number | null;
+        };
+        /** @description Sandboxes that are started before anybody asks. */
+        PoolSettings: {
+            /**
+             * Format: uint32
+             * @description As few as wait when nobody comes. Default 0.
+             */
+            minimum?: number | null;
+            /**
+             * Format: uint32
+             * @description As many as wait when many come. Default 0: none is started ahead.
+             */
+            maximum?: number | null;
+            /**
+             * Format: uint64
+             * @description One that waited for so long is replaced, in minutes. Default 60.
+             */
+            ttl_minutes?: number | null;
+        };
+        /** @description Answer to `GET /v1/repositories/{name}/images`, the newest first. */
+        ImageList: {
+            images: components["schemas"]["Image"][];
+            /** @description The one that sandboxes of the default branch begin with. */
+            current?: components["schemas"]["ImageId"] | null;
+        };
+        /** @description An image of a repository's environment at a commit, or the attempt to build one. */
+        Image: {
+            id: components["schemas"]["ImageId"];
+            repository: string;
+            /** @description The branch whose head was built. */
+            branch: string;
+            /** @description Commit in the workspace; absent before it was cloned. */
+            commit?: string | null;
+            state: components["schemas"]["ImageState"];
+            trigger: components["schemas"]["ImageTrigger"];
+            /** @description The image it was built on; absent: from nothing. */
+            built_on?: components["schemas"]["ImageId"] | null;
+            /** @description In the order they ran. */
+            steps: components["schemas"]["ImageStep"][];
+            /** @description Why it failed. */
+            problem?: components["schemas"]["Problem"] | null;
+            /**
+             * @description SHA-256 of the environment it was built with, policy included.
+             * @default
+             */
+            environment_digest: string;
+            /**
+             * @description SHA-256 of what its sandboxes have below their layers.
+             * @default
+             */
+            base_digest: string;
+            /** @description The files; only of a published image. */
+            snapshot_id?: components["schemas"]["SnapshotId"] | null;
+            /**
+             * Format: uint64
+             * @description Of all its layers; layers that images share count in each.
+             */
+            size_bytes?: number | null;
+            /**
+             * Format: int64
+             * @description Milliseconds since 1970.
+             */
+            created_at_ms: number;
+            /** Format: int64 */
+            finished_at_ms?: number | null;
+            /**
+             * Format: int64
+             * @description When the first image of its line was built from nothing.
+             * @default 0
+             */
+            line_began_at_ms: number;
+            /**
+             * Format: uint32
+             * @description How many images of its line came before it, each built on the one before.
+             * @default 0
+             */
+            line_length: number;
+        };
+        /** @description An image of an environment, from the moment its build is asked for. */
+        ImageId: string;
+        /** @description How far an image is. */
+        ImageState: ("cloning" | "installing" | "building" | "testing" | "sealing") | "scheduled" | "published" | "failed";
+        /** @description Why an image is built. */
+        ImageTrigger: {
+            /** @constant */
+            kind: "schedule";
+        } | {
+            /** @constant */
+            kind: "person";
+            id: components["schemas"]["PersonId"];
+        };
+        /** @description One step of an image build. */
+        ImageStep: {
+            name: components["schemas"]["StepName"];
+            outcome: components["schemas"]["StepOutcome"];
+            /**
+             * Format: uint64
+             * @description How long it took, in milliseconds; 0 while it runs.
+             */
+            duration_ms: number;
+            /**
+             * @description SHA-256 of all that it depends on. The same key on the image before: it need not run.
+             * @default
+             */
+            key: string;
+        };
+        /**
+         * @description The steps of an image build, in their order.
+         * @enum {string}
+         */
+        StepName: "clone" | "setup" | "build" | "warm" | "seal";
+        /** @description What became of a step. */
+        StepOutcome: ("running" | "done" | "failed") | "cached";
+        /** @description The files of one sandbox at one moment. */
+        SnapshotId: string;
+        /** @description Body of `POST /v1/repositories/{name}/images`. */
+        BuildImage: {
+            /**
+             * @description Take nothing over from the image before.
+             * @default false
+             */
+            from_scratch: boolean;
+        };
+        /** @description `{id}` of an image. */
+        ImagePath: {
+            /** @description `img_…` */
+            id: string;
+        };
+        /** @description Which part of a log to read. */
+        LogQuery: {
+            /**
+             * Format: uint64
+             * @description Bytes behind this offset; 0 if absent.
+             */
+            after?: number | null;
+        };
+        /** @description Answer to `GET /v1/images/{id}/log`. */
+        ImageLog: {
+            /** @description From the offset that was asked for. */
+            output: string;
+            /**
+             * Format: uint64
+             * @description Pass as `after` to get what comes next, in bytes.
+             */
+            end_offset: number;
+            /** @description Whether nothing more comes after this. */
+            is_whole: boolean;
+        };
         /** @description Body of `POST /v1/environment-checks`. */
         CheckEnvironment: {
             /** @description Text of an `environment.toml`, at most 64 KiB; checked as a repository's own file. */
@@ -1400,14 +1637,6 @@ export interface components {
             id: string;
             /** @description Its name in the environment. */
             name: string;
-        };
-        /** @description Which part of a log to read. */
-        LogQuery: {
-            /**
-             * Format: uint64
-             * @description Bytes behind this offset; 0 if absent.
-             */
-            after?: number | null;
         };
         /** @description Answer to `GET /v1/sessions/{id}/services/{name}/log`. */
         ServiceLog: {
@@ -2236,6 +2465,140 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listImages: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Answer to `GET /v1/repositories/{name}/images`, the newest first. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ImageList"];
+                };
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    buildImage: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        /** @description Body of `POST /v1/repositories/{name}/images`. */
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["BuildImage"];
+            };
+        };
+        responses: {
+            /** @description An image of a repository's environment at a commit, or the attempt to build one. */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Image"];
+                };
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    showImage: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description `img_…` */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description An image of a repository's environment at a commit, or the attempt to build one. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Image"];
+                };
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    showImageLog: {
+        parameters: {
+            query?: {
+                /** @description Bytes behind this offset; 0 if absent. */
+                after?: number;
+            };
+            header?: never;
+            path: {
+                /** @description `img_…` */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Answer to `GET /v1/images/{id}/log`. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ImageLog"];
+                };
             };
             /** @description What went wrong. */
             default: {

@@ -19,7 +19,11 @@ pub async fn run(global: &Global, command: ImageCommand, terminal: Terminal) -> 
             let listed = connection::connect(global)?.images(&repository).await?;
             match json {
                 true => listed.images.iter().try_for_each(|image| terminal.json(image))?,
-                false => list(&listed.images, listed.current.as_ref().map(|id| id.as_str()), terminal)?,
+                false => list(
+                    &listed.images,
+                    listed.current.as_ref().map(|id| id.as_str()),
+                    terminal,
+                )?,
             }
             Ok(Exit::Success)
         }
@@ -112,7 +116,11 @@ fn list(images: &[Image], current: Option<&str>, terminal: Terminal) -> Result<(
             ]
         })
         .collect();
-    table::print(terminal, &["IMAGE", "STATE", "COMMIT", "TOOK", "SIZE", "PROBLEM"], &rows)
+    table::print(
+        terminal,
+        &["IMAGE", "STATE", "COMMIT", "TOOK", "SIZE", "PROBLEM"],
+        &rows,
+    )
 }
 
 fn show(image: &Image, terminal: Terminal) -> Result<(), Failure> {
@@ -149,7 +157,10 @@ fn show(image: &Image, terminal: Terminal) -> Result<(), Failure> {
         ])?;
     }
     if let Some(problem) = &image.problem {
-        terminal.line(&[Span::new(Style::Red, format!("  {}", printable(&problem.message)))])?;
+        terminal.line(&[Span::new(
+            Style::Red,
+            format!("  {}", printable(&problem.message)),
+        )])?;
     }
     Ok(())
 }

@@ -5,8 +5,8 @@ use super::read::{
     ConfigError, Environment, Found, Place, Settings, Value, Values, parse_text, read_environment, read_file,
 };
 use super::{
-    AgentConfig, Config, EgressConfig, ImageConfig, KeyOrigin, LogConfig, LogFormat, ModelsConfig, ProviderConfig,
-    ProviderKind, SandboxConfig, ServerConfig, ShownOption, builtin, locate,
+    AgentConfig, Config, EgressConfig, ImageConfig, KeyOrigin, LogConfig, LogFormat, ModelsConfig,
+    ProviderConfig, ProviderKind, SandboxConfig, ServerConfig, ShownOption, builtin, locate,
 };
 use greenroom_egress::{AddressException, AddressExceptionInvalid};
 use greenroom_protocol::environment::Backend;

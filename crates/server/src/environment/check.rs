@@ -452,9 +452,24 @@ fn check_image(environment: &Environment, faults: &mut Vec<Fault>) {
     };
     let of_image = |field| Path::of("image").field(field);
     let of_pool = |field| Path::of("pool").field(field);
-    check(of_image("rebuild_minutes"), image.rebuild_minutes, 1..=525_600, " minutes");
-    check(of_image("max_age_hours"), image.max_age_hours, 1..=8_760, " hours");
-    check(of_image("step_timeout_minutes"), image.step_timeout_minutes, 1..=1_440, " minutes");
+    check(
+        of_image("rebuild_minutes"),
+        image.rebuild_minutes,
+        1..=525_600,
+        " minutes",
+    );
+    check(
+        of_image("max_age_hours"),
+        image.max_age_hours,
+        1..=8_760,
+        " hours",
+    );
+    check(
+        of_image("step_timeout_minutes"),
+        image.step_timeout_minutes,
+        1..=1_440,
+        " minutes",
+    );
     check(of_pool("minimum"), pool.minimum.map(u64::from), 0..=MAX_POOL, "");
     check(of_pool("maximum"), pool.maximum.map(u64::from), 0..=MAX_POOL, "");
     check(of_pool("ttl_minutes"), pool.ttl_minutes, 1..=10_080, " minutes");

@@ -178,13 +178,18 @@ impl<P: Progress> Build<'_, P> {
             resources: environment.resources,
             variables,
             files,
-            from: self.previous.as_ref().and_then(|previous| previous.snapshot_id.clone()),
+            from: self
+                .previous
+                .as_ref()
+                .and_then(|previous| previous.snapshot_id.clone()),
         };
         let started = services.sandboxes.start(request.clone()).await;
         let started = match started {
             // Its files are gone, so it is built from nothing.
             Err(problem) if request.from.is_some() && problem.code.starts_with("snapshot_") => {
-                self.log.line(&format!("the image before cannot be used: {}", problem.message)).await;
+                self.log
+                    .line(&format!("the image before cannot be used: {}", problem.message))
+                    .await;
                 self.previous = None;
                 self.image.built_on = None;
                 self.image.line_began_at_ms = self.image.created_at_ms;
@@ -248,7 +253,8 @@ impl<P: Progress> Build<'_, P> {
             true => self.own(sandbox, "git rev-parse 'HEAD^{tree}'", &[]).await,
             false => {
                 let patterns: Vec<_> = patterns.iter().map(String::as_str).collect();
-                self.own(sandbox, "git ls-files -s -z -- \"$@\" | sha256sum", &patterns).await
+                self.own(sandbox, "git ls-files -s -z -- \"$@\" | sha256sum", &patterns)
+                    .await
             }
         }
     }
@@ -272,7 +278,10 @@ impl<P: Progress> Build<'_, P> {
                 log.append(&chunk.bytes).await;
             }
         };
-        let (exit, ()) = tokio::join!(sandbox.exec(exec, sender, self.services.shutdown.clone()), collect);
+        let (exit, ()) = tokio::join!(
+            sandbox.exec(exec, sender, self.services.shutdown.clone()),
+            collect
+        );
         let what = step_name(name);
         match exit {
             Ok(exit) if exit.code == Some(0) => Ok(()),
@@ -306,9 +315,10 @@ impl<P: Progress> Build<'_, P> {
                 format!("{what} wrote more output than it may."),
             )
             .with_hint("An environment's resources.max_output_mb sets the limit."),
-            (Some(KillReason::Cancelled), ..) => {
-                Problem::transient(plan::INTERRUPTED, "The server was stopped while the image was built.")
-            }
+            (Some(KillReason::Cancelled), ..) => Problem::transient(
+                plan::INTERRUPTED,
+                "The server was stopped while the image was built.",
+            ),
             (None, Some(code), _) => failed("step_failed", format!("{what} ended with code {code}.")),
             (None, None, signal) => failed(
                 "step_failed",
@@ -321,7 +331,12 @@ impl<P: Progress> Build<'_, P> {
     async fn start_services(&mut self, sandbox: &Arc<dyn Sandbox>) {
         for service in &self.environment.services {
             if let Err(error) = sandbox.call(Call::StartService(service.clone())).await {
-                self.log.line(&format!("the service {} cannot be started: {error}", service.name)).await;
+                self.log
+                    .line(&format!(
+                        "the service {} cannot be started: {error}",
+                        service.name
+                    ))
+                    .await;
             }
         }
         let deadline = Instant::now() + SERVICES_PATIENCE;
@@ -332,7 +347,10 @@ impl<P: Progress> Build<'_, P> {
             let is_on_its_way =
                 |state: ServiceState| matches!(state, ServiceState::Starting | ServiceState::Waiting);
             if !statuses.iter().any(|status| is_on_its_way(status.state)) {
-                for status in statuses.iter().filter(|status| status.state != ServiceState::Ready) {
+                for status in statuses
+                    .iter()
+                    .filter(|status| status.state != ServiceState::Ready)
+                {
                     let line = format!("the service {} is not ready: {}", status.name, status.reason);
                     self.log.line(&line).await;
                 }
@@ -354,7 +372,9 @@ impl<P: Progress> Build<'_, P> {
                 "secret_in_image",
                 format!("The file {path} holds the value of the secret `{name}`."),
             )
-            .with_hint("Let no step write it to a file; then change the secret, because the log may show it too."));
+            .with_hint(
+                "Let no step write it to a file; then change the secret, because the log may show it too.",
+            ));
         }
         let sealed = sandboxes.seal(&self.id).await?;
         self.image.snapshot_id = Some(sealed.id);
@@ -377,7 +397,12 @@ impl<P: Progress> Build<'_, P> {
     }
 
     /// Runs a script of ours and returns what it said. One that fails says why in the log and the problem.
-    async fn own(&mut self, sandbox: &Arc<dyn Sandbox>, script: &str, arguments: &[&str]) -> Result<String, Problem> {
+    async fn own(
+        &mut self,
+        sandbox: &Arc<dyn Sandbox>,
+        script: &str,
+        arguments: &[&str],
+    ) -> Result<String, Problem> {
         let mut argv: Vec<_> = ["sh", "-c", script, "sh"].map(str::to_owned).to_vec();
         argv.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         let exec = Exec {
@@ -465,4 +490,3 @@ fn step_name(name: StepName) -> &'static str {
         StepName::Seal => "seal",
     }
 }
-

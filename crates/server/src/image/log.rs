@@ -39,7 +39,8 @@ impl BuildLog {
         self.written += fits.len() as u64;
         self.write(fits).await;
         if self.written >= MAX_LOG_BYTES {
-            self.write(b"\n[what came later is not kept: a log has at most 8 MiB]\n").await;
+            self.write(b"\n[what came later is not kept: a log has at most 8 MiB]\n")
+                .await;
         }
     }
 
@@ -122,15 +123,18 @@ mod tests {
         log.append(&vec![b'x'; 9 << 20]).await;
         log.append(b"more").await;
         log.line("failed").await;
-        let (mut after, mut tail) = (0, String::new());
-        loop {
+        let mut after = 0;
+        let tail = loop {
             let part = read(temp.path(), &id, after, true).await.unwrap();
-            (after, tail) = (part.end_offset, part.output);
+            after = part.end_offset;
             if part.is_whole {
-                break;
+                break part.output;
             }
-        }
-        assert!(tail.ends_with("not kept: a log has at most 8 MiB]\n==> failed\n"), "{tail}");
+        };
+        assert!(
+            tail.ends_with("not kept: a log has at most 8 MiB]\n==> failed\n"),
+            "{tail}"
+        );
         assert!(after < (8 << 20) + 200);
     }
 }

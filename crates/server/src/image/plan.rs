@@ -14,11 +14,40 @@ const MAX_LINE: u32 = 8;
 
 /// Files that list dependencies, as git path patterns: what `setup` depends on unless it says so itself.
 const DEPENDENCY_FILES: &[&str] = &[
-    "package.json", "package-lock.json", "npm-shrinkwrap.json", "yarn.lock", "pnpm-lock.yaml", "bun.lock", "deno.lock",
-    "Cargo.toml", "Cargo.lock", "rust-toolchain*", "go.mod", "go.sum", "requirements*.txt", "pyproject.toml",
-    "poetry.lock", "uv.lock", "Pipfile*", "setup.py", "setup.cfg", "Gemfile*", "composer.*", "pom.xml", "build.gradle*",
-    "settings.gradle*", "gradle.lockfile", "mix.exs", "mix.lock", "pubspec.*", "*.csproj", "packages.lock.json",
-    ".tool-versions", ".nvmrc", ".node-version", ".python-version",
+    "package.json",
+    "package-lock.json",
+    "npm-shrinkwrap.json",
+    "yarn.lock",
+    "pnpm-lock.yaml",
+    "bun.lock",
+    "deno.lock",
+    "Cargo.toml",
+    "Cargo.lock",
+    "rust-toolchain*",
+    "go.mod",
+    "go.sum",
+    "requirements*.txt",
+    "pyproject.toml",
+    "poetry.lock",
+    "uv.lock",
+    "Pipfile*",
+    "setup.py",
+    "setup.cfg",
+    "Gemfile*",
+    "composer.*",
+    "pom.xml",
+    "build.gradle*",
+    "settings.gradle*",
+    "gradle.lockfile",
+    "mix.exs",
+    "mix.lock",
+    "pubspec.*",
+    "*.csproj",
+    "packages.lock.json",
+    ".tool-versions",
+    ".nvmrc",
+    ".node-version",
+    ".python-version",
 ];
 
 /// What a decision goes by.
@@ -55,7 +84,9 @@ pub fn is_due(latest: Option<&Image>, current: Option<&Image>, head: &str, facts
             .as_ref()
             .is_some_and(|problem| problem.code == INTERRUPTED);
         let wait = facts.plan.rebuild_every;
-        if !latest.state.is_final() || !was_interrupted && is_younger(latest.created_at_ms, wait, facts.now_ms) {
+        if !latest.state.is_final()
+            || !was_interrupted && is_younger(latest.created_at_ms, wait, facts.now_ms)
+        {
             return false;
         }
     }
@@ -235,7 +266,11 @@ mod tests {
             plan: &plan,
             now_ms: NOW,
         };
-        assert_eq!(is_due(latest, current, head, &facts), expected, "{latest:?} {head}");
+        assert_eq!(
+            is_due(latest, current, head, &facts),
+            expected,
+            "{latest:?} {head}"
+        );
     }
 
     #[test]
@@ -273,7 +308,10 @@ mod tests {
 
     #[test]
     fn without_steps_nothing_is_built_by_itself_until_somebody_did() {
-        let plan = ImagePlan { setup: None, ..plan() };
+        let plan = ImagePlan {
+            setup: None,
+            ..plan()
+        };
         let facts = Facts {
             environment_digest: "e1",
             base_digest: "b1",
@@ -319,7 +357,10 @@ mod tests {
             now_ms: NOW,
         };
         let first = key(&facts("e1"), "", StepName::Setup, &step("npm ci"), "i1");
-        assert_eq!(first, key(&facts("e1"), "", StepName::Setup, &step("npm ci"), "i1"));
+        assert_eq!(
+            first,
+            key(&facts("e1"), "", StepName::Setup, &step("npm ci"), "i1")
+        );
         let others = [
             key(&facts("e2"), "", StepName::Setup, &step("npm ci"), "i1"),
             key(&facts("e1"), "x", StepName::Setup, &step("npm ci"), "i1"),
@@ -352,7 +393,10 @@ mod tests {
         other_branch.branch = "next".to_owned();
         let mut images = vec![published(1), published(2), other_branch, published(3)];
         images.extend(std::iter::repeat_n(failed, 12));
-        let gone: Vec<_> = outdated(&images).iter().map(|image| image.created_at_ms).collect();
+        let gone: Vec<_> = outdated(&images)
+            .iter()
+            .map(|image| image.created_at_ms)
+            .collect();
         assert_eq!(gone, [NOW - 3 * MINUTE, NOW - MINUTE, NOW - MINUTE]);
     }
 
@@ -364,7 +408,12 @@ mod tests {
         };
         assert_eq!(
             inputs(StepName::Build, &named),
-            [":(glob)crates", ":(glob)crates/**", ":(glob)a.txt", ":(glob)a.txt/**"]
+            [
+                ":(glob)crates",
+                ":(glob)crates/**",
+                ":(glob)a.txt",
+                ":(glob)a.txt/**"
+            ]
         );
         assert!(inputs(StepName::Build, &step("make")).is_empty());
         assert!(inputs(StepName::Setup, &step("make")).contains(&":(glob)**/Cargo.lock".to_owned()));

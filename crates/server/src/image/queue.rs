@@ -24,7 +24,10 @@ impl Queue {
     /// The build of a repository that waits already, if there is one. It begins with the newest commit anyway; one from nothing is
     /// what it becomes if that is asked for.
     pub fn joined(&mut self, repository: &str, from_scratch: bool) -> Option<ImageId> {
-        let waiting = self.waiting.iter_mut().find(|waiting| waiting.repository == repository)?;
+        let waiting = self
+            .waiting
+            .iter_mut()
+            .find(|waiting| waiting.repository == repository)?;
         waiting.from_scratch |= from_scratch;
         Some(waiting.image.clone())
     }

@@ -161,7 +161,11 @@ impl ImageRegistry {
             if self.bounds.is_scheduled
                 && let Err(problem) = self.request_due().await
             {
-                tracing::warn!(code = problem.code, "which images are due is not known: {}", problem.message);
+                tracing::warn!(
+                    code = problem.code,
+                    "which images are due is not known: {}",
+                    problem.message
+                );
             }
             self.start_waiting();
             tokio::select! {
@@ -214,8 +218,11 @@ impl ImageRegistry {
             Err(error) => Err(error),
         };
         let mut log = log.map_err(|error| {
-            Problem::transient("log_unwritable", format!("The build's log cannot be written: {error}."))
-                .with_hint("Check that the data directory is writable and not full.")
+            Problem::transient(
+                "log_unwritable",
+                format!("The build's log cannot be written: {error}."),
+            )
+            .with_hint("Check that the data directory is writable and not full.")
         })?;
         self.check_disk().await?;
         let previous = match from_scratch {
@@ -250,19 +257,29 @@ impl ImageRegistry {
     /// Asks for every image that is due.
     async fn request_due(&self) -> Result<(), Problem> {
         let services = &self.services;
-        let repositories = services.forge.repositories().await.map_err(|error| error.problem())?;
+        let repositories = services
+            .forge
+            .repositories()
+            .await
+            .map_err(|error| error.problem())?;
         for repository in repositories {
             let Some(branch) = repository.default_branch else {
                 continue;
             };
             match self.is_due(&repository.name, &branch).await {
                 Ok(true) => {
-                    self.request(&repository.name, ImageTrigger::Schedule, false).await?;
+                    self.request(&repository.name, ImageTrigger::Schedule, false)
+                        .await?;
                 }
                 Ok(false) => {}
                 // Its sessions say so.
                 Err(problem) => {
-                    tracing::debug!(repository = repository.name, code = problem.code, "no image is built: {}", problem.message);
+                    tracing::debug!(
+                        repository = repository.name,
+                        code = problem.code,
+                        "no image is built: {}",
+                        problem.message
+                    );
                 }
             }
         }

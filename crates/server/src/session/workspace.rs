@@ -17,8 +17,8 @@ use greenroom_agent::world::ServiceFact;
 use greenroom_protocol::client::event::{EventBody, Item, ItemBody, SandboxState, SandboxUsage};
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::session::Session;
-use greenroom_protocol::guest::service::{Readiness, Service};
 use greenroom_protocol::environment::Backend;
+use greenroom_protocol::guest::service::{Readiness, Service};
 use greenroom_protocol::id::{ItemId, SandboxId, SnapshotId, TurnId};
 use greenroom_stdx::chain::Chain;
 use greenroom_stdx::id::fresh_bits;
@@ -311,7 +311,10 @@ impl SessionWorkspace {
             return None;
         }
         let catalog = &self.services.catalog;
-        match catalog.current_image(&self.row.repository, &self.row.base_branch).await {
+        match catalog
+            .current_image(&self.row.repository, &self.row.base_branch)
+            .await
+        {
             Ok(image) => image.and_then(|image| image.snapshot_id),
             Err(error) => {
                 tracing::warn!(session = %self.row.id, error = %Chain(&error), "a session begins without an image");
@@ -326,7 +329,12 @@ impl SessionWorkspace {
         match sandboxes.start(request.clone()).await {
             Err(problem) if request.from.is_some() && problem.code.starts_with("snapshot_") => {
                 tracing::warn!(session = %self.row.id, code = problem.code, "a session begins without an image: {}", problem.message);
-                sandboxes.start(StartRequest { from: None, ..request }).await
+                sandboxes
+                    .start(StartRequest {
+                        from: None,
+                        ..request
+                    })
+                    .await
             }
             started => started,
         }

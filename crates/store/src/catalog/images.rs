@@ -99,8 +99,9 @@ impl Catalog {
 
 fn image_of(row: &Row<'_>) -> rusqlite::Result<Image> {
     let body: String = row.get(0)?;
-    serde_json::from_str(&body)
-        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error.into()))
+    serde_json::from_str(&body).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error.into())
+    })
 }
 
 fn state_name(state: ImageState) -> &'static str {

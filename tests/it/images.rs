@@ -1,0 +1,387 @@
+//! Images: built by hand and by schedule, used by sessions, and what goes wrong.
+
+use crate::script::{add, commands, outputs};
+use greenroom_system_tests::api::{Api, pretty};
+use greenroom_system_tests::product::{Product, Who};
+use greenroom_system_tests::repo;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+greenroom_system_tests::for_both_users! {
+    sessions_begin_with_the_image_and_the_newest_commit,
+    steps_run_again_only_when_their_inputs_changed,
+    what_fails_publishes_nothing_and_the_last_image_serves,
+    a_step_has_no_way_to_the_repository_and_leaves_nothing_running,
+    a_build_that_a_crash_cut_short_is_done_again,
+    the_command_line_builds_and_shows_images,
+}
+
+/// Images are built when a test says so.
+const BY_HAND: &str = "[image]\nschedule = \"off\"\n";
+
+/// Longest that a build may take here.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn shop(product: &Product, environment: &str) -> PathBuf {
+    repo::with_files(
+        product.root(),
+        "shop",
+        &[
+            ("README.md", "A shop.\n"),
+            ("package.json", "{}\n"),
+            (".gitignore", "node_modules\n"),
+            (".greenroom/environment.toml", environment),
+        ],
+    )
+}
+
+async fn start(product: &mut Product, environment: &str) -> (Api, PathBuf) {
+    let source = shop(product, environment);
+    let api = product.start().await;
+    add(&api, "shop", &source).await;
+    (api, source)
+}
+
+/// Commits a file and pushes it to the forge.
+async fn push(api: &Api, source: &Path, file: &str, content: &str) {
+    let repository = api.must_get("/v1/repositories/shop").await;
+    let url = repo::with_token(repository["clone_url"].as_str().unwrap(), &api.token);
+    std::fs::write(source.join(file), content).unwrap();
+    repo::git(source, &["add", "-A"]);
+    repo::git(source, &["commit", "-q", "-m", &format!("Change {file}")]);
+    repo::git(source, &["push", "-q", "--force", &url, "main"]);
+}
+
+/// Builds an image and waits for its end.
+async fn build(api: &Api) -> Value {
+    let asked = api.must_post("/v1/repositories/shop/images", json!({})).await;
+    ended(api, asked["id"].as_str().unwrap()).await
+}
+
+async fn ended(api: &Api, id: &str) -> Value {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let image = api.must_get(&format!("/v1/images/{id}")).await;
+        if matches!(image["state"].as_str(), Some("published" | "failed")) {
+            return image;
+        }
+        assert!(Instant::now() < deadline, "never ends: {image}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn log(api: &Api, image: &Value) -> String {
+    let (mut whole, mut after) = (String::new(), 0);
+    loop {
+        let id = image["id"].as_str().unwrap();
+        let log = api.must_get(&format!("/v1/images/{id}/log?after={after}")).await;
+        whole.push_str(log["output"].as_str().unwrap());
+        after = log["end_offset"].as_u64().unwrap();
+        if log["is_whole"] == true {
+            return whole;
+        }
+    }
+}
+
+fn outcomes(image: &Value) -> Vec<(&str, &str)> {
+    let steps = image["steps"].as_array().unwrap();
+    steps
+        .iter()
+        .map(|step| (step["name"].as_str().unwrap(), step["outcome"].as_str().unwrap()))
+        .collect()
+}
+
+async fn sessions_begin_with_the_image_and_the_newest_commit(who: Who) {
+    let environment = "setup = 'mkdir -p node_modules && echo dependency > node_modules/x'\n\
+        build = 'mkdir -p out && cp README.md out/ && echo changed >> package.json'\n\
+        warm = 'grep -q shop out/README.md'\n";
+    let look = "cat node_modules/x out/README.md README.md package.json; git status --porcelain; git log -1 --format=%s; \
+        git branch --show-current | cut -c1-10";
+    let script = commands(&[
+        ("look", look),
+        ("write", "echo mine > README.md; rm -r out; echo done"),
+    ]);
+    let mut product = Product::with_config(&script, BY_HAND);
+    product.run_as(who);
+    let (api, source) = start(&mut product, environment).await;
+    let image = build(&api).await;
+    assert_eq!(image["state"], "published", "{}", log(&api, &image).await);
+    let expected = [
+        ("clone", "done"),
+        ("setup", "done"),
+        ("build", "done"),
+        ("warm", "done"),
+        ("seal", "done"),
+    ];
+    assert_eq!(outcomes(&image), expected);
+    let listed = api.must_get("/v1/repositories/shop/images").await;
+    assert_eq!(listed["current"], image["id"]);
+
+    push(&api, &source, "README.md", "A bigger shop.\n").await;
+    let session = api.start_session("shop", "look").await;
+    let events = api.wait_for_turns(&session, 1).await;
+    // What the build made, and left alone; what it changed of the repository's own is as committed.
+    let expected = "dependency\nA shop.\nA bigger shop.\n{}\nChange README.md\ngreenroom/";
+    assert!(outputs(&events)[0].contains(expected), "{}", pretty(&events));
+
+    // What one session does, another does not see.
+    assert_eq!(api.prompt(&session, "write", "write").await.0, 202);
+    api.wait_for_turns(&session, 2).await;
+    let other = api.start_session("shop", "look").await;
+    let events = api.wait_for_turns(&other, 1).await;
+    assert!(outputs(&events)[0].contains(expected), "{}", pretty(&events));
+    product.stop();
+}
+
+async fn steps_run_again_only_when_their_inputs_changed(who: Who) {
+    let environment = "setup = 'echo setup >> ~/ran'\n\
+        build = { run = 'echo build >> ~/ran', inputs = ['src', 'Makefile'] }\n\
+        warm = 'echo warm >> ~/ran; cat ~/ran'\n";
+    let mut product = Product::with_config(&commands(&[("look", "true")]), BY_HAND);
+    product.run_as(who);
+    let (api, source) = start(&mut product, environment).await;
+    let first = build(&api).await;
+    assert_eq!(first["state"], "published", "{}", log(&api, &first).await);
+    std::fs::create_dir(source.join("src")).unwrap();
+    let cases = [
+        ("README.md", ["cached", "cached", "done"]),
+        ("src/main.js", ["cached", "done", "done"]),
+        ("package.json", ["done", "done", "done"]),
+    ];
+    for (file, [setup, build_outcome, warm]) in cases {
+        push(&api, &source, file, &format!("{file} anew\n")).await;
+        let image = build(&api).await;
+        let expected = [
+            ("clone", "done"),
+            ("setup", setup),
+            ("build", build_outcome),
+            ("warm", warm),
+            ("seal", "done"),
+        ];
+        assert_eq!(outcomes(&image), expected, "{file}: {}", log(&api, &image).await);
+        assert!(image["built_on"].is_string());
+    }
+    let again = build(&api).await;
+    assert_eq!(outcomes(&again)[3], ("warm", "cached"), "nothing changed at all");
+    // From nothing, and by another environment.
+    let asked = api
+        .must_post("/v1/repositories/shop/images", json!({ "from_scratch": true }))
+        .await;
+    let scratch = ended(&api, asked["id"].as_str().unwrap()).await;
+    assert_eq!(scratch["built_on"], Value::Null);
+    assert!(log(&api, &scratch).await.contains("\nsetup\nbuild\nwarm\n"));
+    let other = environment.replace("warm = 'echo warm", "warm = 'echo other");
+    push(&api, &source, ".greenroom/environment.toml", &other).await;
+    let image = build(&api).await;
+    assert_eq!(image["built_on"], Value::Null);
+    // The newest two that were published are kept.
+    let listed = api.must_get("/v1/repositories/shop/images").await;
+    assert_eq!(listed["images"].as_array().unwrap().len(), 2, "{listed}");
+    product.stop();
+}
+
+async fn what_fails_publishes_nothing_and_the_last_image_serves(who: Who) {
+    let script = commands(&[("look", "cat ~/good; git log -1 --format=%s")]);
+    let mut product = Product::with_config(&script, BY_HAND);
+    product.run_as(who);
+    let (api, source) = start(&mut product, "setup = 'echo good > ~/good'\n").await;
+    let secret = api.request(reqwest::Method::PUT, "/v1/secrets/api");
+    assert_eq!(
+        api.send(secret.json(&json!({ "value": "hunter2-hunter2" })))
+            .await
+            .0,
+        204
+    );
+    let good = build(&api).await;
+    assert_eq!(good["state"], "published");
+    let cases = [
+        (
+            "setup = 'echo first; exit 7'",
+            "step_failed",
+            "first\n==> failed: setup ended with code 7.",
+        ),
+        (
+            "setup = 'kill -9 $$'",
+            "step_failed",
+            "setup was ended by signal 9",
+        ),
+        (
+            "setup = 'no-such-program'",
+            "step_failed",
+            "setup ended with code 127",
+        ),
+        (
+            "setup = 'yes'\n[resources]\nmax_output_mb = 1",
+            "step_output_limit",
+            "setup wrote more output than it may",
+        ),
+        (
+            "setup = 'head -c 200000000 /dev/zero > big; sleep 20'\n[resources]\ndisk_mb = 64",
+            "step_disk_limit",
+            "setup took more disk than it may",
+        ),
+        (
+            "setup = 'printf %s%s hunter2- hunter2 > ~/.config-file'",
+            "secret_in_image",
+            "home/agent/.config-file holds the value of the secret `api`",
+        ),
+    ];
+    for (environment, code, says) in cases {
+        push(&api, &source, ".greenroom/environment.toml", environment).await;
+        let image = build(&api).await;
+        assert_eq!(image["state"], "failed", "{environment}");
+        assert_eq!(image["problem"]["code"], code, "{environment}: {image}");
+        let log = log(&api, &image).await;
+        assert!(log.contains(says), "{environment}: {log}");
+        assert_eq!(image["snapshot_id"], Value::Null);
+    }
+    push(&api, &source, ".greenroom/environment.toml", "setup = 3").await;
+    let image = build(&api).await;
+    assert_eq!(image["problem"]["code"], "environment_invalid");
+    assert!(
+        image["problem"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("environment.toml:1: "),
+        "{image}"
+    );
+    push(&api, &source, ".greenroom/environment.toml", "").await;
+    let listed = api.must_get("/v1/repositories/shop/images").await;
+    assert_eq!(listed["current"], good["id"]);
+    let session = api.start_session("shop", "look").await;
+    let events = api.wait_for_turns(&session, 1).await;
+    let output = &outputs(&events)[0];
+    assert!(
+        output.contains("good\nChange .greenroom/environment.toml"),
+        "{output}"
+    );
+
+    // Its files are gone: slower, but nothing is lost.
+    let snapshot = good["snapshot_id"].as_str().unwrap();
+    let images = product.sandboxes().join("images");
+    std::fs::remove_file(images.join(format!("snapshots/{snapshot}.json"))).unwrap();
+    product.expect_warning("a session begins without an image");
+    let session = api.start_session("shop", "look").await;
+    let events = api.wait_for_turns(&session, 1).await;
+    assert!(
+        outputs(&events)[0].contains("Change .greenroom/environment.toml"),
+        "{}",
+        pretty(&events)
+    );
+    for (path, status) in [
+        ("/v1/repositories/nowhere/images", 404),
+        ("/v1/images/img_x", 404),
+        ("/v1/images/img_00000000000000000000000000", 404),
+    ] {
+        assert_eq!(api.get(path).await.0, status, "{path}");
+    }
+    product.stop();
+}
+
+async fn a_step_has_no_way_to_the_repository_and_leaves_nothing_running(who: Who) {
+    let environment = "setup = 'if timeout 20 git fetch -q origin; then exit 9; fi; echo closed'\n\
+        build = 'setsid sleep 1234 & sleep 1235 & echo left'\n\
+        [[services]]\nname = 'db'\ncommand = 'touch /tmp/db; sleep 1236'\nready_command = 'test -f /tmp/db'\n";
+    let mut product = Product::with_config(&commands(&[("look", "true")]), BY_HAND);
+    product.run_as(who);
+    let (api, _) = start(&mut product, environment).await;
+    let image = build(&api).await;
+    let log = log(&api, &image).await;
+    assert_eq!(image["state"], "published", "{log}");
+    assert!(log.contains("closed\n") && log.contains("left\n"), "{log}");
+    let sandboxes = std::fs::read_dir(product.sandboxes().join("sb")).unwrap();
+    assert_eq!(sandboxes.count(), 0, "the build's sandbox is gone");
+    product.stop();
+}
+
+async fn a_build_that_a_crash_cut_short_is_done_again(who: Who) {
+    let script = commands(&[("look", "cat ~/made")]);
+    // By schedule.
+    let mut product = Product::with_config(&script, "");
+    product.run_as(who);
+    let environment = "setup = 'echo begun; until [ -f go ]; do sleep 0.05; done; echo made > ~/made'\n";
+    let (api, source) = start(&mut product, environment).await;
+    let building = async |api: &Api| {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let listed = api.must_get("/v1/repositories/shop/images").await;
+            let first = &listed["images"][0];
+            if first["state"] == "installing" {
+                return first["id"].as_str().unwrap().to_owned();
+            }
+            assert!(Instant::now() < deadline, "never builds: {listed}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let first = building(&api).await;
+    product.kill();
+    let api = product.start().await;
+    let image = ended(&api, &first).await;
+    assert_eq!(image["problem"]["code"], "build_interrupted");
+    let second = building(&api).await;
+    assert_ne!(first, second);
+    product.kill();
+    let api = product.start().await;
+    building(&api).await;
+    // Now it can end.
+    push(&api, &source, "go", "").await;
+    product.kill();
+    let api = product.start().await;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let listed = api.must_get("/v1/repositories/shop/images").await;
+        if listed["current"].is_string() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "never published: {listed}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let session = api.start_session("shop", "look").await;
+    let events = api.wait_for_turns(&session, 1).await;
+    assert!(outputs(&events)[0].contains("made"), "{}", pretty(&events));
+    product.stop();
+}
+
+async fn the_command_line_builds_and_shows_images(who: Who) {
+    let mut product = Product::with_config(&commands(&[("look", "true")]), BY_HAND);
+    product.run_as(who);
+    let (_, _) = start(&mut product, "setup = 'echo hello from setup'\n").await;
+    let text = |output: std::process::Output| {
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let (code, out, error) = text(product.run(&["image", "build", "shop"]));
+    assert_eq!(code, Some(0), "{error}");
+    assert!(
+        out.contains("hello from setup\n") && out.contains("published"),
+        "{out}"
+    );
+    let (code, out, _) = text(product.run(&["image", "list", "shop", "--json"]));
+    assert_eq!(code, Some(0));
+    let image: Value = serde_json::from_str(out.lines().next().unwrap()).unwrap();
+    let id = image["id"].as_str().unwrap();
+    let (_, out, _) = text(product.run(&["image", "show", id]));
+    assert!(out.contains("setup  done"), "{out}");
+    let (_, out, _) = text(product.run(&["image", "log", id]));
+    assert!(out.ends_with("==> published\n"), "{out}");
+    let (code, out, _) = text(product.run(&["env", "build", "shop", "--json", "--from-scratch"]));
+    assert_eq!(code, Some(0));
+    let image: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(image["state"], "published");
+    for wrong in [
+        ["image", "build", "nowhere"],
+        ["image", "show", "img_x"],
+        ["image", "log", "x"],
+    ] {
+        let (code, _, error) = text(product.run(&wrong));
+        assert!(
+            code == Some(1) && error.contains("_unknown]"),
+            "{wrong:?}: {code:?} {error}"
+        );
+    }
+    product.stop();
+}
