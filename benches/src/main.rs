@@ -1,6 +1,8 @@
 //! Runs benchmarks whose name begins with the argument (all without one), prints a table, and merges the results into
 //! `bench-results/latest.json`. Reports only: a slow machine is not a failure.
 
+mod image;
+mod product;
 mod prompt;
 mod report;
 mod sandbox;
@@ -25,6 +27,9 @@ async fn main() -> Result<()> {
     }
     if prompt::NAMES.iter().any(|name| name.starts_with(&prefix)) {
         results.extend(prompt::run().await?);
+    }
+    if image::NAMES.iter().any(|name| name.starts_with(&prefix)) {
+        results.extend(image::run().await?);
     }
     results.retain(|result| result.name.starts_with(&prefix));
     let report = Report {

@@ -2,6 +2,7 @@
 //! turn, the model client. The model is a socket of ours that notes when the request comes; the floor is a request of the same
 //! server that does nothing.
 
+use crate::product::{self, Server};
 use crate::report::{Aim, Measured};
 use crate::stats::Samples;
 use anyhow::{Context as _, Result, bail};
@@ -10,12 +11,10 @@ use greenroom_protocol::client::prompt::SendPrompt;
 use greenroom_protocol::client::repository::AddRepository;
 use greenroom_protocol::client::session::CreateSession;
 use greenroom_protocol::id::SessionId;
-use greenroom_sdk::{Client, IdempotencyKey, Secret};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use greenroom_sdk::{Client, IdempotencyKey};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 /// What this file measures.
@@ -42,16 +41,8 @@ const READY: Aim = Aim {
 /// Runs all of them.
 pub async fn run() -> Result<Vec<Measured>> {
     let temp = tempfile::Builder::new().prefix("gr-bench-").tempdir()?;
-    let (model_url, mut arrivals) = model().await?;
-    let config = temp.path().join("greenroom.toml");
-    std::fs::write(
-        &config,
-        format!(
-            "[server]\nlisten = \"127.0.0.1:0\"\ndata_dir = {:?}\n[models]\ndefault = \"bench/model\"\n\
-             [[providers]]\nid = \"bench\"\nkind = \"openai-chat\"\nbase_url = \"{model_url}\"\nmodels = [\"model\"]\n",
-            temp.path().join("data")
-        ),
-    )?;
+    let (model_url, mut arrivals) = product::model().await?;
+    let config = product::config(temp.path(), &model_url, "")?;
     let mut ready = Samples::default();
     for _ in 1..READY_ROUNDS {
         let (server, took) = Server::start(&config, temp.path())?;
@@ -161,62 +152,6 @@ async fn new_session(client: &Client) -> Result<SessionId> {
         .id)
 }
 
-/// A model that answers each request with one word, and says when the request's first byte came.
-async fn model() -> Result<(String, mpsc::Receiver<Instant>)> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let url = format!("http://{}/v1", listener.local_addr()?);
-    let (sender, receiver) = mpsc::channel(64);
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(answer(stream, sender.clone()));
-        }
-    });
-    Ok((url, receiver))
-}
-
-async fn answer(mut stream: TcpStream, sender: mpsc::Sender<Instant>) -> Result<()> {
-    const BODY: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"Hello.\"},\"finish_reason\":null}]}\n\n\
-        data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
-    let mut request = Vec::new();
-    let mut buffer = [0; 64 * 1024];
-    loop {
-        let mut arrived = None;
-        let length = loop {
-            let read = stream.read(&mut buffer).await?;
-            if read == 0 {
-                return Ok(());
-            }
-            arrived.get_or_insert_with(Instant::now);
-            request.extend_from_slice(&buffer[..read]);
-            if let Some(length) = request_length(&request)
-                && request.len() >= length
-            {
-                break length;
-            }
-        };
-        request.drain(..length);
-        if let Some(arrived) = arrived {
-            sender.send(arrived).await?;
-        }
-        let head = format!(
-            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: {}\r\n\r\n",
-            BODY.len()
-        );
-        stream.write_all(head.as_bytes()).await?;
-        stream.write_all(BODY.as_bytes()).await?;
-    }
-}
-
-/// Bytes of the request at the front, head and body, once the head is whole.
-fn request_length(bytes: &[u8]) -> Option<usize> {
-    let head_length = bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
-    let head = String::from_utf8_lossy(&bytes[..head_length]).to_ascii_lowercase();
-    let length = head
-        .lines()
-        .find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
-    Some(head_length + length.unwrap_or(0))
-}
-
 fn repository(temp: &Path) -> Result<String> {
     let directory = temp.join("repository");
     std::fs::create_dir_all(&directory)?;
@@ -242,58 +177,4 @@ fn repository(temp: &Path) -> Result<String> {
         anyhow::ensure!(status.success(), "git {arguments:?} failed");
     }
     Ok(directory.to_string_lossy().into_owned())
-}
-
-/// A server process; ends with this value.
-struct Server {
-    child: Child,
-    data_dir: PathBuf,
-}
-
-impl Server {
-    /// Starts it and measures until it answers.
-    fn start(config: &Path, temp: &Path) -> Result<(Self, Duration)> {
-        let binary =
-            std::env::var_os("GREENROOM_BIN").context("set GREENROOM_BIN to a release build of greenroom")?;
-        let data_dir = temp.join("data");
-        let address = data_dir.join("server.json");
-        let _ = std::fs::remove_file(&address);
-        let log = std::fs::File::create(temp.join("server.log"))?;
-        let began = Instant::now();
-        let mut command = Command::new(binary);
-        command
-            .arg("up")
-            .env("GREENROOM_CONFIG", config)
-            .stdout(Stdio::null())
-            .stderr(log);
-        let child = command.spawn().context("start greenroom")?;
-        let mut server = Self { child, data_dir };
-        // The file is written once the port is open and everything is in place.
-        while !address.exists() {
-            if let Some(status) = server.child.try_wait()? {
-                bail!(
-                    "greenroom up ended with {status}: {}",
-                    std::fs::read_to_string(temp.join("server.log"))?
-                );
-            }
-            std::thread::sleep(Duration::from_micros(500));
-        }
-        Ok((server, began.elapsed()))
-    }
-
-    fn client(&self) -> Result<Client> {
-        let info: serde_json::Value =
-            serde_json::from_slice(&std::fs::read(self.data_dir.join("server.json"))?)?;
-        let token = std::fs::read_to_string(self.data_dir.join("cli-token"))?;
-        let url = info["url"].as_str().context("no address")?;
-        Ok(Client::new(url, Secret::new(token.trim()))?)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // SIGTERM, so that sandboxes end as well.
-        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
-        let _ = self.child.wait();
-    }
 }
