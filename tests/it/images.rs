@@ -15,6 +15,8 @@ greenroom_system_tests::for_both_users! {
     a_step_has_no_way_to_the_repository_and_leaves_nothing_running,
     a_build_that_a_crash_cut_short_is_done_again,
     the_command_line_builds_and_shows_images,
+    the_agent_reads_while_the_workspace_is_synced_and_changes_it_after,
+    a_base_branch_that_was_rewritten_or_deleted_is_no_mystery,
 }
 
 /// Images are built when a test says so.
@@ -384,4 +386,96 @@ async fn the_command_line_builds_and_shows_images(who: Who) {
         );
     }
     product.stop();
+}
+
+async fn the_agent_reads_while_the_workspace_is_synced_and_changes_it_after(who: Who) {
+    let script = r#"
+[[script]]
+name = "edit"
+prompt_contains = "edit"
+[[script.step]]
+[[script.step.call]]
+tool = "read"
+arguments = { path = "README.md" }
+[[script.step]]
+[[script.step.call]]
+tool = "write"
+arguments = { path = "own.txt", content = "own\n" }
+[[script.step]]
+[[script.step.call]]
+tool = "bash"
+arguments = { command = "cat README.md own.txt; git log -1 --format=%s; git status --porcelain" }
+[[script.step]]
+say = "Done."
+"#;
+    let mut product = Product::with_config(script, BY_HAND);
+    product.run_as(who);
+    let (api, source) = start(&mut product, "").await;
+    let image = build(&api).await;
+    assert_eq!(image["state"], "published", "{}", log(&api, &image).await);
+    // Something that takes a while to fetch, so that the first call comes meanwhile.
+    let mut noise = vec![0_u8; 150 << 20];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom").unwrap(), &mut noise).unwrap();
+    std::fs::write(source.join("noise.bin"), &noise).unwrap();
+    repo::git(&source, &["config", "core.compression", "0"]);
+    push(&api, &source, "README.md", "A bigger shop.\n").await;
+    let session = api.start_session("shop", "edit").await;
+    let events = api.wait_for_turns(&session, 1).await;
+    let outputs = outputs(&events);
+    assert!(
+        outputs[0].contains("A shop."),
+        "read before it was synced: {}",
+        pretty(&events)
+    );
+    let told = outputs
+        .iter()
+        .filter(|output| output.contains("read them again: README.md]"));
+    assert_eq!(told.count(), 1, "{}", pretty(&events));
+    let last = outputs.last().unwrap();
+    assert!(
+        last.contains("A bigger shop.\nown\nChange README.md\n?? own.txt"),
+        "{last}"
+    );
+    product.stop();
+}
+
+async fn a_base_branch_that_was_rewritten_or_deleted_is_no_mystery(who: Who) {
+    let script = commands(&[(
+        "look",
+        "cat README.md; git log --format=%s | wc -l; git status --porcelain",
+    )]);
+    let mut product = Product::with_config(&script, BY_HAND);
+    product.run_as(who);
+    let (api, source) = start(&mut product, "build = 'echo made > made.txt'\n").await;
+    push(&api, &source, "README.md", "Second.\n").await;
+    assert_eq!(build(&api).await["state"], "published");
+    repo::git(&source, &["reset", "-q", "--hard", "HEAD~1"]);
+    push(&api, &source, "README.md", "Another second.\n").await;
+    let session = api.start_session("shop", "look").await;
+    let events = api.wait_for_turns(&session, 1).await;
+    assert!(
+        outputs(&events)[0].contains("Another second.\n2\n"),
+        "{}",
+        pretty(&events)
+    );
+    let image = build(&api).await;
+    assert_eq!(image["state"], "published", "{}", log(&api, &image).await);
+
+    // A session on a branch that goes away before its sandbox starts.
+    let repository = api.must_get("/v1/repositories/shop").await;
+    let url = repo::with_token(repository["clone_url"].as_str().unwrap(), &api.token);
+    repo::git(&source, &["push", "-q", &url, "main:next"]);
+    let session = api
+        .must_post(
+            "/v1/sessions",
+            json!({ "repository": "shop", "base_branch": "next" }),
+        )
+        .await;
+    let session = session["session"]["id"].as_str().unwrap().to_owned();
+    repo::git(&source, &["push", "-q", &url, ":next"]);
+    product.expect_warning("sandbox not ready");
+    assert_eq!(api.prompt(&session, "one", "look").await.0, 202);
+    let events = api.wait_for_turns(&session, 1).await;
+    product.stop();
+    assert!(pretty(&events).contains("next"), "{}", pretty(&events));
 }

@@ -243,10 +243,34 @@ pub fn plan(call: &ToolCall) -> CallPlan {
 
 /// Runs a call. Text of any outcome is bounded to [`MAX_RESULT_BYTES`].
 pub async fn run(call: &ToolCall, ctx: &ToolContext) -> Result<ToolOutput, ToolFailure> {
-    bound(match parse(call) {
-        Ok(input) => input.run(ctx).await,
+    let ran = match parse(call) {
+        Ok(input) => run_settled(input, ctx).await,
         Err(error) => Err(ToolFailure::Answer(error)),
-    })
+    };
+    with_notes(bound(ran), ctx.workspace.take_notes())
+}
+
+/// What changes something waits until nothing else changes the workspace, before it looks at anything.
+async fn run_settled(input: Input, ctx: &ToolContext) -> Result<ToolOutput, ToolFailure> {
+    if input.access() == Access::Changes {
+        ctx.workspace.settled().await?;
+    }
+    input.run(ctx).await
+}
+
+fn with_notes(
+    mut output: Result<ToolOutput, ToolFailure>,
+    notes: Vec<String>,
+) -> Result<ToolOutput, ToolFailure> {
+    for note in notes {
+        let note = format!("[note: {note}]");
+        match &mut output {
+            Ok(output) => output.content.push(Block::Text { text: note }),
+            Err(ToolFailure::Answer(text)) => text.push_str(&format!("\n{note}")),
+            Err(ToolFailure::Lost(_)) => {}
+        }
+    }
+    output
 }
 
 /// Goes on with a call that a crash cut, if what it ran is still known; `None` if nobody can tell whether it ran.

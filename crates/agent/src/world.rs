@@ -73,6 +73,16 @@ pub trait Workspace: Send + Sync {
 
     /// Starts a background process.
     async fn spawn(&self, exec: Exec) -> Result<u32, WorkspaceError>;
+
+    /// Returns when the workspace may be changed: it has the commit that the turn works on. Reading need not wait for it.
+    async fn settled(&self) -> Result<(), WorkspaceError> {
+        Ok(())
+    }
+
+    /// What the model must know about what it read so far, such as that it is out of date; each is told once.
+    fn take_notes(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// Why the workspace could not do it.

@@ -7,6 +7,7 @@ mod actor;
 mod changes;
 mod checkout;
 pub mod command;
+mod early_reads;
 pub mod hub;
 mod outbox;
 mod platform;

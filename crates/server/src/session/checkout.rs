@@ -1,7 +1,7 @@
 //! Brings the repository into a fresh sandbox, by git itself and through the broker's route, so without any credential.
 
 use super::changes::ChangeAuthor;
-use super::run::{run, run_checked};
+use super::run::{cause, run, run_checked};
 use crate::image::IMAGE_MARK;
 use crate::sandbox::{Sandbox, SandboxError};
 use greenroom_protocol::client::problem::Problem;
@@ -22,22 +22,31 @@ const REMOVE_LOCKS: &str =
 /// A usable sandbox answers in milliseconds.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Clones the session's repository into the workspace and switches to the session's branch. Does nothing if an earlier
-/// start finished this; a half-finished one is done again from nothing.
-pub async fn ensure(sandbox: &Arc<dyn Sandbox>, row: &Session, author: &ChangeAuthor) -> Result<(), Problem> {
+/// Brings the workspace of an image to the newest commit of the session's own branch, else of its base branch, and tells which files
+/// that changed. Only they are looked at: on a large repository everything else takes seconds. `$1`: base, `$2`: own, `$3`: remote.
+const SYNC: &str = "set -e
+git config remote.origin.url \"$3\"
+git fetch -q --force origin \"+refs/heads/$1:refs/remotes/origin/$1\" \"+refs/heads/$2*:refs/remotes/origin/$2*\"
+old=$(git rev-parse HEAD)
+new=$(git rev-parse -q --verify \"refs/remotes/origin/$2\" || git rev-parse --verify \"refs/remotes/origin/$1\")
+git read-tree -m -u HEAD \"$new\" 2> /dev/null || git read-tree --reset -u \"$new\"
+git update-ref \"refs/heads/$2\" \"$new\"
+git symbolic-ref HEAD \"refs/heads/$2\"
+git -c core.quotePath=false diff --name-only \"$old\" \"$new\"";
+
+/// Brings the session's repository into the workspace and switches to the session's branch: clones it, or goes on from what an image
+/// brought. Does nothing if an earlier start finished this; a half-finished one is done again.
+/// Calls `is_readable` when what is there can be read already. Returns the files that changed since then, as far as there are not too
+/// many to say.
+pub async fn ensure(
+    sandbox: &Arc<dyn Sandbox>,
+    row: &Session,
+    author: &ChangeAuthor,
+    is_readable: impl FnOnce(),
+) -> Result<Vec<String>, Problem> {
     // Bounded by the time limit of each program; the turn that waits for it may be stopped meanwhile.
     let cancel = CancellationToken::new();
     let env = author.git_environment();
-    let shell = async |script: &str| {
-        run_checked(
-            sandbox,
-            &["sh", "-c", script],
-            env.clone(),
-            "checkout_failed",
-            &cancel,
-        )
-        .await
-    };
     match sandbox
         .call(Call::Stat {
             path: DONE_MARK.to_owned(),
@@ -47,18 +56,12 @@ pub async fn ensure(sandbox: &Arc<dyn Sandbox>, row: &Session, author: &ChangeAu
     {
         Ok(_) => {
             // A command that went on without its server may be a git at work; its locks are its own.
-            return match has_running_command(sandbox).await {
-                true => Ok(()),
-                false => remove_locks(sandbox, env, &cancel).await,
-            };
-        }
-        // No tool was here before the mark: what there is can only be half a checkout, or what an image brought.
-        Err(SandboxError::Call(error)) if error.code == CallErrorCode::NotFound => {
-            match is_from_image(sandbox).await? {
-                true => remove_locks(sandbox, env.clone(), &cancel).await?,
-                false => drop(shell("find . -mindepth 1 -delete").await?),
+            if !has_running_command(sandbox).await {
+                remove_locks(sandbox, env, &cancel).await?;
             }
+            return Ok(Vec::new());
         }
+        Err(SandboxError::Call(error)) if error.code == CallErrorCode::NotFound => {}
         // Anything else says nothing about the checkout, and doing it again would throw work away.
         Err(SandboxError::Call(error)) => {
             let message = format!("The sandbox cannot be looked into: {}.", error.message);
@@ -66,14 +69,68 @@ pub async fn ensure(sandbox: &Arc<dyn Sandbox>, row: &Session, author: &ChangeAu
         }
         Err(SandboxError::Lost(problem)) => return Err(problem),
     }
-    let url = format!("http://127.0.0.1:{GIT_PORT}/{}.git", row.repository);
+    let changed = match is_from_image(sandbox).await? {
+        true => {
+            is_readable();
+            sync(sandbox, row, env, &cancel).await?
+        }
+        false => {
+            clone(sandbox, row, env, &cancel).await?;
+            Vec::new()
+        }
+    };
+    sandbox
+        .write_file(DONE_MARK, Scope::Sandbox, Vec::new())
+        .await
+        .map_err(|error| match error {
+            SandboxError::Call(error) => Problem::permanent("checkout_failed", error.message),
+            SandboxError::Lost(problem) => problem,
+        })?;
+    Ok(changed)
+}
+
+fn remote(row: &Session) -> String {
+    format!("http://127.0.0.1:{GIT_PORT}/{}.git", row.repository)
+}
+
+async fn sync(
+    sandbox: &Arc<dyn Sandbox>,
+    row: &Session,
+    env: Vec<(String, String)>,
+    cancel: &CancellationToken,
+) -> Result<Vec<String>, Problem> {
+    remove_locks(sandbox, env.clone(), cancel).await?;
+    let remote = remote(row);
+    let argv = ["sh", "-c", SYNC, "sh", &row.base_branch, &row.branch, &remote];
+    let finished = run(sandbox, &argv, env, cancel).await?;
+    match finished.is_success {
+        true => Ok(finished.output.lines().map(str::to_owned).collect()),
+        false => Err(Problem::permanent(
+            "checkout_failed",
+            format!(
+                "The workspace could not be brought to the newest commit: {}",
+                cause(&finished.output)
+            ),
+        )),
+    }
+}
+
+async fn clone(
+    sandbox: &Arc<dyn Sandbox>,
+    row: &Session,
+    env: Vec<(String, String)>,
+    cancel: &CancellationToken,
+) -> Result<(), Problem> {
+    // No tool was here before the mark: what there is can only be half a checkout.
+    let wipe = ["sh", "-c", "find . -mindepth 1 -delete"];
+    run_checked(sandbox, &wipe, env.clone(), "checkout_failed", cancel).await?;
     let git = async |arguments: &[&str]| {
         let argv = [&["git", "-C", WORKSPACE_PATH], arguments].concat();
-        run_checked(sandbox, &argv, env.clone(), "checkout_failed", &cancel).await
+        run_checked(sandbox, &argv, env.clone(), "checkout_failed", cancel).await
     };
     git(&["init", "-q", "-b", &row.base_branch]).await?;
     // Set, not add: a second try after a crash finds the remote there.
-    git(&["config", "remote.origin.url", &url]).await?;
+    git(&["config", "remote.origin.url", &remote(row)]).await?;
     git(&[
         "config",
         "remote.origin.fetch",
@@ -81,9 +138,7 @@ pub async fn ensure(sandbox: &Arc<dyn Sandbox>, row: &Session, author: &ChangeAu
     ])
     .await?;
     git(&["fetch", "-q", "--tags", "origin"]).await?;
-    let start = [&row.branch, &row.base_branch];
-    let mut is_switched = false;
-    for branch in start {
+    for branch in [&row.branch, &row.base_branch] {
         let remote = format!("refs/remotes/origin/{branch}");
         let probe = [
             "git",
@@ -94,23 +149,14 @@ pub async fn ensure(sandbox: &Arc<dyn Sandbox>, row: &Session, author: &ChangeAu
             "--verify",
             &remote,
         ];
-        if run(sandbox, &probe, env.clone(), &cancel).await?.is_success {
+        if run(sandbox, &probe, env.clone(), cancel).await?.is_success {
             git(&["checkout", "-q", "-f", "--no-track", "-B", &row.branch, &remote]).await?;
-            is_switched = true;
-            break;
+            return Ok(());
         }
     }
-    if !is_switched {
-        // An empty repository: the first commit will make the branch.
-        git(&["symbolic-ref", "HEAD", &format!("refs/heads/{}", row.branch)]).await?;
-    }
-    sandbox
-        .write_file(DONE_MARK, Scope::Sandbox, Vec::new())
-        .await
-        .map_err(|error| match error {
-            SandboxError::Call(error) => Problem::permanent("checkout_failed", error.message),
-            SandboxError::Lost(problem) => problem,
-        })
+    // An empty repository: the first commit will make the branch.
+    git(&["symbolic-ref", "HEAD", &format!("refs/heads/{}", row.branch)]).await?;
+    Ok(())
 }
 
 /// Whether the workspace came with an image: the repository at some commit, and what was built of it.

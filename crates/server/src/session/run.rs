@@ -116,7 +116,7 @@ fn name(argv: &[&str]) -> String {
 }
 
 /// The line that names the cause: git says it first and gives advice after it.
-fn cause(output: &str) -> &str {
+pub fn cause(output: &str) -> &str {
     let is_cause = |line: &&str| line.starts_with("fatal:") || line.starts_with("error:");
     let mut lines = output.lines();
     lines

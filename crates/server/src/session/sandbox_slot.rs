@@ -1,6 +1,7 @@
 //! The one sandbox of a session, shared by its turns, and how it is put to rest when nobody uses it.
 
 use super::command::SessionHandle;
+use super::early_reads::EarlyReads;
 use super::services::SessionServices;
 use super::way_out::WayOut;
 use crate::broker::session_routes;
@@ -16,7 +17,7 @@ use greenroom_store::session_log::Batch;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 /// A sandbox that takes longer to say what runs in it is as good as gone.
 const LIST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -24,6 +25,10 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The session's sandbox: whoever needs it while it starts waits for the same start.
 pub struct SandboxSlot {
     pub(super) ready: Mutex<Option<Arc<dyn Sandbox>>>,
+    /// One that starts from an image and can be read from, while it is brought to the newest commit.
+    pub(super) early: watch::Sender<Option<Arc<dyn Sandbox>>>,
+    /// What was read meanwhile.
+    pub(super) early_reads: EarlyReads,
     /// The sandbox as an earlier server left it: only served, until a turn looks after it and takes the link over.
     adopted: std::sync::Mutex<Option<Arc<dyn Sandbox>>>,
     /// Whether files may have changed since the last push. Outlives a turn whose push failed.
@@ -43,6 +48,8 @@ impl SandboxSlot {
     pub fn new(has_unpushed: bool) -> Self {
         Self {
             ready: Mutex::new(None),
+            early: watch::Sender::new(None),
+            early_reads: EarlyReads::default(),
             adopted: std::sync::Mutex::default(),
             has_unpushed: AtomicBool::new(has_unpushed),
             told: std::sync::Mutex::default(),

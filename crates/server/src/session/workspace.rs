@@ -299,7 +299,10 @@ impl SessionWorkspace {
         }
         self.write_decisions();
         self.report(id, SandboxState::Syncing, None).await;
-        checkout::ensure(&sandbox, &self.row, &self.author).await?;
+        let readable = || drop(self.slot.early.send_replace(Some(sandbox.clone())));
+        let checked_out = checkout::ensure(&sandbox, &self.row, &self.author, readable).await;
+        self.slot.early.send_replace(None);
+        self.slot.early_reads.settled(&checked_out?);
         self.start_services(&sandbox, &environment.services).await;
         Ok(sandbox)
     }

@@ -7,14 +7,20 @@ use crate::sandbox::{Sandbox, SandboxError};
 use async_trait::async_trait;
 use greenroom_agent::world::{Workspace, WorkspaceError};
 use greenroom_protocol::client::problem::Problem;
-use greenroom_protocol::guest::call::{Call, Exec, Exit, FileBytes, OutputChunk, Reply, Scope};
+use greenroom_protocol::guest::call::{
+    Call, CallError, CallErrorCode, Exec, Exit, FileBytes, OutputChunk, Reply, Scope,
+};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// How often a call looks for its sandbox again. A guest that breaks every link keeps nobody here for ever.
 const MAX_ATTACHES: u32 = 5;
+
+/// How long a call that changes something waits for the workspace. The work goes on meanwhile.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(300);
 
 /// Pieces of output between the sandbox and whoever takes them (channel `counted output`).
 const COUNTED_CHUNKS: usize = 8;
@@ -107,12 +113,53 @@ impl SessionWorkspace {
         Exec { env, ..exec }
     }
 
+    /// For what changes nothing: also while the workspace is still brought to the newest commit. And whether it is.
+    async fn readable(&self) -> Result<(Arc<dyn Sandbox>, bool), WorkspaceError> {
+        let mut early = self.slot.early.subscribe();
+        let found = tokio::select! {
+            biased;
+            sandbox = self.used() => return Ok((sandbox?, false)),
+            found = early.wait_for(Option::is_some) => found.ok().and_then(|found| found.clone()),
+        };
+        match found {
+            Some(sandbox) => Ok((sandbox, true)),
+            None => Ok((self.used().await?, false)),
+        }
+    }
+
     /// Does what may be done twice, again over a new link when one broke.
     async fn repeat<T, F>(&self, ask: impl Fn(Arc<dyn Sandbox>) -> F) -> Result<T, WorkspaceError>
     where
         F: Future<Output = Result<T, SandboxError>>,
     {
-        let mut sandbox = self.used().await?;
+        let sandbox = self.used().await?;
+        self.repeat_with(sandbox, ask).await
+    }
+
+    /// Like [`SessionWorkspace::repeat`], for what changes nothing. `note` is called if what is read may change at any moment.
+    async fn read<T, F>(
+        &self,
+        note: impl FnOnce(),
+        ask: impl Fn(Arc<dyn Sandbox>) -> F,
+    ) -> Result<T, WorkspaceError>
+    where
+        F: Future<Output = Result<T, SandboxError>>,
+    {
+        let (sandbox, is_early) = self.readable().await?;
+        if is_early {
+            note();
+        }
+        self.repeat_with(sandbox, ask).await
+    }
+
+    async fn repeat_with<T, F>(
+        &self,
+        mut sandbox: Arc<dyn Sandbox>,
+        ask: impl Fn(Arc<dyn Sandbox>) -> F,
+    ) -> Result<T, WorkspaceError>
+    where
+        F: Future<Output = Result<T, SandboxError>>,
+    {
         for _ in 0..MAX_ATTACHES {
             match ask(sandbox.clone()).await {
                 Err(SandboxError::Lost(problem)) => match self.attached_again(&sandbox).await {
@@ -187,8 +234,9 @@ impl Workspace for SessionWorkspace {
     async fn call(&self, call: Call) -> Result<Reply, WorkspaceError> {
         if is_repeatable(&call) {
             let call = &call;
+            let note = || self.slot.early_reads.call(call);
             return self
-                .repeat(|sandbox| async move { sandbox.call(call.clone()).await })
+                .read(note, |sandbox| async move { sandbox.call(call.clone()).await })
                 .await;
         }
         self.used().await?.call(call).await.map_err(workspace_error)
@@ -201,8 +249,11 @@ impl Workspace for SessionWorkspace {
         offset: u64,
         max_bytes: u64,
     ) -> Result<FileBytes, WorkspaceError> {
-        self.repeat(|sandbox| async move { sandbox.read_file(path, scope, offset, max_bytes).await })
-            .await
+        let note = || self.slot.early_reads.file(path);
+        self.read(note, |sandbox| async move {
+            sandbox.read_file(path, scope, offset, max_bytes).await
+        })
+        .await
     }
 
     async fn write_file(&self, path: &str, scope: Scope, bytes: Vec<u8>) -> Result<(), WorkspaceError> {
@@ -255,5 +306,23 @@ impl Workspace for SessionWorkspace {
             .spawn(self.with_author(exec))
             .await
             .map_err(workspace_error)
+    }
+
+    async fn settled(&self) -> Result<(), WorkspaceError> {
+        match tokio::time::timeout(SETTLE_PATIENCE, self.used()).await {
+            Ok(used) => used.map(drop),
+            Err(_) => Err(WorkspaceError::Call(CallError {
+                code: CallErrorCode::Os,
+                message: format!(
+                    "the workspace is still being brought to the newest commit after {} s, so nothing may be changed yet; \
+                     read on, and try again in a while",
+                    SETTLE_PATIENCE.as_secs()
+                ),
+            })),
+        }
+    }
+
+    fn take_notes(&self) -> Vec<String> {
+        self.slot.early_reads.take_notes()
     }
 }
