@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use greenroom_protocol::client::event::{EventBody, SandboxState};
 use greenroom_protocol::client::image::{BuildImage, ImageState};
 use greenroom_protocol::client::prompt::SendPrompt;
-use greenroom_protocol::client::repository::AddRepository;
+use greenroom_protocol::client::repository::{AddRepository, WarmSandbox};
 use greenroom_protocol::client::session::CreateSession;
 use greenroom_sdk::{Client, IdempotencyKey};
 use std::io::Write as _;
@@ -17,7 +17,12 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// What this file measures.
-pub const NAMES: &[&str] = &["image.from_nothing", "image.rebuild", "sync.prompt_to_ready"];
+pub const NAMES: &[&str] = &[
+    "image.from_nothing",
+    "image.rebuild",
+    "sync.prompt_to_ready",
+    "sync.typing_to_ready",
+];
 
 const FILES: usize = 50_000;
 const FILE_BYTES: usize = 28_000;
@@ -64,6 +69,14 @@ pub async fn run() -> Result<Vec<Measured>> {
     for _ in 0..SESSIONS {
         ready.push(session(&client).await?);
     }
+    let sandboxes = temp.path().join("data/sandboxes/sb");
+    let (mut typed, mut warm) = (Samples::default(), Samples::default());
+    for _ in 0..SESSIONS {
+        typed.push(typing(&client, &sandboxes).await?);
+        // Takes it away, so that the next one begins from nothing.
+        warm.push(session(&client).await?);
+        tokio::time::sleep(Duration::from_millis(600)).await;
+    }
     drop(server);
     Ok([
         Measured::duration(
@@ -77,6 +90,16 @@ pub async fn run() -> Result<Vec<Measured>> {
             &rebuild,
             Aim {
                 p50: Some(10_000.0),
+                p99: None,
+            },
+            &[("git clone", &cloned)],
+        ),
+        Measured::duration("sync.warm_prompt_to_ready", &warm, Aim::default(), &[]),
+        Measured::duration(
+            "sync.typing_to_ready",
+            &typed,
+            Aim {
+                p50: Some(1_000.0),
                 p99: None,
             },
             &[("git clone", &cloned)],
@@ -108,6 +131,33 @@ async fn build(client: &Client) -> Result<Duration> {
             _ => tokio::time::sleep(Duration::from_millis(5)).await,
         }
     }
+}
+
+/// From the first sign of typing until a sandbox has the newest commit. The mark of that is seen on disk; asking the server would be as
+/// coarse as its bound on asking.
+async fn typing(client: &Client, sandboxes: &Path) -> Result<Duration> {
+    let marked = || -> Result<usize> {
+        let entries = std::fs::read_dir(sandboxes)?.collect::<std::io::Result<Vec<_>>>()?;
+        let is_marked =
+            |entry: &std::fs::DirEntry| entry.path().join("upper/home/agent/.greenroom/image").exists();
+        Ok(entries.iter().filter(|entry| is_marked(entry)).count())
+    };
+    let before = marked()?;
+    let began = Instant::now();
+    client.typing("large").await?;
+    while marked()? == before {
+        ensure!(
+            began.elapsed() < Duration::from_secs(120),
+            "no sandbox ever waits"
+        );
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let took = began.elapsed();
+    // What follows the checkout, so that the session after this takes it.
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let report = client.typing("large").await?;
+    ensure!(report.sandbox == WarmSandbox::Ready, "{report:?}");
+    Ok(took)
 }
 
 /// From sending the first prompt of a session until its sandbox has the newest commit.

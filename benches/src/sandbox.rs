@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 pub const NAMES: &[&str] = &[
     "sandbox.cold_start",
     "sandbox.claim",
+    "sandbox.find",
     "sandbox.exec",
     "sandbox.start_rate",
     "sandbox.start_rate_crowded",
@@ -37,7 +38,7 @@ pub async fn run(prefix: &str) -> Result<Vec<Measured>> {
     if is_wanted(&["sandbox.cold_start"]) {
         results.extend(start::cold(&host, temp.path()).await?);
     }
-    if is_wanted(&["sandbox.claim", "sandbox.exec"]) {
+    if is_wanted(&["sandbox.claim", "sandbox.find", "sandbox.exec"]) {
         results.extend(running::measure(&host).await?);
     }
     if is_wanted(&["sandbox.start_rate"]) {

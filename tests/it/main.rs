@@ -15,6 +15,7 @@ mod images;
 mod journey;
 mod limits;
 mod ordinary_user;
+mod pool;
 mod script;
 mod services;
 mod together;

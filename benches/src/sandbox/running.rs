@@ -1,5 +1,6 @@
-//! In a sandbox that runs already: the first program over a fresh link (`sandbox.claim`), and one more over the same
-//! (`sandbox.exec`), beside what starting a program takes without us.
+//! In a sandbox that runs already: the first program after it stood still, as in the warm pool (`sandbox.claim`); the first over a
+//! fresh link, as after the server was restarted (`sandbox.find`); and one more over the same (`sandbox.exec`), beside what starting a
+//! program takes without us.
 
 use super::{WARM_UP, exec, exec_true, start};
 use crate::report::{Aim, Measured};
@@ -21,7 +22,7 @@ pub(super) async fn measure(host: &Host) -> Result<Vec<Measured>> {
     let sandbox = start(host).await?;
     let id = sandbox.id().clone();
     drop(sandbox);
-    let (mut claim, mut executed) = (Samples::default(), Samples::default());
+    let (mut claim, mut found, mut executed) = (Samples::default(), Samples::default(), Samples::default());
     let (mut floor, mut inside) = (Samples::default(), Samples::default());
     let many = format!("for i in $(seq {SHELL_ROUNDS}); do /bin/true; done");
     for round in 0..WARM_UP + ROUNDS {
@@ -30,6 +31,11 @@ pub(super) async fn measure(host: &Host) -> Result<Vec<Measured>> {
             .find(&id, refuse_routes())
             .await?
             .context("the sandbox runs")?;
+        exec_true(&sandbox).await?;
+        let found_in = began.elapsed();
+        let frozen = host.freeze(&id).await?;
+        let began = Instant::now();
+        drop(frozen);
         exec_true(&sandbox).await?;
         let claimed = began.elapsed();
         let began = Instant::now();
@@ -43,6 +49,7 @@ pub(super) async fn measure(host: &Host) -> Result<Vec<Measured>> {
             continue;
         }
         claim.push(claimed);
+        found.push(found_in);
         executed.push(round_trip);
         floor.push(spawned);
         if round % SHELL_ROUNDS == 0 {
@@ -62,6 +69,7 @@ pub(super) async fn measure(host: &Host) -> Result<Vec<Measured>> {
         p99: Some(5.0),
     };
     Ok([
+        Measured::duration("sandbox.find", &found, Aim::default(), &peers),
         Measured::duration("sandbox.claim", &claim, claim_aim, &peers),
         Measured::duration("sandbox.exec", &executed, exec_aim, &peers),
     ]

@@ -7,7 +7,7 @@ use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::guest::call::{Call, Exec, Exit, FileBytes, OutputChunk, Reply, Scope};
 use greenroom_protocol::id::{SandboxId, SnapshotId};
 use greenroom_server::sandbox::{
-    Measure, Origin, RouteHandler, Sandbox, SandboxError, SandboxProvider, SandboxResources, Sealed,
+    Frozen, Measure, Origin, RouteHandler, Sandbox, SandboxError, SandboxProvider, SandboxResources, Sealed,
     StartRequest,
 };
 use greenroom_stdx::secret::Secret;
@@ -105,6 +105,11 @@ impl SandboxProvider for LocalSandboxes {
     async fn retain_snapshots(&self, wanted: &[SnapshotId]) -> Result<(), Problem> {
         let removed = self.host.retain_snapshots(wanted).await;
         removed.map(|_| ()).map_err(|error| error.problem())
+    }
+
+    async fn freeze(&self, id: &SandboxId) -> Result<Frozen, Problem> {
+        let frozen = self.host.freeze(id).await.map_err(|error| error.problem())?;
+        Ok(Box::new(frozen))
     }
 
     fn base_digest(&self) -> String {

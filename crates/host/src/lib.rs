@@ -29,5 +29,5 @@ pub use host::{Host, HostConfig, SandboxFile, StartSandbox};
 pub use probe::{Finding, Verdict, probe};
 pub use route::{RouteHandler, RouteStream, refuse_routes};
 pub use sandbox::{Changes, ForwardStream, MAX_READ_BYTES, Program, Sandbox};
-pub use snapshot::Taken;
+pub use snapshot::{Frozen, Taken};
 pub use usage::{Measure, SandboxUsage};

@@ -45,6 +45,18 @@ impl Host {
         blocking(move || Ok(host.0.images.make_durable(&id)?)).await
     }
 
+    /// Makes everything in a sandbox stand still, its guest too, until the value is dropped. One that does not run is fine.
+    pub async fn freeze(&self, id: &SandboxId) -> Result<Frozen, HostError> {
+        let directory = self.directory(id);
+        blocking(move || {
+            let supervisor = supervisor::process(&directory)?;
+            Ok(Frozen {
+                _stopped: supervisor.map(processes::stop_below),
+            })
+        })
+        .await
+    }
+
     /// What sandboxes have below their layers, as a digest.
     pub fn base_digest(&self) -> String {
         self.0.base.digest()
@@ -146,6 +158,11 @@ impl Host {
         let layers = chain.layers.iter().map(|id| images.layer(id)).collect();
         Ok((layers, images.bytes_of(chain.own())?))
     }
+}
+
+/// A sandbox that stands still.
+pub struct Frozen {
+    _stopped: Option<Stopped>,
 }
 
 /// Whether a sandbox was never started.

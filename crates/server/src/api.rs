@@ -96,6 +96,10 @@ fn documented() -> ApiRouter<App> {
             get_with(repositories::branches, told("listBranches", "Branches by name.")),
         )
         .api_route(
+            "/v1/repositories/{name}/typing",
+            post_with(repositories::typing, told("typing", "Tells that the caller types a prompt for a new session: a sandbox is reserved or started. Send it every ten seconds at most.")),
+        )
+        .api_route(
             "/v1/repositories/{name}/environment",
             get_with(environments::show, told("showEnvironment", "The environment in force on the default branch, and what was cut of it."))
                 .put_with(environments::set, told("setEnvironment", "Sets a repository's environment. It replaces the repository's own file. Only for administrators."))

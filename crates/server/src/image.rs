@@ -9,6 +9,8 @@ mod plan;
 mod queue;
 mod registry;
 
+pub use build::{CLONE, environment_of};
+pub use plan::environment_digest;
 pub use registry::{ImageBounds, ImageRegistry, wanted_snapshots};
 
 /// Where an image says in its sandboxes of which commit it is; the checkout of a session goes on from there.

@@ -5,15 +5,18 @@
 
 pub mod api;
 mod broker;
+pub mod changes;
 pub mod egress;
 pub mod environment;
 pub mod image;
 pub mod metrics;
 pub mod models;
 mod paths;
+pub mod pool;
 pub mod sandbox;
 pub mod server;
 pub mod session;
+mod start_request;
 
 /// The OpenAPI 3.1 document of the API, as JSON text.
 pub fn openapi() -> String {

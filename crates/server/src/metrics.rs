@@ -43,6 +43,11 @@ struct LimitLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FirstSandboxLabels {
+    from: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TurnLabels {
     outcome: &'static str,
 }
@@ -58,6 +63,8 @@ pub struct Metrics {
     sandbox_start: Histogram,
     limit_hits: Family<LimitLabels, Counter>,
     turns: Family<TurnLabels, Counter>,
+    first_sandboxes: Family<FirstSandboxLabels, Counter>,
+    pool_size: Gauge,
 }
 
 impl Default for Metrics {
@@ -70,6 +77,8 @@ impl Default for Metrics {
         let sandbox_start = Histogram::new(START_BUCKETS);
         let limit_hits = Family::default();
         let turns = Family::default();
+        let first_sandboxes = Family::default();
+        let pool_size = Gauge::default();
         registry.register(
             "egress_decisions",
             "Connections that sandboxes asked for, by what became of them and why",
@@ -102,6 +111,16 @@ impl Default for Metrics {
             limit_hits.clone(),
         );
         registry.register("turns", "Turns that ended, by outcome", turns.clone());
+        registry.register(
+            "first_sandboxes",
+            "First sandboxes of sessions, by where they came from",
+            first_sandboxes.clone(),
+        );
+        registry.register(
+            "pool_size",
+            "Sandboxes of the warm pool, those that start included",
+            pool_size.clone(),
+        );
         Self {
             registry,
             egress_decisions,
@@ -111,6 +130,8 @@ impl Default for Metrics {
             sandbox_start,
             limit_hits,
             turns,
+            first_sandboxes,
+            pool_size,
         }
     }
 }
@@ -166,6 +187,19 @@ impl Metrics {
             LimitKind::Output => "output",
         };
         self.limit_hits.get_or_create(&LimitLabels { limit }).inc();
+    }
+
+    /// A session got its first sandbox: from the warm pool, or one that was started for it.
+    pub fn first_sandbox(&self, is_from_pool: bool) {
+        let from = if is_from_pool { "pool" } else { "start" };
+        self.first_sandboxes
+            .get_or_create(&FirstSandboxLabels { from })
+            .inc();
+    }
+
+    /// So many sandboxes are in the warm pool now.
+    pub fn set_pool_size(&self, count: usize) {
+        self.pool_size.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// A turn ended.

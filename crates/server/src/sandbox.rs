@@ -56,6 +56,9 @@ pub struct StartRequest {
     pub from: Option<SnapshotId>,
 }
 
+/// A sandbox that stands still; it goes on when this is dropped.
+pub type Frozen = Box<dyn std::any::Any + Send + Sync>;
+
 /// A snapshot that is on disk for good.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sealed {
@@ -106,6 +109,9 @@ pub trait SandboxProvider: Send + Sync {
 
     /// Forgets all snapshots but these.
     async fn retain_snapshots(&self, wanted: &[SnapshotId]) -> Result<(), Problem>;
+
+    /// Makes everything in a sandbox stand still until what is returned is dropped.
+    async fn freeze(&self, id: &SandboxId) -> Result<Frozen, Problem>;
 
     /// What sandboxes have below their layers, as a digest.
     fn base_digest(&self) -> String;

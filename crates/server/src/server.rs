@@ -4,10 +4,12 @@ use crate::api;
 use crate::api::app::{App, Parts, Settings};
 use crate::api::people::SIGN_IN_LINK;
 use crate::api::tickets::Tickets;
+use crate::changes::RepositoryChanges;
 use crate::egress::EgressSettings;
 use crate::environment::Bounds;
 use crate::image::{ImageBounds, ImageRegistry, wanted_snapshots};
 use crate::models::ModelDirectory;
+use crate::pool;
 use crate::sandbox::SandboxProvider;
 use crate::session::command::SessionHandle;
 use crate::session::registry::SessionRegistry;
@@ -78,6 +80,8 @@ impl Server {
             limits: parts.limits,
             egress: parts.egress,
             running: RunningSandboxes::new(parts.running),
+            pool: Arc::default(),
+            changes: RepositoryChanges::default(),
             metrics: Arc::default(),
             shutdown: shutdown.clone(),
             node: "local".to_owned(),
@@ -151,6 +155,7 @@ impl Server {
             .spawn(write_rows(self.app.clone(), self.shutdown.clone()));
         self.tasks.spawn(recover(self.app.clone()));
         self.tasks.spawn(self.app.images.clone().run());
+        self.tasks.spawn(pool::keep(self.app.services.clone()));
         self.tasks
             .spawn(rest_idle_sandboxes(self.app.clone(), self.shutdown.clone()));
         let router = api::router(self.app.clone());

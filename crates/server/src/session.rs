@@ -15,12 +15,14 @@ pub mod registry;
 mod run;
 pub mod running;
 mod sandbox_slot;
-pub(crate) mod service_watch;
+mod service_watch;
 pub mod services;
 pub mod state;
 mod turn;
 mod way_out;
 mod workspace;
 
+pub(crate) use checkout::is_usable;
 pub use outbox::digest_of;
-pub(crate) use service_watch::statuses as service_statuses;
+pub(crate) use run::run_checked;
+pub(crate) use service_watch::{start_and_await as start_and_await_services, statuses as service_statuses};

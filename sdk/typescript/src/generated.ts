@@ -246,6 +246,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/repositories/{name}/typing": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Tells that the caller types a prompt for a new session: a sandbox is reserved or started. Send it every ten seconds at most. */
+        post: operations["typing"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/repositories/{name}/environment": {
         parameters: {
             query?: never;
@@ -829,6 +846,12 @@ export interface components {
             name: string;
             commit: string;
         };
+        /** @description Answer to `POST /v1/repositories/{name}/typing`. */
+        TypingReport: {
+            sandbox: components["schemas"]["WarmSandbox"];
+        };
+        /** @description Whether a sandbox waits for somebody who types. It does for a minute after the last sign of it. */
+        WarmSandbox: ("ready" | "starting") | "none";
         /** @description Answer to `GET` and `PUT /v1/repositories/{name}/environment` and to `POST /v1/environment-checks`. */
         EnvironmentReport: {
             source: components["schemas"]["EnvironmentSource"];
@@ -2368,6 +2391,37 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["BranchList"];
+                };
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    typing: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Answer to `POST /v1/repositories/{name}/typing`. */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TypingReport"];
                 };
             };
             /** @description What went wrong. */

@@ -50,3 +50,21 @@ pub struct Branch {
 pub struct BranchList {
     pub branches: Vec<Branch>,
 }
+
+/// Answer to `POST /v1/repositories/{name}/typing`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct TypingReport {
+    pub sandbox: WarmSandbox,
+}
+
+/// Whether a sandbox waits for somebody who types. It does for a minute after the last sign of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum WarmSandbox {
+    Ready,
+    Starting,
+    /// None will: the repository is empty, or as many wait for this person or run on this server as may.
+    None,
+}

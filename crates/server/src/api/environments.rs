@@ -72,6 +72,7 @@ pub async fn set(
         .put_environment(&name, &body, &caller.person.id)
         .await
         .map_err(|error| error.problem())?;
+    app.services.changes.tell(&name);
     tracing::info!(repository = name, "an administrator set an environment");
     Ok(Json(report))
 }
@@ -90,6 +91,7 @@ pub async fn remove(
         .remove_environment(&name)
         .await
         .map_err(|error| error.problem())?;
+    app.services.changes.tell(&name);
     Ok(NoContent)
 }
 

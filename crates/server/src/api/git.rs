@@ -2,6 +2,7 @@
 
 use super::app::App;
 use super::failure::ApiFailure;
+use crate::changes::LaterChange;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
@@ -32,9 +33,27 @@ pub async fn serve_member(State(app): State<App>, request: Request) -> Response 
         Err(error) => return ApiFailure(error.problem()).into_response(),
     }
     match split_path(&path) {
-        Some((name, rest)) => serve(&app.forge, name, rest, GitAccess::Push(Arc::new(Member)), request).await,
+        Some((name, rest)) => {
+            let is_push = rest == "git-receive-pack";
+            let response = serve(&app.forge, name, rest, GitAccess::Push(Arc::new(Member)), request).await;
+            match is_push {
+                true => with_change(response, app.services.changes.tell_later(name)),
+                false => response,
+            }
+        }
         None => not_found(),
     }
+}
+
+/// Git has done what it was asked when its answer is whole.
+fn with_change(response: Response, change: LaterChange) -> Response {
+    response.map(|body| {
+        let stream = body.into_data_stream();
+        Body::from_stream(stream.inspect_ok(move |_| {
+            // Held as long as the stream.
+            let _ = &change;
+        }))
+    })
 }
 
 /// `/{name}.git/{rest}` as name and rest.

@@ -145,6 +145,7 @@ pub async fn merge(
             .forge
             .merge_pull_request(&path.name, path.number, &caller.person, &body)
             .await;
+        app.services.changes.tell(&path.name);
         Ok(told_session(&app, merged.map_err(|error| error.problem())?).await)
     })
     .await

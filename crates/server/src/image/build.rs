@@ -7,14 +7,14 @@ use super::plan::{self, Facts};
 use crate::broker::build_routes;
 use crate::egress::{Advice, EgressLedger, SandboxEgress};
 use crate::environment::{self, BoundedEnvironment, RepositoryEgress};
-use crate::sandbox::{Sandbox, SandboxError, StartRequest};
-use crate::session::service_watch;
+use crate::sandbox::{Sandbox, SandboxError};
 use crate::session::services::SessionServices;
+use crate::session::start_and_await_services;
+use crate::start_request::start_request;
 use greenroom_protocol::client::image::{Image, ImageState, ImageStep, StepName, StepOutcome};
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::environment::StepDefinition;
-use greenroom_protocol::guest::call::{Call, Exec, Exit, KillReason, LimitKind, OutputChunk};
-use greenroom_protocol::guest::service::ServiceState;
+use greenroom_protocol::guest::call::{Exec, Exit, KillReason, LimitKind, OutputChunk};
 use greenroom_protocol::guest::{GIT_PORT, WORKSPACE_PATH};
 use greenroom_protocol::id::SandboxId;
 use greenroom_stdx::id::fresh_bits;
@@ -28,9 +28,6 @@ use tokio_util::sync::CancellationToken;
 /// For programs of ours, such as git.
 const OWN_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
-/// How long services of the environment may take until steps that need them run.
-const SERVICES_PATIENCE: Duration = Duration::from_secs(120);
-
 /// Output kept of a program of ours, in bytes.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
 
@@ -38,7 +35,7 @@ const MAX_ANSWER_BYTES: usize = 64 << 10;
 const MIN_SECRET_BYTES: usize = 8;
 
 /// Gets the repository into an empty workspace, or brings the one of an earlier image up to date. `$1`: the branch, `$2`: the remote.
-const CLONE: &str = "set -e
+pub const CLONE: &str = "set -e
 [ -d .git ] || git init -q -b \"$1\"
 rm -f .git/*.lock
 git config remote.origin.url \"$2\"
@@ -164,25 +161,17 @@ impl<P: Progress> Build<'_, P> {
             Arc::new(EgressLedger::default()),
             services.metrics.clone(),
         );
-        let mut variables = environment.variables.clone();
-        let mut files = Vec::new();
-        if let Some(trust) = egress.trust()? {
-            variables.extend(trust.variables);
-            files.push((trust.file_name.to_owned(), trust.pem.into_bytes()));
-        }
-        let mut request = StartRequest {
-            id: self.id.clone(),
-            routes: build_routes(services.clone(), self.image.repository.clone(), is_cloned, egress),
-            backend: environment.backend,
-            runtime: environment.runtime.clone(),
-            resources: environment.resources,
-            variables,
-            files,
-            from: self
-                .previous
-                .as_ref()
-                .and_then(|previous| previous.snapshot_id.clone()),
-        };
+        let routes = build_routes(
+            services.clone(),
+            self.image.repository.clone(),
+            is_cloned,
+            egress.clone(),
+        );
+        let from = self
+            .previous
+            .as_ref()
+            .and_then(|previous| previous.snapshot_id.clone());
+        let mut request = start_request(environment, &self.id, &egress, routes, from)?;
         let started = services.sandboxes.start(request.clone()).await;
         let started = match started {
             // Its files are gone, so it is built from nothing.
@@ -231,7 +220,10 @@ impl<P: Progress> Build<'_, P> {
                 must_run = true;
                 if name != StepName::Setup && !has_services {
                     has_services = true;
-                    self.start_services(sandbox).await;
+                    let services = &self.environment.services;
+                    for line in start_and_await_services(sandbox, services).await {
+                        self.log.line(&line).await;
+                    }
                 }
                 let ran = self.step(sandbox, name, step).await;
                 self.end(began, StepOutcome::Done, ran).await?;
@@ -324,39 +316,6 @@ impl<P: Progress> Build<'_, P> {
                 "step_failed",
                 format!("{what} was ended by signal {}.", signal.unwrap_or_default()),
             ),
-        }
-    }
-
-    /// Starts the environment's services and waits for them, at most for a while: one may need what a step only makes.
-    async fn start_services(&mut self, sandbox: &Arc<dyn Sandbox>) {
-        for service in &self.environment.services {
-            if let Err(error) = sandbox.call(Call::StartService(service.clone())).await {
-                self.log
-                    .line(&format!(
-                        "the service {} cannot be started: {error}",
-                        service.name
-                    ))
-                    .await;
-            }
-        }
-        let deadline = Instant::now() + SERVICES_PATIENCE;
-        while !self.environment.services.is_empty() && Instant::now() < deadline {
-            let Ok(statuses) = service_watch::statuses(sandbox).await else {
-                return;
-            };
-            let is_on_its_way =
-                |state: ServiceState| matches!(state, ServiceState::Starting | ServiceState::Waiting);
-            if !statuses.iter().any(|status| is_on_its_way(status.state)) {
-                for status in statuses
-                    .iter()
-                    .filter(|status| status.state != ServiceState::Ready)
-                {
-                    let line = format!("the service {} is not ready: {}", status.name, status.reason);
-                    self.log.line(&line).await;
-                }
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 

@@ -15,9 +15,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
-/// Between two looks whether an image is due.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Between two looks at all repositories whether an image is due. One that changes is looked at at once.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// Images that a list shows of one repository.
 const LISTED: u32 = 50;
@@ -155,25 +156,34 @@ impl ImageRegistry {
 
     /// Builds images until the server goes down. What an earlier server was building has failed.
     pub async fn run(self: Arc<Self>) {
-        self.give_up_interrupted().await;
         let shutdown = self.services.shutdown.clone();
+        let mut changes = self.services.changes.listen();
+        self.give_up_interrupted().await;
+        let mut changed = None;
+        let mut look_at = Instant::now();
         loop {
-            if self.bounds.is_scheduled
-                && let Err(problem) = self.request_due().await
-            {
-                tracing::warn!(
-                    code = problem.code,
-                    "which images are due is not known: {}",
-                    problem.message
-                );
+            if self.bounds.is_scheduled && (changed.is_some() || look_at <= Instant::now()) {
+                if changed.is_none() {
+                    look_at = Instant::now() + LOOK_EVERY;
+                }
+                if let Err(problem) = self.request_due(changed.as_deref()).await {
+                    tracing::warn!(
+                        code = problem.code,
+                        "which images are due is not known: {}",
+                        problem.message
+                    );
+                }
             }
             self.start_waiting();
-            tokio::select! {
-                () = self.changed.notified() => {}
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+            changed = tokio::select! {
+                () = self.changed.notified() => None,
+                repository = changes.next() => match repository {
+                    Some(repository) => Some(repository),
+                    None => { look_at = Instant::now(); None }
+                },
+                () = tokio::time::sleep_until(look_at) => None,
                 () = shutdown.cancelled() => return,
-            }
-            self.start_waiting();
+            };
         }
     }
 
@@ -206,6 +216,8 @@ impl ImageRegistry {
             }
         };
         self.changed(&image).await;
+        // Whoever keeps sandboxes of the image before.
+        self.services.changes.tell(&image.repository);
         if let Err(problem) = self.forget_outdated(&image.repository).await {
             tracing::warn!(code = problem.code, "old images are kept: {}", problem.message);
         }
@@ -254,15 +266,18 @@ impl ImageRegistry {
         }
     }
 
-    /// Asks for every image that is due.
-    async fn request_due(&self) -> Result<(), Problem> {
+    /// Asks for every image that is due, of one repository or of all.
+    async fn request_due(&self, only: Option<&str>) -> Result<(), Problem> {
         let services = &self.services;
         let repositories = services
             .forge
             .repositories()
             .await
             .map_err(|error| error.problem())?;
-        for repository in repositories {
+        let looked_at = repositories
+            .into_iter()
+            .filter(|repository| only.is_none_or(|only| only == repository.name));
+        for repository in looked_at {
             let Some(branch) = repository.default_branch else {
                 continue;
             };

@@ -36,12 +36,14 @@ git -c core.quotePath=false diff --name-only \"$old\" \"$new\"";
 
 /// Brings the session's repository into the workspace and switches to the session's branch: clones it, or goes on from what an image
 /// brought. Does nothing if an earlier start finished this; a half-finished one is done again.
+/// `head`: the newest commit, if it is known to be checked out already and only the branch is to be switched.
 /// Calls `is_readable` when what is there can be read already. Returns the files that changed since then, as far as there are not too
 /// many to say.
 pub async fn ensure(
     sandbox: &Arc<dyn Sandbox>,
     row: &Session,
     author: &ChangeAuthor,
+    head: Option<&str>,
     is_readable: impl FnOnce(),
 ) -> Result<Vec<String>, Problem> {
     // Bounded by the time limit of each program; the turn that waits for it may be stopped meanwhile.
@@ -72,7 +74,10 @@ pub async fn ensure(
     let changed = match is_from_image(sandbox).await? {
         true => {
             is_readable();
-            sync(sandbox, row, env, &cancel).await?
+            match head {
+                Some(head) => switch(sandbox, row, head, env, &cancel).await?,
+                None => sync(sandbox, row, env, &cancel).await?,
+            }
         }
         false => {
             clone(sandbox, row, env, &cancel).await?;
@@ -113,6 +118,20 @@ async fn sync(
             ),
         )),
     }
+}
+
+/// The workspace of a sandbox that was prepared a moment ago.
+async fn switch(
+    sandbox: &Arc<dyn Sandbox>,
+    row: &Session,
+    head: &str,
+    env: Vec<(String, String)>,
+    cancel: &CancellationToken,
+) -> Result<Vec<String>, Problem> {
+    const SWITCH: &str = "git update-ref \"refs/heads/$1\" \"$2\" && git symbolic-ref HEAD \"refs/heads/$1\"";
+    let argv = ["sh", "-c", SWITCH, "sh", &row.branch, head];
+    run_checked(sandbox, &argv, env, "checkout_failed", cancel).await?;
+    Ok(Vec::new())
 }
 
 async fn clone(

@@ -112,12 +112,14 @@ mod tests {
         reads.call(&Call::ListDirectory {
             path: String::new(),
             scope: Scope::Workspace,
+            max_entries: 10,
         });
         reads.settled(&[]);
         assert!(reads.take_notes().is_empty(), "nothing changed");
         reads.call(&Call::ListDirectory {
             path: String::new(),
             scope: Scope::Workspace,
+            max_entries: 10,
         });
         reads.settled(&["x".to_owned()]);
         assert!(reads.take_notes()[0].contains("changed 1 files"));

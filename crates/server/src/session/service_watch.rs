@@ -12,6 +12,8 @@ use tokio::sync::watch;
 
 /// How long the first tool call waits for services to be ready.
 pub const READY_PATIENCE: Duration = Duration::from_secs(10);
+/// How long services may take where nobody follows them.
+const UNWATCHED_PATIENCE: Duration = Duration::from_secs(120);
 /// Between two looks while something is on its way, and when all is settled.
 const LOOK_SOON: Duration = Duration::from_millis(100);
 const LOOK_LATER: Duration = Duration::from_secs(3);
@@ -39,6 +41,35 @@ pub async fn start(sandbox: &Arc<dyn Sandbox>, services: &[Service], handle: &Se
         )
         .await;
     }
+}
+
+/// Starts services where nobody follows them, and waits for them for a while: one may never be ready, or need what only comes
+/// later. Says which are not, one sentence each.
+pub async fn start_and_await(sandbox: &Arc<dyn Sandbox>, services: &[Service]) -> Vec<String> {
+    let mut lacking = Vec::new();
+    for service in services {
+        if let Err(error) = sandbox.call(Call::StartService(service.clone())).await {
+            lacking.push(format!("the service {} cannot be started: {error}", service.name));
+        }
+    }
+    let deadline = tokio::time::Instant::now() + UNWATCHED_PATIENCE;
+    while !services.is_empty() {
+        let Ok(statuses) = statuses(sandbox).await else {
+            break;
+        };
+        let is_over = tokio::time::Instant::now() >= deadline;
+        if is_over || statuses.iter().all(|status| is_settled(status.state)) {
+            let others = statuses
+                .iter()
+                .filter(|status| status.state != ServiceState::Ready);
+            lacking.extend(
+                others.map(|status| format!("the service {} is not ready: {}", status.name, status.reason)),
+            );
+            break;
+        }
+        tokio::time::sleep(LOOK_SOON).await;
+    }
+    lacking
 }
 
 /// Follows the services until the sandbox is gone. `settled` is true while none is on its way.

@@ -1,10 +1,12 @@
 //! What every session actor shares: the log, the forge, models, sandboxes, the clock.
 
 use super::running::RunningSandboxes;
+use crate::changes::RepositoryChanges;
 use crate::egress::EgressSettings;
 use crate::environment::Bounds;
 use crate::metrics::Metrics;
 use crate::models::ModelDirectory;
+use crate::pool::WarmPool;
 use crate::sandbox::SandboxProvider;
 use greenroom_agent::world::{Driver, TurnLimits};
 use greenroom_forge::Forge;
@@ -33,6 +35,8 @@ pub struct SessionServices {
     /// What the operator adds to every sandbox's way out.
     pub egress: EgressSettings,
     pub running: RunningSandboxes,
+    pub pool: Arc<WarmPool>,
+    pub changes: RepositoryChanges,
     pub metrics: Arc<Metrics>,
     /// Ends what serves sandboxes when the server goes down.
     pub shutdown: CancellationToken,

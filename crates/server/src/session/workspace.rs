@@ -12,7 +12,9 @@ use super::service_watch::{self, READY_PATIENCE};
 use super::services::SessionServices;
 use super::way_out::WayOut;
 use crate::environment::{self, BoundedEnvironment};
+use crate::pool::{Claimed, Kind};
 use crate::sandbox::{Measure, Origin, Sandbox, StartRequest};
+use crate::start_request::start_request;
 use greenroom_agent::world::ServiceFact;
 use greenroom_protocol::client::event::{EventBody, Item, ItemBody, SandboxState, SandboxUsage};
 use greenroom_protocol::client::problem::Problem;
@@ -43,6 +45,8 @@ pub struct SessionWorkspace {
     itself: Weak<Self>,
     /// As it was when the turn first asked for it.
     environment: OnceCell<BoundedEnvironment>,
+    /// From the warm pool, until it is the session's.
+    claimed: std::sync::Mutex<Option<Claimed>>,
     /// Of the sandbox, since this turn began to use it.
     measure: std::sync::Mutex<Option<Arc<dyn Measure>>>,
 }
@@ -68,6 +72,7 @@ impl SessionWorkspace {
             is_over: AtomicBool::new(false),
             itself: itself.clone(),
             environment: OnceCell::new(),
+            claimed: std::sync::Mutex::default(),
             measure: std::sync::Mutex::default(),
         })
     }
@@ -132,7 +137,7 @@ impl SessionWorkspace {
             self.is_checked.store(true, Ordering::Relaxed);
             return Ok(sandbox.clone());
         }
-        let id = self.sandbox_id().await?;
+        let id = self.first_or_known_id().await?;
         if let Some(last) = ready.take()
             // If only the link to it broke, it is found again, and what runs in it goes on.
             && (last.is_alive() || !self.services.sandboxes.is_running(&id).await?)
@@ -271,24 +276,21 @@ impl SessionWorkspace {
         let services = &self.services;
         let egress = self.way_out(id, environment).await?;
         let egress = egress.open(services, &self.row, id, &self.slot);
-        let mut variables = environment.variables.clone();
-        let mut files = Vec::new();
-        if let Some(trust) = egress.trust()? {
-            variables.extend(trust.variables);
-            files.push((trust.file_name.to_owned(), trust.pem.into_bytes()));
-        }
-        let request = StartRequest {
-            id: id.clone(),
-            routes: crate::broker::session_routes(services.clone(), self.row.clone(), egress),
-            backend: environment.backend,
-            runtime: environment.runtime.clone(),
-            resources: environment.resources,
-            variables,
-            files,
-            from: self.image(environment).await,
-        };
+        let routes = crate::broker::session_routes(services.clone(), self.row.clone(), egress.clone());
+        let claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let claimed = claimed.filter(|claimed| claimed.id == *id && claimed.sandbox.is_alive());
         let began = Instant::now();
-        let (sandbox, origin) = self.start_from_image(request).await?;
+        let (sandbox, origin) = match &claimed {
+            Some(claimed) => {
+                claimed.lead(routes);
+                (claimed.sandbox.clone(), Origin::Found)
+            }
+            None => {
+                let from = self.image(environment).await;
+                let request = start_request(environment, id, &egress, routes, from)?;
+                self.start_from_image(request).await?
+            }
+        };
         if origin == Origin::Started {
             services
                 .metrics
@@ -300,11 +302,21 @@ impl SessionWorkspace {
         self.write_decisions();
         self.report(id, SandboxState::Syncing, None).await;
         let readable = || drop(self.slot.early.send_replace(Some(sandbox.clone())));
-        let checked_out = checkout::ensure(&sandbox, &self.row, &self.author, readable).await;
+        let head = self.head_if_claimed(claimed.as_ref()).await;
+        let checked_out =
+            checkout::ensure(&sandbox, &self.row, &self.author, head.as_deref(), readable).await;
         self.slot.early.send_replace(None);
         self.slot.early_reads.settled(&checked_out?);
         self.start_services(&sandbox, &environment.services).await;
         Ok(sandbox)
+    }
+
+    /// The commit that a sandbox of the pool has checked out, if it is still the newest.
+    async fn head_if_claimed(&self, claimed: Option<&Claimed>) -> Option<String> {
+        let claimed = claimed?;
+        let (repository, branch) = (&self.row.repository, &self.row.base_branch);
+        let head = self.services.forge.branch_commit(repository, branch).await.ok()?;
+        (head == claimed.commit).then_some(head)
     }
 
     /// The image that a fresh sandbox begins with; `None`: an empty workspace, into which the repository is cloned.
@@ -412,6 +424,46 @@ impl SessionWorkspace {
             .unwrap_or_else(PoisonError::into_inner)
             .clone()?;
         measure.usage().await.ok()
+    }
+
+    /// The session's sandbox; its first one comes from the warm pool, if one there fits.
+    async fn first_or_known_id(&self) -> Result<SandboxId, Problem> {
+        let (services, session) = (&self.services, &self.row.id);
+        let known = services.catalog.sandbox(session).await;
+        if let Some(id) = known.map_err(|error| error.problem())? {
+            return Ok(id);
+        }
+        let kind = Kind {
+            repository: self.row.repository.clone(),
+            branch: self.row.base_branch.clone(),
+        };
+        // What is wrong with it is told by the start that follows.
+        let Ok(environment) = self.environment().await else {
+            return self.sandbox_id().await;
+        };
+        let claimed = services
+            .pool
+            .claim(services, &kind, environment, &self.author.person.id)
+            .await;
+        services.metrics.first_sandbox(claimed.is_some());
+        let Some(claimed) = claimed else {
+            return self.sandbox_id().await;
+        };
+        match services.catalog.claim_sandbox(session, &claimed.id).await {
+            Ok(id) if id == claimed.id => {
+                tracing::debug!(%session, sandbox = %id, "a session took a sandbox of the pool");
+                *self.claimed.lock().unwrap_or_else(PoisonError::into_inner) = Some(claimed);
+                Ok(id)
+            }
+            Ok(other) => {
+                services.pool.give_back(services, claimed).await;
+                Ok(other)
+            }
+            Err(error) => {
+                services.pool.give_back(services, claimed).await;
+                Err(error.problem())
+            }
+        }
     }
 
     async fn sandbox_id(&self) -> Result<SandboxId, Problem> {

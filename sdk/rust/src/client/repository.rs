@@ -4,7 +4,9 @@ use super::{CALL_TIMEOUT, Client, Repeat};
 use crate::failure::ClientError;
 use greenroom_protocol::client::environment::{CheckEnvironment, EnvironmentReport};
 use greenroom_protocol::client::image::{BuildImage, Image, ImageList, ImageLog};
-use greenroom_protocol::client::repository::{AddRepository, BranchList, Repository, RepositoryList};
+use greenroom_protocol::client::repository::{
+    AddRepository, BranchList, Repository, RepositoryList, TypingReport,
+};
 use greenroom_protocol::environment::Environment;
 use reqwest::Method;
 use std::time::Duration;
@@ -29,6 +31,13 @@ impl Client {
             .request(Method::POST, self.url(&["repositories"]))
             .timeout(IMPORT_TIMEOUT)
             .json(add);
+        self.json(request, Repeat::Never).await
+    }
+
+    /// Tells that somebody types a prompt for a new session; 429 if told a moment ago.
+    pub async fn typing(&self, repository: &str) -> Result<TypingReport, ClientError> {
+        let url = self.url(&["repositories", repository, "typing"]);
+        let request = self.request(Method::POST, url).timeout(CALL_TIMEOUT);
         self.json(request, Repeat::Never).await
     }
 

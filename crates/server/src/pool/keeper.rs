@@ -1,0 +1,469 @@
+//! Keeps the warm pool: starts what is wanted, checks it before it is offered, freezes what waits, ends what is old.
+
+use super::book::{Book, Kind, Reservation};
+use super::demand::Arrivals;
+use super::routes::SwitchedRoutes;
+use crate::broker::build_routes;
+use crate::egress::{Advice, EgressLedger, SandboxEgress};
+use crate::environment::{BoundedEnvironment, RepositoryEgress};
+use crate::image::{CLONE, IMAGE_MARK, environment_digest, environment_of};
+use crate::sandbox::{Frozen, RouteHandler, Sandbox};
+use crate::session::services::SessionServices;
+use crate::session::{is_usable, run_checked, start_and_await_services};
+use crate::start_request::start_request;
+use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::environment::Backend;
+use greenroom_protocol::guest::GIT_PORT;
+use greenroom_protocol::id::{PersonId, SandboxId, SnapshotId};
+use greenroom_stdx::id::fresh_bits;
+use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// Between two looks at what is in use, and at all repositories. What changes is looked at at once.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+const LOOK_AT_ALL_EVERY: Duration = Duration::from_secs(60);
+
+/// After a start that failed the kind rests for so long.
+const FAILURE_PAUSE_MS: i64 = 30_000;
+
+/// Between two signs of one person's typing, at least.
+const TYPING_PAUSE_MS: i64 = 500;
+
+/// A sandbox that waits longer than this is replaced.
+const DEFAULT_TTL_MINUTES: u64 = 60;
+
+/// Sandboxes that start at once: more would keep people's own from starting.
+const MAX_STARTING: usize = 2;
+
+/// Writes the mark by which a session knows that the repository is there. `$1`: the file.
+const MARK: &str = "mkdir -p \"${1%/*}\" && git rev-parse HEAD > \"$1\" && git rev-parse HEAD";
+
+/// A sandbox of the pool that was taken.
+pub struct Claimed {
+    pub id: SandboxId,
+    pub sandbox: Arc<dyn Sandbox>,
+    /// The commit that is checked out.
+    pub commit: String,
+    routes: SwitchedRoutes,
+    kind: Kind,
+    version: String,
+}
+
+impl Claimed {
+    /// Leads its connections to its session's broker. From now on it is the session's.
+    pub fn lead(&self, routes: RouteHandler) {
+        self.routes.switch(routes);
+    }
+}
+
+struct Held {
+    sandbox: Arc<dyn Sandbox>,
+    commit: String,
+    routes: SwitchedRoutes,
+    /// Dropped before anybody uses it.
+    frozen: Option<Frozen>,
+}
+
+/// What is known of a kind.
+#[derive(Default)]
+struct Known {
+    arrivals: Arrivals,
+    failed_at_ms: Option<i64>,
+}
+
+/// The warm pool of a server.
+#[derive(Default)]
+pub struct WarmPool {
+    book: Mutex<Book>,
+    held: Mutex<HashMap<SandboxId, Held>>,
+    known: Mutex<HashMap<Kind, Known>>,
+    starting: Mutex<usize>,
+    /// Who typed in the last moment, and when.
+    typed: Mutex<HashMap<PersonId, i64>>,
+    changed: Notify,
+}
+
+impl WarmPool {
+    /// Takes a sandbox for somebody's first prompt, if one fits. Notes that somebody came, whether or not.
+    pub async fn claim(
+        &self,
+        services: &SessionServices,
+        kind: &Kind,
+        environment: &BoundedEnvironment,
+        person: &PersonId,
+    ) -> Option<Claimed> {
+        let now_ms = services.clock.now_ms();
+        lock(&self.known)
+            .entry(kind.clone())
+            .or_default()
+            .arrivals
+            .arrived(now_ms);
+        self.changed.notify_one();
+        if lock(&self.book).count() == 0 {
+            return None;
+        }
+        let version = version(services, kind, environment).await.ok()?.0;
+        loop {
+            let id = lock(&self.book).claim(kind, &version, person)?;
+            let held = lock(&self.held).remove(&id);
+            match held {
+                Some(held) if held.sandbox.is_alive() => {
+                    drop(held.frozen);
+                    return Some(Claimed {
+                        id,
+                        sandbox: held.sandbox,
+                        commit: held.commit,
+                        routes: held.routes,
+                        kind: kind.clone(),
+                        version,
+                    });
+                }
+                // It died while it waited.
+                _ => end(services, &id).await,
+            }
+        }
+    }
+
+    /// Gives back what was taken for nothing and is nobody's yet.
+    pub async fn give_back(&self, services: &SessionServices, claimed: Claimed) {
+        let id = claimed.id;
+        let held = Held {
+            frozen: services.sandboxes.freeze(&id).await.ok(),
+            sandbox: claimed.sandbox,
+            commit: claimed.commit,
+            routes: claimed.routes,
+        };
+        lock(&self.held).insert(id.clone(), held);
+        let mut book = lock(&self.book);
+        book.starting(
+            id.clone(),
+            claimed.kind,
+            claimed.version,
+            None,
+            services.clock.now_ms(),
+        );
+        book.available(&id);
+        drop(book);
+        self.changed.notify_one();
+    }
+
+    /// Somebody types a prompt for a repository: one sandbox waits for this person for a minute, or is started.
+    pub async fn typing(
+        self: &Arc<Self>,
+        services: &Arc<SessionServices>,
+        kind: &Kind,
+        person: &PersonId,
+    ) -> Result<Reservation, Problem> {
+        let now_ms = services.clock.now_ms();
+        self.check_pace(person, now_ms)?;
+        let environment = environment_of(services, &kind.repository, &kind.branch).await?;
+        let (version, image) = version(services, kind, &environment).await?;
+        let reservation = lock(&self.book).typing(kind, &version, person, now_ms);
+        match reservation {
+            Reservation::Wanted if self.may_start(services, kind, now_ms) => {
+                let person = Some(person.clone());
+                self.start(services, kind, environment, version, image, person);
+                Ok(Reservation::Starting)
+            }
+            Reservation::Wanted => Ok(Reservation::Refused),
+            reservation => Ok(reservation),
+        }
+    }
+
+    /// One person cannot make the server look at repositories all the time.
+    fn check_pace(&self, person: &PersonId, now_ms: i64) -> Result<(), Problem> {
+        let mut typed = lock(&self.typed);
+        let is_recent = |at: i64| (0..TYPING_PAUSE_MS).contains(&(now_ms - at));
+        typed.retain(|_, at| is_recent(*at));
+        if typed.contains_key(person) {
+            return Err(Problem {
+                retry_after_ms: u64::try_from(TYPING_PAUSE_MS).ok(),
+                ..Problem::transient("rate_limited", "Typing was told a moment ago.")
+                    .with_hint("Tell it every ten seconds at most.")
+            });
+        }
+        typed.insert(person.clone(), now_ms);
+        Ok(())
+    }
+
+    fn may_start(&self, services: &SessionServices, kind: &Kind, now_ms: i64) -> bool {
+        let failed = lock(&self.known).get(kind).and_then(|known| known.failed_at_ms);
+        let rests = failed.is_some_and(|at| (0..FAILURE_PAUSE_MS).contains(&(now_ms - at)));
+        let running = services.running.count() + lock(&self.book).count();
+        !rests && running < services.running.max_running() && *lock(&self.starting) < MAX_STARTING
+    }
+
+    /// Starts one in the background.
+    fn start(
+        self: &Arc<Self>,
+        services: &Arc<SessionServices>,
+        kind: &Kind,
+        environment: BoundedEnvironment,
+        version: String,
+        image: Option<SnapshotId>,
+        person: Option<PersonId>,
+    ) {
+        let id = SandboxId::from_bits(fresh_bits());
+        let now_ms = services.clock.now_ms();
+        lock(&self.book).starting(id.clone(), kind.clone(), version, person, now_ms);
+        *lock(&self.starting) += 1;
+        let (pool, services, kind) = (self.clone(), services.clone(), kind.clone());
+        services.tasks.clone().spawn(async move {
+            let prepared = tokio::select! {
+                prepared = prepare(&services, &id, &kind, &environment, image) => prepared,
+                () = services.shutdown.cancelled() => Err(Problem::transient("server_stopping", "The server is stopping.")),
+            };
+            *lock(&pool.starting) -= 1;
+            match prepared {
+                Ok(held) => {
+                    lock(&pool.held).insert(id.clone(), held);
+                    if !lock(&pool.book).available(&id) {
+                        lock(&pool.held).remove(&id);
+                        end(&services, &id).await;
+                    }
+                }
+                Err(problem) => {
+                    tracing::info!(repository = kind.repository, code = problem.code, "a sandbox was not started ahead: {}", problem.message);
+                    lock(&pool.book).remove(&id);
+                    let failed_at_ms = Some(services.clock.now_ms());
+                    lock(&pool.known).entry(kind).or_default().failed_at_ms = failed_at_ms;
+                    end(&services, &id).await;
+                }
+            }
+            pool.changed.notify_one();
+        });
+    }
+
+    /// Brings one kind to what is wanted of it.
+    async fn look(self: &Arc<Self>, services: &Arc<SessionServices>, kind: &Kind) -> Result<(), Problem> {
+        let environment = environment_of(services, &kind.repository, &kind.branch).await?;
+        let (version, image) = version(services, kind, &environment).await?;
+        let now_ms = services.clock.now_ms();
+        let target = lock(&self.known)
+            .entry(kind.clone())
+            .or_default()
+            .arrivals
+            .target(&environment.pool, now_ms);
+        let ttl = environment.pool.ttl_minutes.unwrap_or(DEFAULT_TTL_MINUTES);
+        let ttl_ms = i64::try_from(ttl.saturating_mul(60_000)).unwrap_or(i64::MAX);
+        let dead: Vec<_> = lock(&self.held)
+            .iter()
+            .filter(|(_, held)| !held.sandbox.is_alive())
+            .map(|(id, _)| id.clone())
+            .collect();
+        let mut gone = lock(&self.book).outdated(kind, &version, ttl_ms, target, now_ms);
+        for id in dead {
+            lock(&self.book).remove(&id);
+            gone.push(id);
+        }
+        for id in gone {
+            lock(&self.held).remove(&id);
+            end(services, &id).await;
+        }
+        let missing = lock(&self.book).missing(kind, &version, target);
+        for _ in 0..missing {
+            if !self.may_start(services, kind, now_ms) {
+                break;
+            }
+            self.start(
+                services,
+                kind,
+                environment.clone(),
+                version.clone(),
+                image.clone(),
+                None,
+            );
+        }
+        self.sync(services, kind).await
+    }
+
+    /// Brings those that wait to the newest commit of their branch.
+    async fn sync(&self, services: &SessionServices, kind: &Kind) -> Result<(), Problem> {
+        let head = services.forge.branch_commit(&kind.repository, &kind.branch).await;
+        let head = head.map_err(|error| error.problem())?;
+        let waiting = lock(&self.book).waiting();
+        for (id, _) in waiting.into_iter().filter(|(_, other)| other == kind) {
+            let behind = {
+                let mut held = lock(&self.held);
+                match held.get(&id) {
+                    Some(one) if one.commit != head => held.remove(&id),
+                    _ => None,
+                }
+            };
+            // Whoever claims it meanwhile finds nothing, and starts one of its own.
+            let Some(mut held) = behind else { continue };
+            held.frozen = None;
+            match check_out(&held.sandbox, kind).await {
+                Ok(commit) => {
+                    held.commit = commit;
+                    held.frozen = services.sandboxes.freeze(&id).await.ok();
+                    lock(&self.held).insert(id, held);
+                }
+                Err(problem) => {
+                    tracing::info!(sandbox = %id, code = problem.code, "a sandbox of the pool is given up: {}", problem.message);
+                    lock(&self.book).remove(&id);
+                    end(services, &id).await;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Keeps the pool until the server goes down; then nothing of it is left.
+pub async fn keep(services: Arc<SessionServices>) {
+    let pool = services.pool.clone();
+    let mut changes = services.changes.listen();
+    let mut look_at_all = Instant::now();
+    let mut changed = None;
+    loop {
+        lock(&pool.book).release_silent(services.clock.now_ms());
+        let mut kinds = lock(&pool.book).kinds();
+        let remembered: Vec<_> = lock(&pool.known)
+            .iter()
+            .filter(|(_, known)| !known.arrivals.is_empty())
+            .map(|(kind, _)| kind.clone())
+            .collect();
+        let is_time = look_at_all <= Instant::now();
+        if is_time {
+            look_at_all = Instant::now() + LOOK_AT_ALL_EVERY;
+        }
+        let mut all = match is_time || changed.is_some() {
+            true => all_kinds(&services).await,
+            false => Vec::new(),
+        };
+        all.retain(|kind| is_time || changed.as_ref() == Some(&kind.repository));
+        for kind in remembered.into_iter().chain(all) {
+            if !kinds.contains(&kind) {
+                kinds.push(kind);
+            }
+        }
+        for kind in kinds {
+            if let Err(problem) = pool.look(&services, &kind).await {
+                tracing::debug!(
+                    repository = kind.repository,
+                    code = problem.code,
+                    "the pool is not kept: {}",
+                    problem.message
+                );
+            }
+        }
+        services.metrics.set_pool_size(lock(&pool.book).count());
+        changed = tokio::select! {
+            () = pool.changed.notified() => None,
+            repository = changes.next() => {
+                if repository.is_none() {
+                    look_at_all = Instant::now();
+                }
+                repository
+            }
+            () = tokio::time::sleep(LOOK_EVERY) => None,
+            () = services.shutdown.cancelled() => break,
+        };
+    }
+    lock(&pool.held).clear();
+    let all = lock(&pool.book).clear();
+    for id in all {
+        end(&services, &id).await;
+    }
+}
+
+async fn all_kinds(services: &SessionServices) -> Vec<Kind> {
+    let repositories = services.forge.repositories().await.unwrap_or_default();
+    let kinds = repositories.into_iter().filter_map(|repository| {
+        Some(Kind {
+            branch: repository.default_branch?,
+            repository: repository.name,
+        })
+    });
+    kinds.collect()
+}
+
+/// What makes sandboxes of a kind the same, and what they begin with.
+async fn version(
+    services: &SessionServices,
+    kind: &Kind,
+    environment: &BoundedEnvironment,
+) -> Result<(String, Option<SnapshotId>), Problem> {
+    let image = services
+        .catalog
+        .current_image(&kind.repository, &kind.branch)
+        .await;
+    let image = image.map_err(|error| error.problem())?;
+    let digest = environment_digest(environment);
+    let name = image.as_ref().map_or("none", |image| image.id.as_str());
+    let resources = format!("{:?}", environment.resources);
+    let snapshot = image
+        .as_ref()
+        .and_then(|image| image.snapshot_id.clone())
+        .filter(|_| environment.backend != Backend::Microvm);
+    Ok((format!("{name} {digest} {resources}"), snapshot))
+}
+
+/// Starts a sandbox, brings the repository into it, starts its services, checks that it works, and freezes it.
+async fn prepare(
+    services: &Arc<SessionServices>,
+    id: &SandboxId,
+    kind: &Kind,
+    environment: &BoundedEnvironment,
+    image: Option<SnapshotId>,
+) -> Result<Held, Problem> {
+    let egress = SandboxEgress::new(
+        services.catalog.clone(),
+        services.egress.clone(),
+        id.clone(),
+        environment.egress.clone(),
+        Advice::new(
+            &kind.repository,
+            environment.source,
+            services.bounds.repository_egress == RepositoryEgress::Any,
+        ),
+        Arc::new(EgressLedger::default()),
+        services.metrics.clone(),
+    );
+    let never = Arc::new(AtomicBool::new(false));
+    let first = build_routes(services.clone(), kind.repository.clone(), never, egress.clone());
+    let routes = SwitchedRoutes::new(first);
+    let request = start_request(environment, id, &egress, routes.handler(), image)?;
+    let (sandbox, _) = services.sandboxes.start(request).await?;
+    let commit = check_out(&sandbox, kind).await?;
+    start_and_await_services(&sandbox, &environment.services).await;
+    if !is_usable(&sandbox).await {
+        return Err(Problem::transient(
+            "sandbox_unusable",
+            "A sandbox that was started ahead cannot run a program.",
+        ));
+    }
+    // Nothing in it takes time until somebody comes. One that cannot be frozen waits as it is.
+    let frozen = services.sandboxes.freeze(id).await.ok();
+    Ok(Held {
+        sandbox,
+        commit,
+        routes,
+        frozen,
+    })
+}
+
+/// Brings the repository in, or to the newest commit; returns which that is.
+async fn check_out(sandbox: &Arc<dyn Sandbox>, kind: &Kind) -> Result<String, Problem> {
+    let remote = format!("http://127.0.0.1:{GIT_PORT}/{}.git", kind.repository);
+    let cancel = CancellationToken::new();
+    let clone = ["sh", "-c", CLONE, "sh", &kind.branch, &remote];
+    run_checked(sandbox, &clone, Vec::new(), "checkout_failed", &cancel).await?;
+    let mark = ["sh", "-c", MARK, "sh", IMAGE_MARK];
+    run_checked(sandbox, &mark, Vec::new(), "checkout_failed", &cancel).await
+}
+
+async fn end(services: &SessionServices, id: &SandboxId) {
+    if let Err(problem) = services.sandboxes.remove(id).await {
+        tracing::warn!(sandbox = %id, code = problem.code, "a sandbox of the pool is still there: {}", problem.message);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
