@@ -219,9 +219,9 @@ async fn what_fails_publishes_nothing_and_the_last_image_serves(who: Who) {
             "setup wrote more output than it may",
         ),
         (
-            "setup = 'head -c 200000000 /dev/zero > big; sleep 20'\n[resources]\ndisk_mb = 64",
+            "setup = 'head -c 200000000 /dev/zero > ~/big; sleep 3'\n[resources]\ndisk_mb = 64",
             "step_disk_limit",
-            "setup took more disk than it may",
+            " took more disk than it may",
         ),
         (
             "setup = 'printf %s%s hunter2- hunter2 > ~/.config-file'",

@@ -6,12 +6,13 @@ import {
   type AddReview,
   type CreateSession,
   type ImageAttachment,
+  type ImageState,
   type MergePullRequest,
   type PullRequest,
   type PullRequestState,
 } from "@greenroom/sdk";
 import { useInfiniteQuery, useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
-import { useRef } from "react";
+import { useEffect, useRef, useState } from "react";
 import { client } from "./api.ts";
 
 /** How often lists ask again while the page is in front. */
@@ -74,6 +75,90 @@ export function useBranches(repository: string) {
     queryFn: async ({ signal }) => (await client.branches(repository, signal)).branches,
     enabled: repository !== "",
   });
+}
+
+/** Images of a repository; asks often while one is built. */
+export function useImages(repository: string) {
+  return useQuery({
+    queryKey: ["images", repository],
+    queryFn: ({ signal }) => client.images(repository, signal),
+    refetchInterval: (query) =>
+      query.state.data?.images.some((image) => !isFinalImage(image.state)) === true
+        ? 700
+        : LIST_EVERY_MS,
+  });
+}
+
+/** Whether nothing more happens to an image. */
+export function isFinalImage(state: ImageState): boolean {
+  return state === "published" || state === "failed";
+}
+
+export function useBuildImage(repository: string) {
+  const cache = useQueryClient();
+  return useMutation({
+    mutationFn: (fromScratch: boolean) =>
+      client.buildImage(repository, { from_scratch: fromScratch }),
+    onSuccess: () => cache.invalidateQueries({ queryKey: ["images", repository] }),
+  });
+}
+
+/** Characters of a log that are shown; of a longer one its end. */
+const SHOWN_LOG = 200_000;
+
+/** The log of an image's build, read as it grows. */
+export function useImageLog(id: string): { text: string; isWhole: boolean } {
+  const [log, setLog] = useState({ id, text: "", isWhole: false });
+  useEffect(() => {
+    const stop = new AbortController();
+    const read = async () => {
+      let after = 0;
+      let text = "";
+      while (!stop.signal.aborted) {
+        let part;
+        try {
+          part = await client.imageLog(id, after, stop.signal);
+        } catch {
+          // The server may be back in a moment; the page says itself when it is not.
+          await pause(2_000);
+          continue;
+        }
+        const hasMore = part.end_offset > after;
+        after = part.end_offset;
+        text = (text + part.output).slice(-SHOWN_LOG);
+        setLog({ id, text, isWhole: part.is_whole });
+        if (part.is_whole) return;
+        if (!hasMore) await pause(400);
+      }
+    };
+    void read();
+    return () => {
+      stop.abort();
+    };
+  }, [id]);
+  return log.id === id ? log : { text: "", isWhole: false };
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    setTimeout(resolve, ms);
+  });
+}
+
+/** Between two signs of typing that the server hears. */
+const TYPING_EVERY_MS = 10_000;
+
+/** Tells the server that a prompt for a repository is typed, so that a sandbox waits for it. */
+export function useTyping(repository: string) {
+  const told = useRef({ repository: "", at: 0 });
+  return () => {
+    const now = Date.now();
+    const isTold = told.current.repository === repository && now - told.current.at < TYPING_EVERY_MS;
+    if (repository === "" || isTold) return;
+    told.current = { repository, at: now };
+    // Only a hint: without it the session starts a little later.
+    client.typing(repository).catch(() => undefined);
+  };
 }
 
 export function useSessions() {

@@ -63,6 +63,12 @@ const repositories = createRoute({
   component: lazyRouteComponent(() => import("./pages/repositories.tsx"), "RepositoriesPage"),
 });
 
+const images = createRoute({
+  getParentRoute: () => app,
+  path: "/repositories/$repository/images",
+  component: lazyRouteComponent(() => import("./pages/images.tsx"), "ImagesPage"),
+});
+
 const pullRequest = createRoute({
   getParentRoute: () => app,
   path: "/repositories/$repository/pull-requests/$number",
@@ -72,7 +78,7 @@ const pullRequest = createRoute({
 export const router = createRouter({
   routeTree: rootRoute.addChildren([
     signIn,
-    app.addChildren([sessions, newSession, session, pullRequests, repositories, pullRequest]),
+    app.addChildren([sessions, newSession, session, pullRequests, repositories, images, pullRequest]),
   ]),
   defaultPreload: "intent",
   scrollRestoration: true,

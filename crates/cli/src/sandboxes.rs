@@ -107,6 +107,11 @@ impl SandboxProvider for LocalSandboxes {
         removed.map(|_| ()).map_err(|error| error.problem())
     }
 
+    async fn disk_bytes(&self, id: &SandboxId) -> Result<u64, Problem> {
+        let usage = self.host.usage(id).await.map_err(|error| error.problem())?;
+        Ok(usage.disk_bytes)
+    }
+
     async fn freeze(&self, id: &SandboxId) -> Result<Frozen, Problem> {
         let frozen = self.host.freeze(id).await.map_err(|error| error.problem())?;
         Ok(Box::new(frozen))

@@ -110,6 +110,9 @@ pub trait SandboxProvider: Send + Sync {
     /// Forgets all snapshots but these.
     async fn retain_snapshots(&self, wanted: &[SnapshotId]) -> Result<(), Problem>;
 
+    /// What a sandbox's own files take, whether it runs or not, in bytes. Looks at all of them.
+    async fn disk_bytes(&self, id: &SandboxId) -> Result<u64, Problem>;
+
     /// Makes everything in a sandbox stand still until what is returned is dropped.
     async fn freeze(&self, id: &SandboxId) -> Result<Frozen, Problem>;
 

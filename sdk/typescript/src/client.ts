@@ -97,6 +97,20 @@ export class GreenroomClient {
     return this.#json(`/v1/repositories/${segment(repository)}/branches`, { signal });
   }
 
+  /** Tells that the person types a prompt for a new session; 429 if told a moment ago. */
+  typing(repository: string): Promise<wire.TypingReport> {
+    return this.#json(`/v1/repositories/${segment(repository)}/typing`, { method: "POST" });
+  }
+  images(repository: string, signal?: AbortSignal): Promise<wire.ImageList> {
+    return this.#json(`/v1/repositories/${segment(repository)}/images`, { signal });
+  }
+  buildImage(repository: string, body: Partial<wire.BuildImage> = {}): Promise<wire.Image> {
+    return this.#json(`/v1/repositories/${segment(repository)}/images`, { method: "POST", body });
+  }
+  imageLog(id: string, after: number, signal?: AbortSignal): Promise<wire.ImageLog> {
+    return this.#json(`/v1/images/${segment(id)}/log${query({ after })}`, { signal });
+  }
+
   sessions(filter: SessionFilter = {}, signal?: AbortSignal): Promise<wire.SessionList> {
     return this.#json(`/v1/sessions${query({ ...filter })}`, { signal });
   }

@@ -34,6 +34,13 @@ export type CreatedSession = components["schemas"]["CreatedSession"];
 export type SessionList = components["schemas"]["SessionList"];
 
 export type Repository = components["schemas"]["Repository"];
+export type Image = components["schemas"]["Image"];
+export type ImageList = components["schemas"]["ImageList"];
+export type ImageLog = components["schemas"]["ImageLog"];
+export type ImageState = components["schemas"]["ImageState"];
+export type ImageStep = components["schemas"]["ImageStep"];
+export type BuildImage = components["schemas"]["BuildImage"];
+export type TypingReport = components["schemas"]["TypingReport"];
 export type AddRepository = components["schemas"]["AddRepository"];
 export type RepositoryList = components["schemas"]["RepositoryList"];
 export type Branch = components["schemas"]["Branch"];

@@ -5,7 +5,7 @@ import { useState } from "react";
 import { useDraft } from "../draft.ts";
 import { AddRepositoryDialog } from "../layout/add-repository-dialog.tsx";
 import { usePageTitle } from "../layout/page-title.ts";
-import { useBranches, useCreateSession, useModels, useRepositories } from "../queries.ts";
+import { useBranches, useCreateSession, useModels, useRepositories, useTyping } from "../queries.ts";
 import { PromptBox } from "../session/prompt-box.tsx";
 import { Button } from "../ui/button.tsx";
 import { SelectField } from "../ui/field.tsx";
@@ -33,6 +33,7 @@ export function NewSessionPage() {
     known.find((entry) => entry.name === pickedRepository) ??
     known.find((entry) => entry.default_branch != null) ??
     known[0];
+  const tellTyping = useTyping(repository?.default_branch == null ? "" : repository.name);
   const branches = useBranches(repository?.name ?? "");
   const branch = pickedBranch === "" ? (repository?.default_branch ?? "") : pickedBranch;
   const model =
@@ -71,7 +72,10 @@ export function NewSessionPage() {
         label="Prompt"
         placeholder="Describe the task as you would to a colleague. Name files, tests or errors if you know them."
         text={text}
-        onText={setText}
+        onText={(typed) => {
+          setText(typed);
+          if (typed.trim() !== "") tellTyping();
+        }}
         images={images}
         onImages={setImages}
         onSend={send}

@@ -68,6 +68,14 @@ export function RepositoriesPage() {
                   {repository.clone_url}
                 </code>
                 <Link
+                  to="/repositories/$repository/images"
+                  params={{ repository: repository.name }}
+                  className={buttonClass("quiet")}
+                  aria-label={`Images of ${repository.name}`}
+                >
+                  Images
+                </Link>
+                <Link
                   to="/new"
                   search={{ repository: repository.name }}
                   className={buttonClass("secondary")}
