@@ -219,7 +219,7 @@ async fn what_fails_publishes_nothing_and_the_last_image_serves(who: Who) {
             "setup wrote more output than it may",
         ),
         (
-            "setup = 'head -c 200000000 /dev/zero > ~/big; sleep 3'\n[resources]\ndisk_mb = 64",
+            "setup = 'head -c 40000000 /dev/zero > ~/big; sleep 1'\n[resources]\ndisk_mb = 16",
             "step_disk_limit",
             " took more disk than it may",
         ),
@@ -414,7 +414,7 @@ say = "Done."
     let image = build(&api).await;
     assert_eq!(image["state"], "published", "{}", log(&api, &image).await);
     // Something that takes a while to fetch, so that the first call comes meanwhile.
-    let mut noise = vec![0_u8; 150 << 20];
+    let mut noise = vec![0_u8; 25 << 20];
     std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom").unwrap(), &mut noise).unwrap();
     std::fs::write(source.join("noise.bin"), &noise).unwrap();
     repo::git(&source, &["config", "core.compression", "0"]);

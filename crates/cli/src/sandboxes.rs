@@ -71,8 +71,7 @@ impl SandboxProvider for LocalSandboxes {
     async fn seal(&self, id: &SandboxId) -> Result<Sealed, Problem> {
         let seal = async {
             self.host.stop(id).await?;
-            let snapshot = self.host.snapshot(id).await?.snapshot;
-            self.host.make_durable(&snapshot.id).await?;
+            let snapshot = self.host.durable_snapshot(id).await?.snapshot;
             let size_bytes = self.host.snapshot_bytes(&snapshot).await?;
             Ok(Sealed {
                 id: snapshot.id,

@@ -39,10 +39,15 @@ impl Host {
         Ok(taken)
     }
 
-    /// Waits until a snapshot is on disk for good.
-    pub async fn make_durable(&self, id: &SnapshotId) -> Result<(), HostError> {
+    /// Like [`Host::snapshot`], and waits until the snapshot is on disk for good.
+    pub async fn durable_snapshot(&self, id: &SandboxId) -> Result<Taken, HostError> {
         let (host, id) = (self.clone(), id.clone());
-        blocking(move || Ok(host.0.images.make_durable(&id)?)).await
+        blocking(move || {
+            let taken = host.snapshot_blocking(&id)?;
+            host.0.images.make_durable(&taken.snapshot.id)?;
+            Ok(taken)
+        })
+        .await
     }
 
     /// Makes everything in a sandbox stand still, its guest too, until the value is dropped. One that does not run is fine.
