@@ -11,6 +11,11 @@ const PAGES = [
   { name: "new", path: "/new", ready: heading("What should change?") },
   { name: "pull-requests", path: "/pull-requests", ready: heading("Pull requests") },
   { name: "repositories", path: "/repositories", ready: heading("sample") },
+  {
+    name: "images",
+    path: "/repositories/sample/images",
+    ready: (page: Page) => expect(page.getByText("==> published")).toBeVisible(),
+  },
 ];
 
 let sessionAddress = "";
@@ -23,6 +28,9 @@ test.beforeAll(async ({ browser, baseURL }) => {
   await waitForIdle(page);
   const link = page.getByRole("link", { name: /^Pull request #/u }).first();
   pullRequestAddress = (await link.getAttribute("href")) ?? "";
+  await page.goto("/repositories/sample/images");
+  await page.getByRole("button", { name: "Build image" }).click();
+  await expect(page.getByText("Published").first()).toBeVisible();
   await page.close();
 });
 

@@ -167,7 +167,7 @@ function Log({ id }: { id: string }) {
         <span className="text-muted">{log.isWhole ? "It wrote nothing." : "Nothing yet."}</span>
       ) : (
         log.text.split("\n").map((line, index) => (
-          <span key={index} className={line.startsWith("==> ") ? "font-semibold text-accent" : ""}>
+          <span key={index} className={lookOf(line)}>
             {line}
             {"\n"}
           </span>
@@ -175,6 +175,12 @@ function Log({ id }: { id: string }) {
       )}
     </pre>
   );
+}
+
+/** Lines of ours stand out from what programs write. */
+function lookOf(line: string): string {
+  if (line.startsWith("==> failed: ")) return "font-semibold text-bad";
+  return line.startsWith("==> ") ? "font-semibold text-accent" : "";
 }
 
 const STATES: Record<ImageState, { tone: Tone; label: string }> = {

@@ -6,7 +6,7 @@ const LOOKS = {
     "bg-accent text-on-accent border-transparent hover:bg-accent-strong disabled:bg-sunken disabled:text-faint disabled:border-line",
   secondary:
     "bg-raised text-text border-line-strong hover:bg-hover disabled:text-faint disabled:hover:bg-raised",
-  quiet: "bg-transparent text-muted border-transparent hover:bg-hover hover:text-text",
+  quiet: "bg-transparent text-muted border-transparent hover:bg-hover hover:text-text disabled:text-faint disabled:hover:bg-transparent",
   danger: "bg-raised text-bad border-line-strong hover:bg-bad-soft disabled:text-faint",
 } as const;
 
