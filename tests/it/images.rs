@@ -17,6 +17,8 @@ greenroom_system_tests::for_both_users! {
     the_command_line_builds_and_shows_images,
     the_agent_reads_while_the_workspace_is_synced_and_changes_it_after,
     a_base_branch_that_was_rewritten_or_deleted_is_no_mystery,
+    what_a_step_leaves_behind_decides_nothing_later,
+    leftovers_of_steps_are_nobodys_change,
 }
 
 /// Images are built when a test says so.
@@ -317,19 +319,12 @@ async fn a_build_that_a_crash_cut_short_is_done_again(who: Who) {
         }
     };
     let first = building(&api).await;
+    // The one that follows can end.
+    push(&api, &source, "go", "").await;
     product.kill();
     let api = product.start().await;
     let image = ended(&api, &first).await;
     assert_eq!(image["problem"]["code"], "build_interrupted");
-    let second = building(&api).await;
-    assert_ne!(first, second);
-    product.kill();
-    let api = product.start().await;
-    building(&api).await;
-    // Now it can end.
-    push(&api, &source, "go", "").await;
-    product.kill();
-    let api = product.start().await;
     let deadline = Instant::now() + PATIENCE;
     loop {
         let listed = api.must_get("/v1/repositories/shop/images").await;
@@ -478,4 +473,74 @@ async fn a_base_branch_that_was_rewritten_or_deleted_is_no_mystery(who: Who) {
     let events = api.wait_for_turns(&session, 1).await;
     product.stop();
     assert!(pretty(&events).contains("next"), "{}", pretty(&events));
+}
+
+async fn what_a_step_leaves_behind_decides_nothing_later(who: Who) {
+    let look = "cat README.md; git log -1 --format=%s; git branch --show-current | cut -c1-10";
+    let mut product = Product::with_config(&commands(&[("look", look)]), BY_HAND);
+    product.run_as(who);
+    // Git's configuration in all its places, hooks, programs with well-known names, our own marks, what cannot be removed, and a
+    // daemon that writes on.
+    let environment = r"build = '''
+git config url.http://127.0.0.1:9/.insteadOf http
+git config --global url.http://127.0.0.1:9/.insteadOf http
+git config core.fsmonitor /home/agent/spy
+git config core.hooksPath /home/agent/hooks
+mkdir -p ~/.local/bin ~/hooks ~/.greenroom
+printf '#!/bin/sh\nexit 1\n' > ~/spy
+chmod +x ~/spy; cp ~/spy ~/hooks/post-checkout; cp ~/spy ~/hooks/reference-transaction; cp ~/spy ~/.local/bin/git
+touch ~/.greenroom/checkout
+mkdir -p /tmp/closed/deep && touch /tmp/closed/deep/x && chmod 500 /tmp/closed/deep /tmp/closed
+(setsid sh -c 'while :; do echo dirty > README.md; sleep .002; done' &)
+sleep .2
+'''
+";
+    let (api, source) = start(&mut product, environment).await;
+    for content in ["First.", "Second."] {
+        push(&api, &source, "other.txt", content).await;
+        let image = build(&api).await;
+        assert_eq!(image["state"], "published", "{}", log(&api, &image).await);
+    }
+    push(&api, &source, "README.md", "A newer shop.\n").await;
+    // The agent's own git is what the step made of it.
+    let session = api.start_session("shop", "look").await;
+    let events = api.wait_for_turns(&session, 1).await;
+    let output = &outputs(&events)[0];
+    assert!(output.starts_with("A newer shop.\n"), "{output}");
+    assert!(
+        !pretty(&events).contains("change.pushed"),
+        "nobody changed anything: {}",
+        pretty(&events)
+    );
+    push(
+        &api,
+        &source,
+        ".greenroom/environment.toml",
+        "build = 'rm -rf .git && touch .git'",
+    )
+    .await;
+    let image = build(&api).await;
+    assert_eq!(image["problem"]["code"], "image_workspace", "{image}");
+    let message = image["problem"]["message"].as_str().unwrap();
+    assert!(message.contains("a step replaced .git"), "{message}");
+    product.stop();
+}
+
+async fn leftovers_of_steps_are_nobodys_change(who: Who) {
+    let look = "git status --porcelain; ls out; echo new > out/mine.txt; git status --porcelain -uall";
+    let mut product = Product::with_config(&commands(&[("look", look)]), BY_HAND);
+    product.run_as(who);
+    let environment = r##"build = '''
+mkdir -p out many
+touch 'café.txt' 'sp ' "$(printf 'tab\tx')" '"q"' "$(printf 'new\nline')" '[a]*?' '#x' '!y' 'back\slash' out/made.txt
+'''
+"##;
+    let (api, _) = start(&mut product, environment).await;
+    let image = build(&api).await;
+    assert_eq!(image["state"], "published", "{}", log(&api, &image).await);
+    let session = api.start_session("shop", "look").await;
+    let events = api.wait_for_turns(&session, 1).await;
+    let output = &outputs(&events)[0];
+    assert!(output.starts_with("made.txt\n?? out/mine.txt\n"), "{output}");
+    product.stop();
 }

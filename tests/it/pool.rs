@@ -14,6 +14,7 @@ greenroom_system_tests::for_both_users! {
     a_sandbox_waits_for_whoever_types,
     what_waits_follows_the_branch_the_environment_and_the_image,
     nothing_of_the_pool_outlives_the_server,
+    what_waits_makes_room_and_never_exceeds_the_bounds,
 }
 
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -244,4 +245,45 @@ async fn nothing_of_the_pool_outlives_the_server(who: Who) {
         .unwrap()
         .collect();
     assert_eq!(left.len(), 1, "only the session's own: {left:?}");
+}
+
+async fn what_waits_makes_room_and_never_exceeds_the_bounds(who: Who) {
+    let config = "[image]\nschedule = \"off\"\n[sandbox]\nmax_running = 3\n[pool]\nmax_per_repository = 2\n";
+    let mut product = Product::with_config(&commands(&[("look", LOOK)]), config);
+    product.run_as(who);
+    let (api, source) = start(&mut product, "[pool]\nminimum = 50\n").await;
+    let report = api.must_get("/v1/repositories/shop/environment").await;
+    let notice = report["notices"][0]["message"].as_str().unwrap();
+    assert!(
+        notice.starts_with("pool.minimum: 50 asked for, 2 given"),
+        "{notice}"
+    );
+    waiting(&product, 2).await;
+    let plain = repo::with_files(product.root(), "plain", &[("README.md", "Plain.\n")]);
+    add(&api, "plain", &plain).await;
+    let running = || {
+        let sandboxes = std::fs::read_dir(product.sandboxes().join("sb")).unwrap();
+        let is_running = |entry: &std::fs::DirEntry| entry.path().join("guest.sock").exists();
+        sandboxes
+            .filter(|entry| entry.as_ref().is_ok_and(is_running))
+            .count()
+    };
+    for _ in 0..3 {
+        let session = api.start_session("plain", "look").await;
+        api.wait_for_turns(&session, 1).await;
+        let count = running();
+        assert!(count <= 3, "{count} run");
+    }
+    // What nobody can use does not wait.
+    let repository = api.must_get("/v1/repositories/shop").await;
+    let url = repo::with_token(repository["clone_url"].as_str().unwrap(), &api.token);
+    std::fs::write(source.join(".greenroom/environment.toml"), "pool = 3").unwrap();
+    repo::git(&source, &["commit", "-q", "-am", "Break it"]);
+    repo::git(&source, &["push", "-q", &url, "main"]);
+    let deadline = Instant::now() + PATIENCE;
+    while metric(&api, "greenroom_pool_size").await != "0" {
+        assert!(Instant::now() < deadline, "it still waits");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    product.stop();
 }

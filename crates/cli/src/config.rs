@@ -33,6 +33,8 @@ pub struct Config {
     pub models: ModelsConfig,
     pub sandbox: SandboxConfig,
     pub image: ImageConfig,
+    /// Sandboxes of one repository that may wait.
+    pub max_pool: u32,
     pub egress: EgressConfig,
     pub agent: AgentConfig,
     pub log: LogConfig,

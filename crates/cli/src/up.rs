@@ -214,6 +214,7 @@ fn bounds(config: &Config) -> Bounds {
         backends: sandbox.backends.clone(),
         runtimes: sandbox.runtimes.clone(),
         repository_egress: config.egress.repositories,
+        max_pool: config.max_pool,
     }
 }
 

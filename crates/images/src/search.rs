@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// Read at once, in bytes.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// The first file below `root` that holds one of the texts, in its content, name or target, and which text it is: by its place in
+/// The first file below `root` that holds one of the texts, in its content, name, target or attributes, and which text it is: by its place in
 /// `texts`. Empty texts are in no file. Texts that were compressed or encoded are not found.
 pub fn find(root: &Path, texts: &[&[u8]]) -> io::Result<Option<(PathBuf, usize)>> {
     let finders: Vec<_> = texts
@@ -51,6 +51,10 @@ pub fn find(root: &Path, texts: &[&[u8]]) -> io::Result<Option<(PathBuf, usize)>
                 }
                 () => None,
             };
+            let found = match found {
+                None if kind.is_file() => find_in_attributes(&place, &hit)?,
+                found => found,
+            };
             if let Some(which) = found {
                 return Ok(Some((below, which)));
             }
@@ -81,6 +85,27 @@ fn find_in(
         kept = filled.min(longest - 1);
         buffer.copy_within(filled - kept..filled, 0);
     }
+}
+
+/// Nearly always there are none.
+fn find_in_attributes(path: &Path, hit: &impl Fn(&[u8]) -> Option<usize>) -> io::Result<Option<usize>> {
+    let mut names = vec![0_u8; 64 << 10];
+    let listed = match rustix::fs::llistxattr(path, names.as_mut_slice()) {
+        Ok(listed) => listed,
+        Err(rustix::io::Errno::OPNOTSUPP) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    for name in names[..listed]
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+    {
+        let mut value = vec![0_u8; 64 << 10];
+        let length = rustix::fs::lgetxattr(path, name, value.as_mut_slice()).unwrap_or(0);
+        if let Some(which) = hit(name).or_else(|| hit(&value[..length])) {
+            return Ok(Some(which));
+        }
+    }
+    Ok(None)
 }
 
 /// Does something again, with more rights for the owner, where they lack. Below a closed directory nothing can be reached, so it

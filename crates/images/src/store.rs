@@ -360,12 +360,20 @@ impl ImageStore {
         tree::remove_file(&path).map_err(ImageError::file("remove", &path))
     }
 
-    /// Removes layers that no snapshot and no sandbox names.
+    /// Removes layers that no snapshot and no sandbox names. What cannot be removed now is tried again the next time; while a record
+    /// cannot be read, nothing is.
     pub fn collect(&self) -> Result<Collected, ImageError> {
         let mut leaving = Vec::new();
         {
             let _names = self.lock();
-            let named = self.named()?;
+            let named = match self.named() {
+                Ok(named) => named,
+                Err(error) => {
+                    let error = greenroom_stdx::chain::Chain(&error);
+                    tracing::warn!(%error, "no layer is removed, because it is not known which are needed");
+                    return Ok(Collected::default());
+                }
+            };
             for name in names(&self.layers)? {
                 let path = self.layers.join(&name);
                 if name.starts_with(LEAVING) {
@@ -380,12 +388,14 @@ impl ImageStore {
                 }
             }
         }
+        let mut collected = Collected::default();
         for path in &leaving {
-            tree::remove(path).map_err(ImageError::file("remove", path))?;
+            match tree::remove(path).or_else(|_| tree::remove_file(path)) {
+                Ok(()) => collected.layers += 1,
+                Err(error) => tracing::warn!(path = %path.display(), %error, "a layer is not removed yet"),
+            }
         }
-        Ok(Collected {
-            layers: leaving.len(),
-        })
+        Ok(collected)
     }
 
     /// Layers that somebody needs. A record that cannot be read is an error: what it needs is unknown.

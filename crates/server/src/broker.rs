@@ -14,8 +14,8 @@ use greenroom_protocol::guest::Route;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::DuplexStream;
+use tokio_util::sync::CancellationToken;
 
 /// Serves the routes of the session's sandbox: fetch of the session's repository, push to the session's branch, and the
 /// egress.
@@ -29,7 +29,13 @@ pub fn session_routes(
             let access = GitAccess::Push(Arc::new(OwnBranchOnly {
                 branch: row.branch.clone(),
             }));
-            serve_git(&services, &row.repository, access, stream);
+            serve_git(
+                &services,
+                &row.repository,
+                access,
+                stream,
+                &CancellationToken::new(),
+            );
         }
         Route::HttpProxy | Route::Socks => serve_egress(&services, &egress, route, stream),
     })
@@ -39,13 +45,13 @@ pub fn session_routes(
 pub fn build_routes(
     services: Arc<SessionServices>,
     repository: String,
-    is_cloned: Arc<AtomicBool>,
+    is_cloned: CancellationToken,
     egress: Arc<SandboxEgress>,
 ) -> RouteHandler {
     Arc::new(move |route, stream| match route {
         // Code of the repository may run by now; it gets what it was given.
-        Route::Git if is_cloned.load(Ordering::SeqCst) => drop(stream),
-        Route::Git => serve_git(&services, &repository, GitAccess::Read, stream),
+        Route::Git if is_cloned.is_cancelled() => drop(stream),
+        Route::Git => serve_git(&services, &repository, GitAccess::Read, stream, &is_cloned),
         Route::HttpProxy | Route::Socks => serve_egress(&services, &egress, route, stream),
     })
 }
@@ -66,7 +72,15 @@ fn serve_egress(
     });
 }
 
-fn serve_git(services: &SessionServices, repository: &str, access: GitAccess, stream: DuplexStream) {
+/// Serves git until `end`, whatever is on its way then.
+fn serve_git(
+    services: &SessionServices,
+    repository: &str,
+    access: GitAccess,
+    stream: DuplexStream,
+    end: &CancellationToken,
+) {
+    let end = end.clone();
     let forge = services.forge.clone();
     let repository = repository.to_owned();
     let router = Router::new().fallback(any(move |request: Request| {
@@ -87,9 +101,12 @@ fn serve_git(services: &SessionServices, repository: &str, access: GitAccess, st
     }));
     services.tasks.spawn(async move {
         let service = TowerToHyperService::new(router);
-        let served = hyper::server::conn::http1::Builder::new()
-            .serve_connection(TokioIo::new(stream), service)
-            .await;
+        let serving =
+            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+        let served = tokio::select! {
+            served = serving => served,
+            () = end.cancelled() => return,
+        };
         if let Err(error) = served {
             // A sandbox process that hangs up in the middle is everyday.
             tracing::debug!(%error, "a git connection of a sandbox ended early");

@@ -9,7 +9,7 @@ mod plan;
 mod queue;
 mod registry;
 
-pub use build::{CLONE, environment_of};
+pub use build::environment_of;
 pub use plan::environment_digest;
 pub use registry::{ImageBounds, ImageRegistry, wanted_snapshots};
 

@@ -17,6 +17,7 @@ pub mod sandbox;
 pub mod server;
 pub mod session;
 mod start_request;
+mod workspace_git;
 
 /// The OpenAPI 3.1 document of the API, as JSON text.
 pub fn openapi() -> String {

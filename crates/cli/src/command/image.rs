@@ -96,6 +96,11 @@ async fn await_end(client: &Client, id: &str) -> Result<(), Failure> {
 }
 
 fn list(images: &[Image], current: Option<&str>, terminal: Terminal) -> Result<(), Failure> {
+    if images.is_empty() {
+        return terminal.line(&[Span::plain(
+            "no images yet; name a setup, build or warm command in .greenroom/environment.toml, or run greenroom image build",
+        )]);
+    }
     let rows: Vec<_> = images
         .iter()
         .map(|image| {

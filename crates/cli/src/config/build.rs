@@ -127,6 +127,7 @@ fn build(
             max_builds: usize::try_from(get.integer("image.max_builds")).unwrap_or(usize::MAX),
             disk_mb: get.integer("image.disk_mb"),
         },
+        max_pool: u32::try_from(get.integer("pool.max_per_repository")).unwrap_or(u32::MAX),
         egress: EgressConfig {
             repositories: match get.text("egress.repositories").as_str() {
                 "none" => RepositoryEgress::None,

@@ -254,6 +254,15 @@ pub const OPTIONS: &[OptionSpec] = &[
         meaning: "What all images may take on disk, in MiB; at that no more are built.",
     },
     OptionSpec {
+        section: "pool",
+        name: "max_per_repository",
+        variable: "GREENROOM_POOL_MAX_PER_REPOSITORY",
+        form: Form::Integer { min: 0, max: 100 },
+        default: "4",
+        meaning: "Sandboxes of one repository that may wait in the warm pool, whatever its environment asks for; 0: none. All that \
+                  wait count against sandbox.max_running, and make room for people's own.",
+    },
+    OptionSpec {
         section: "egress",
         name: "repositories",
         variable: "GREENROOM_EGRESS_REPOSITORIES",

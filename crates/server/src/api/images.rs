@@ -51,7 +51,8 @@ pub async fn log(
 }
 
 fn id(path: &ImagePath) -> Result<ImageId, Problem> {
-    path.id
-        .parse()
-        .map_err(|_| Problem::permanent("image_unknown", "There is no such image."))
+    path.id.parse().map_err(|_| {
+        Problem::permanent("image_unknown", "There is no such image.")
+            .with_hint("List a repository's images with `greenroom image list REPOSITORY`.")
+    })
 }

@@ -24,6 +24,8 @@ pub struct Bounds {
     pub runtimes: Vec<String>,
     /// Where a repository's own file may let its sandboxes connect to.
     pub repository_egress: RepositoryEgress,
+    /// Most sandboxes of one repository that may wait in the warm pool.
+    pub max_pool: u32,
 }
 
 /// How far a repository's own file may open its sandboxes' way out.
@@ -113,7 +115,7 @@ impl Bounds {
                 .collect(),
             services: environment.services().to_vec(),
             image: ImagePlan::of(written),
-            pool: written.pool.clone(),
+            pool: self.pool(&written.pool, &mut notices),
             notices,
         })
     }
@@ -209,6 +211,28 @@ impl Bounds {
             wall_time: Duration::from_secs(wall_time_s),
             max_output_bytes,
         }
+    }
+
+    fn pool(&self, asked: &PoolSettings, notices: &mut Vec<Problem>) -> PoolSettings {
+        let mut given = asked.clone();
+        for (field, value) in [("minimum", &mut given.minimum), ("maximum", &mut given.maximum)] {
+            if let Some(asked) = value.filter(|asked| *asked > self.max_pool) {
+                *value = Some(self.max_pool);
+                notices.push(
+                    Problem::permanent(
+                        "environment_cut",
+                        format!(
+                            "pool.{field}: {asked} asked for, {} given, the most on this server.",
+                            self.max_pool
+                        ),
+                    )
+                    .with_hint(
+                        "The operator's limit is `pool.max_per_repository` of the server's configuration.",
+                    ),
+                );
+            }
+        }
+        given
     }
 
     fn egress(
@@ -307,6 +331,7 @@ mod tests {
             },
             backends: vec![Backend::Namespace, Backend::Oci],
             runtimes: vec!["runsc".to_owned()],
+            max_pool: 4,
             repository_egress,
         }
     }

@@ -419,7 +419,7 @@ fn check_image(environment: &Environment, faults: &mut Vec<Fault>) {
         if step.run.trim().is_empty() || step.run.len() > MAX_TEXT_BYTES || step.run.contains('\0') {
             faults.push(Fault::new(
                 path.field("run"),
-                "must be a command of at most 32 KiB",
+                "must be a command, not empty and of at most 32 KiB",
                 "Leave the step out, or put a long command into a script of the repository.",
             ));
         }

@@ -11,6 +11,7 @@ use crate::sandbox::{Sandbox, SandboxError};
 use crate::session::services::SessionServices;
 use crate::session::start_and_await_services;
 use crate::start_request::start_request;
+use crate::workspace_git::{self, CLONE, TIDY};
 use greenroom_protocol::client::image::{Image, ImageState, ImageStep, StepName, StepOutcome};
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::environment::StepDefinition;
@@ -20,7 +21,6 @@ use greenroom_protocol::id::SandboxId;
 use greenroom_stdx::id::fresh_bits;
 use greenroom_stdx::secret::Secret;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -33,34 +33,6 @@ const MAX_ANSWER_BYTES: usize = 64 << 10;
 
 /// Shortest value of a secret that is looked for: shorter ones are in files by chance.
 const MIN_SECRET_BYTES: usize = 8;
-
-/// Gets the repository into an empty workspace, or brings the one of an earlier image up to date: then only what differs is looked
-/// at, because looking at everything takes seconds on a large repository. `$1`: the branch, `$2`: the remote.
-pub const CLONE: &str = "set -e
-if [ -d .git ]; then
-  rm -f .git/*.lock
-  git config remote.origin.url \"$2\"
-  git fetch -q --force origin \"+refs/heads/$1:refs/remotes/origin/$1\"
-  new=$(git rev-parse --verify \"refs/remotes/origin/$1\")
-  git read-tree -m -u HEAD \"$new\" 2> /dev/null || git read-tree --reset -u \"$new\"
-  git update-ref --no-deref HEAD \"$new\"
-else
-  git init -q -b \"$1\"
-  git config remote.origin.url \"$2\"
-  git config remote.origin.fetch '+refs/heads/*:refs/remotes/origin/*'
-  git fetch -q --force --tags origin
-  git checkout -q -f --detach \"refs/remotes/origin/$1\"
-fi";
-
-/// Leaves the workspace as a session wants to find it: tracked files as committed, and what the build made beside them ignored, so that
-/// it is nobody's change. `$1`: the file that says which commit it is.
-const TIDY: &str = "set -e
-rm -f .git/*.lock
-git reset -q --hard
-git ls-files --others --exclude-standard --directory | sed 's/[][*?\\\\!#]/\\\\&/g; s/^/\\//' >> .git/info/exclude
-mkdir -p \"${1%/*}\"
-git rev-parse HEAD > \"$1\"
-rm -rf /tmp/* /tmp/.[!.]*";
 
 /// Whoever is told how a build goes on.
 pub trait Progress: Send + Sync {
@@ -133,28 +105,48 @@ struct Build<'a, P> {
 
 impl<P: Progress> Build<'_, P> {
     async fn run(&mut self) -> Result<(), Problem> {
-        let is_cloned = Arc::new(AtomicBool::new(false));
         let began = self.begin(StepName::Clone, ImageState::Cloning).await;
-        let cloned = async {
-            let sandbox = self.start(is_cloned.clone()).await?;
-            let remote = format!("http://127.0.0.1:{GIT_PORT}/{}.git", self.image.repository);
-            let branch = self.image.branch.clone();
-            self.own(&sandbox, CLONE, &[&branch, &remote]).await?;
-            let commit = self.own(&sandbox, "git rev-parse HEAD", &[]).await?;
-            Ok(sandbox).inspect(|_| self.image.commit = Some(commit))
-        };
-        let cloned = cloned.await;
-        is_cloned.store(true, Ordering::SeqCst);
+        let mut cloned = self.clone_repository().await;
+        if let (Err(problem), true) = (&cloned, self.previous.is_some()) {
+            // Steps may have left anything in it.
+            let line = format!("the image before cannot be gone on from: {}", problem.message);
+            self.log.line(&line).await;
+            self.services.sandboxes.remove(&self.id).await?;
+            self.begin_anew();
+            cloned = self.clone_repository().await;
+        }
         let sandbox = self.end(began, StepOutcome::Done, cloned).await?;
 
         self.steps(&sandbox).await?;
 
         let began = self.begin(StepName::Seal, ImageState::Sealing).await;
-        let sealed = self.seal(&sandbox).await;
+        drop(sandbox);
+        let sealed = self.seal().await;
         self.end(began, StepOutcome::Done, sealed).await
     }
 
-    async fn start(&mut self, is_cloned: Arc<AtomicBool>) -> Result<Arc<dyn Sandbox>, Problem> {
+    /// Starts a sandbox with the repository in it. Afterwards it has no way to the repository any more.
+    async fn clone_repository(&mut self) -> Result<Arc<dyn Sandbox>, Problem> {
+        let is_cloned = CancellationToken::new();
+        // Also when this fails.
+        let _closes = is_cloned.clone().drop_guard();
+        let sandbox = self.start(is_cloned).await?;
+        let remote = format!("http://127.0.0.1:{GIT_PORT}/{}.git", self.image.repository);
+        let branch = self.image.branch.clone();
+        self.own(&sandbox, CLONE, &[&branch, &remote]).await?;
+        self.image.commit = Some(self.own(&sandbox, "git rev-parse HEAD", &[]).await?);
+        Ok(sandbox)
+    }
+
+    /// Takes nothing over from the image before.
+    fn begin_anew(&mut self) {
+        self.previous = None;
+        self.image.built_on = None;
+        self.image.line_began_at_ms = self.image.created_at_ms;
+        self.image.line_length = 0;
+    }
+
+    async fn start(&mut self, is_cloned: CancellationToken) -> Result<Arc<dyn Sandbox>, Problem> {
         let (services, environment) = (self.services, self.environment);
         let egress = SandboxEgress::new(
             services.catalog.clone(),
@@ -187,10 +179,7 @@ impl<P: Progress> Build<'_, P> {
                 self.log
                     .line(&format!("the image before cannot be used: {}", problem.message))
                     .await;
-                self.previous = None;
-                self.image.built_on = None;
-                self.image.line_began_at_ms = self.image.created_at_ms;
-                self.image.line_length = 0;
+                self.begin_anew();
                 request.from = None;
                 services.sandboxes.start(request).await
             }
@@ -327,8 +316,13 @@ impl<P: Progress> Build<'_, P> {
     }
 
     /// Ends every process, makes sure that no secret is in the files, and makes them an image.
-    async fn seal(&mut self, sandbox: &Arc<dyn Sandbox>) -> Result<(), Problem> {
-        self.own(sandbox, TIDY, &[IMAGE_MARK]).await?;
+    async fn seal(&mut self) -> Result<(), Problem> {
+        // What steps left running would write on while the workspace is put in order.
+        self.services.sandboxes.stop(&self.id).await?;
+        let closed = CancellationToken::new();
+        closed.cancel();
+        let sandbox = self.start(closed).await?;
+        self.own(&sandbox, TIDY, &[IMAGE_MARK]).await?;
         let sandboxes = &self.services.sandboxes;
         sandboxes.stop(&self.id).await?;
         // The limit is watched loosely while programs run; what stays is held to it exactly.
@@ -373,10 +367,10 @@ impl<P: Progress> Build<'_, P> {
         script: &str,
         arguments: &[&str],
     ) -> Result<String, Problem> {
-        let mut argv: Vec<_> = ["sh", "-c", script, "sh"].map(str::to_owned).to_vec();
-        argv.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        let argv = workspace_git::command(script, arguments);
         let exec = Exec {
-            argv,
+            argv: argv.into_iter().map(str::to_owned).collect(),
+            env: workspace_git::environment(),
             timeout_ms: u64::try_from(OWN_TIMEOUT.as_millis()).ok(),
             ..self.program()
         };

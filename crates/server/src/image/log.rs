@@ -3,6 +3,7 @@
 use greenroom_protocol::client::image::ImageLog;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::id::ImageId;
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use tokio::fs::File;
@@ -18,6 +19,8 @@ const MAX_READ_BYTES: u64 = 256 << 10;
 pub struct BuildLog {
     file: File,
     written: u64,
+    /// Whether the last line has its end.
+    is_at_line_start: bool,
 }
 
 impl BuildLog {
@@ -26,6 +29,7 @@ impl BuildLog {
         Ok(Self {
             file: File::create(path(directory, id)).await?,
             written: 0,
+            is_at_line_start: true,
         })
     }
 
@@ -46,10 +50,14 @@ impl BuildLog {
 
     /// A line of ours, told from what programs write; there is always room for it.
     pub async fn line(&mut self, text: &str) {
-        self.write(format!("==> {text}\n").as_bytes()).await;
+        let begin = if self.is_at_line_start { "" } else { "\n" };
+        self.write(format!("{begin}==> {text}\n").as_bytes()).await;
     }
 
     async fn write(&mut self, bytes: &[u8]) {
+        if let Some(last) = bytes.last() {
+            self.is_at_line_start = *last == b'\n';
+        }
         let written = async {
             self.file.write_all(bytes).await?;
             self.file.flush().await
@@ -70,7 +78,8 @@ pub async fn read(directory: &Path, id: &ImageId, after: u64, is_final: bool) ->
             Err(error) => return Err(error),
         };
         let size = file.metadata().await?.len();
-        file.seek(io::SeekFrom::Start(after)).await?;
+        // Nothing comes after the end.
+        file.seek(io::SeekFrom::Start(after.min(size))).await?;
         let mut bytes = Vec::new();
         file.take(MAX_READ_BYTES).read_to_end(&mut bytes).await?;
         Ok((bytes, size))
@@ -86,12 +95,28 @@ pub async fn read(directory: &Path, id: &ImageId, after: u64, is_final: bool) ->
     {
         bytes.truncate(error.valid_up_to());
     }
-    let end_offset = after + bytes.len() as u64;
+    let end_offset = after.min(size) + bytes.len() as u64;
     Ok(ImageLog {
         output: String::from_utf8_lossy(&bytes).into_owned(),
         end_offset,
         is_whole: is_final && end_offset >= size,
     })
+}
+
+/// Removes the logs of images that are not known any more.
+pub async fn remove_others(directory: &Path, known: &HashSet<ImageId>) {
+    let Ok(mut entries) = tokio::fs::read_dir(directory).await else {
+        return;
+    };
+    while let Ok(Some(entry)) = entries.next_entry().await {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let id = name
+            .strip_suffix(".log")
+            .and_then(|id| id.parse::<ImageId>().ok());
+        if let Some(id) = id.filter(|id| !known.contains(id)) {
+            remove(directory, &id).await;
+        }
+    }
 }
 
 /// Removes a log; one that is not there is fine.

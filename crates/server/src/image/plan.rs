@@ -59,6 +59,16 @@ pub struct Facts<'a> {
     pub now_ms: i64,
 }
 
+/// What was tried before.
+#[derive(Default)]
+pub struct Attempts<'a> {
+    pub latest: Option<&'a Image>,
+    /// Whether the one before that was cut short by the end of its server.
+    pub was_interrupted_before: bool,
+    /// Since this server asked for one by itself, by a clock that nobody sets; `None`: not yet.
+    pub since_asked: Option<Duration>,
+}
+
 /// The digest of all of an environment that decides about images.
 pub fn environment_digest(environment: &BoundedEnvironment) -> String {
     let plan = &environment.image;
@@ -75,18 +85,18 @@ pub fn environment_digest(environment: &BoundedEnvironment) -> String {
     hex(&Sha256::digest(parts.to_string()))
 }
 
-/// Whether an image is to be built by itself now. `latest` is the newest attempt, `current` the one that serves, `head` the
-/// commit of the branch.
-pub fn is_due(latest: Option<&Image>, current: Option<&Image>, head: &str, facts: &Facts<'_>) -> bool {
-    if let Some(latest) = latest {
-        let was_interrupted = latest
-            .problem
-            .as_ref()
-            .is_some_and(|problem| problem.code == INTERRUPTED);
-        let wait = facts.plan.rebuild_every;
-        if !latest.state.is_final()
-            || !was_interrupted && is_younger(latest.created_at_ms, wait, facts.now_ms)
-        {
+/// Whether an image is to be built by itself now. `current` is the one that serves, `head` the commit of the branch.
+pub fn is_due(attempts: &Attempts<'_>, current: Option<&Image>, head: &str, facts: &Facts<'_>) -> bool {
+    let wait = facts.plan.rebuild_every;
+    if let Some(latest) = attempts.latest {
+        // Once at once; a build that brings its server down must not do so for ever.
+        let is_excused = was_interrupted(latest) && !attempts.was_interrupted_before;
+        let has_rested = match attempts.since_asked {
+            Some(since) => since >= wait,
+            // One from the future: the clock was set back, and nobody knows how long ago it was.
+            None => !(0..ms(wait)).contains(&facts.now_ms.saturating_sub(latest.created_at_ms)),
+        };
+        if !latest.state.is_final() || !is_excused && !has_rested {
             return false;
         }
     }
@@ -111,10 +121,19 @@ pub fn can_build_on(previous: &Image, facts: &Facts<'_>) -> bool {
         && is_younger(previous.line_began_at_ms, facts.plan.max_age, facts.now_ms)
 }
 
-/// A clock that was set back makes nothing young.
+/// Whether the end of its server cut a build short.
+pub fn was_interrupted(image: &Image) -> bool {
+    let problem = image.problem.as_ref();
+    problem.is_some_and(|problem| problem.code == INTERRUPTED)
+}
+
+/// What began in the future, because the clock was set back, is young.
 fn is_younger(began_ms: i64, age: Duration, now_ms: i64) -> bool {
-    let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
-    (0..age_ms).contains(&now_ms.saturating_sub(began_ms))
+    now_ms.saturating_sub(began_ms) < ms(age)
+}
+
+fn ms(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// The steps of a plan that there are.
@@ -266,8 +285,12 @@ mod tests {
             plan: &plan,
             now_ms: NOW,
         };
+        let attempts = Attempts {
+            latest,
+            ..Attempts::default()
+        };
         assert_eq!(
-            is_due(latest, current, head, &facts),
+            is_due(&attempts, current, head, &facts),
             expected,
             "{latest:?} {head}"
         );
@@ -285,8 +308,6 @@ mod tests {
             (|image: &mut Image| image.environment_digest = "e2".to_owned()) as fn(&mut Image),
             |image| image.base_digest = "b2".to_owned(),
             |image| image.line_began_at_ms = NOW - 8 * 24 * 60 * MINUTE,
-            // The clock was set back.
-            |image| image.line_began_at_ms = NOW + 1,
         ] {
             let mut changed = published(31);
             change(&mut changed);
@@ -304,6 +325,32 @@ mod tests {
         check_due(false, Some(&failed), Some(&old), "c2");
         failed.problem = Some(Problem::transient(INTERRUPTED, ""));
         check_due(true, Some(&failed), Some(&old), "c2");
+        // The clock was set back: once, and then by a clock that nobody sets.
+        let future = published(-1000);
+        check_due(false, Some(&future), Some(&future), "c1");
+        check_due(true, Some(&future), Some(&future), "c2");
+        let plan = plan();
+        let facts = Facts {
+            environment_digest: "e1",
+            base_digest: "b1",
+            plan: &plan,
+            now_ms: NOW,
+        };
+        let asked = |minutes: u64, was_interrupted_before| Attempts {
+            latest: if was_interrupted_before {
+                Some(&failed)
+            } else {
+                Some(&future)
+            },
+            was_interrupted_before,
+            since_asked: Some(Duration::from_secs(minutes * 60)),
+        };
+        assert!(!is_due(&asked(29, false), Some(&future), "c2", &facts));
+        assert!(is_due(&asked(30, false), Some(&future), "c2", &facts));
+        assert!(
+            !is_due(&asked(1, true), Some(&old), "c2", &facts),
+            "again and again"
+        );
     }
 
     #[test]
@@ -318,9 +365,13 @@ mod tests {
             plan: &plan,
             now_ms: NOW,
         };
-        assert!(!is_due(None, None, "c1", &facts));
+        assert!(!is_due(&Attempts::default(), None, "c1", &facts));
         let old = published(31);
-        assert!(is_due(Some(&old), Some(&old), "c2", &facts));
+        let attempts = Attempts {
+            latest: Some(&old),
+            ..Attempts::default()
+        };
+        assert!(is_due(&attempts, Some(&old), "c2", &facts));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::build::{self, Progress, environment_of};
 use super::log::{self, BuildLog};
-use super::plan::{self, Facts, INTERRUPTED};
+use super::plan::{self, Attempts, Facts, INTERRUPTED};
 use super::queue::{Queue, Waiting};
 use crate::session::services::SessionServices;
 use greenroom_protocol::client::image::{Image, ImageList, ImageLog, ImageState, ImageTrigger};
@@ -11,6 +11,7 @@ use greenroom_protocol::id::{ImageId, SnapshotId};
 use greenroom_stdx::chain::Chain;
 use greenroom_stdx::id::fresh_bits;
 use greenroom_store::catalog::CatalogError;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,6 +20,9 @@ use tokio::time::Instant;
 
 /// Between two looks at all repositories whether an image is due. One that changes is looked at at once.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// Before the end of a build that could not be written is tried again.
+const KEEP_RETRY: Duration = Duration::from_secs(2);
 
 /// Images that a list shows of one repository.
 const LISTED: u32 = 50;
@@ -41,6 +45,8 @@ pub struct ImageRegistry {
     services: Arc<SessionServices>,
     bounds: ImageBounds,
     queue: Mutex<Queue>,
+    /// When an image of a repository was asked for by schedule.
+    asked: Mutex<HashMap<String, Instant>>,
     /// A build waits, or one ended.
     changed: Notify,
 }
@@ -51,6 +57,7 @@ impl ImageRegistry {
             services,
             bounds,
             queue: Mutex::default(),
+            asked: Mutex::default(),
             changed: Notify::new(),
         })
     }
@@ -107,7 +114,10 @@ impl ImageRegistry {
         if let Some(id) = joined {
             return self.image(&id).await;
         }
-        let now_ms = self.services.clock.now_ms();
+        // The newest is the one that was asked for last, also when the clock was set back.
+        let newest = kept(self.services.catalog.images(repository, 1).await)?.pop();
+        let after_ms = newest.map_or(i64::MIN, |newest| newest.created_at_ms.saturating_add(1));
+        let now_ms = self.services.clock.now_ms().max(after_ms);
         let image = Image {
             id: ImageId::from_bits(fresh_bits()),
             repository: repository.to_owned(),
@@ -215,7 +225,14 @@ impl ImageRegistry {
                 ImageState::Failed
             }
         };
-        self.changed(&image).await;
+        while let Err(error) = self.services.catalog.put_image(&image).await {
+            // Nobody would build another one as long as this seems to be at work.
+            tracing::warn!(image = %image.id, error = %Chain(&error), "how an image build ended is not kept yet");
+            tokio::select! {
+                () = tokio::time::sleep(KEEP_RETRY) => {}
+                () = self.services.shutdown.cancelled() => return,
+            }
+        }
         // Whoever keeps sandboxes of the image before.
         self.services.changes.tell(&image.repository);
         if let Err(problem) = self.forget_outdated(&image.repository).await {
@@ -283,6 +300,7 @@ impl ImageRegistry {
             };
             match self.is_due(&repository.name, &branch).await {
                 Ok(true) => {
+                    lock(&self.asked).insert(repository.name.clone(), Instant::now());
                     self.request(&repository.name, ImageTrigger::Schedule, false)
                         .await?;
                 }
@@ -303,7 +321,13 @@ impl ImageRegistry {
 
     async fn is_due(&self, repository: &str, branch: &str) -> Result<bool, Problem> {
         let services = &self.services;
-        let latest = kept(services.catalog.images(repository, 1).await)?.pop();
+        let newest = kept(services.catalog.images(repository, 2).await)?;
+        let since_asked = lock(&self.asked).get(repository).map(Instant::elapsed);
+        let attempts = Attempts {
+            latest: newest.first(),
+            was_interrupted_before: newest.get(1).is_some_and(plan::was_interrupted),
+            since_asked,
+        };
         let head = services.forge.branch_commit(repository, branch).await;
         let head = head.map_err(|error| error.problem())?;
         let environment = environment_of(services, repository, branch).await?;
@@ -316,7 +340,7 @@ impl ImageRegistry {
             now_ms: services.clock.now_ms(),
         };
         let current = self.current(repository, branch).await?;
-        Ok(plan::is_due(latest.as_ref(), current.as_ref(), &head, &facts))
+        Ok(plan::is_due(&attempts, current.as_ref(), &head, &facts))
     }
 
     async fn forget_outdated(&self, repository: &str) -> Result<(), Problem> {
@@ -342,6 +366,8 @@ impl ImageRegistry {
                 return;
             }
         };
+        let known: HashSet<_> = images.iter().map(|image| image.id.clone()).collect();
+        log::remove_others(&self.bounds.logs, &known).await;
         for mut image in images {
             if !image.state.is_final() {
                 image.state = ImageState::Failed;
@@ -356,8 +382,12 @@ impl ImageRegistry {
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queue)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Progress for ImageRegistry {

@@ -19,6 +19,8 @@ pub struct Kind {
 enum State {
     Starting,
     Available,
+    /// It is brought to another commit.
+    Syncing,
 }
 
 #[derive(Debug)]
@@ -49,6 +51,8 @@ pub enum Reservation {
 #[derive(Debug, Default)]
 pub struct Book {
     entries: Vec<Entry>,
+    /// The server goes down: nothing comes in any more.
+    is_closed: bool,
 }
 
 impl Book {
@@ -61,6 +65,9 @@ impl Book {
         person: Option<PersonId>,
         now_ms: i64,
     ) {
+        if self.is_closed {
+            return;
+        }
         self.entries.push(Entry {
             id,
             kind,
@@ -80,6 +87,29 @@ impl Book {
             }
             None => false,
         }
+    }
+
+    /// Begins to bring one to another commit; nobody takes it meanwhile. Whether it may.
+    pub fn syncing(&mut self, id: &SandboxId) -> bool {
+        let found = self
+            .entries
+            .iter_mut()
+            .find(|entry| entry.id == *id && entry.state == State::Available);
+        match found {
+            Some(entry) => {
+                entry.state = State::Syncing;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Takes one out to make room for somebody's own: one that waits for nobody if there is one, the oldest first.
+    pub fn evict(&mut self) -> Option<SandboxId> {
+        let of = |is_wanted: &dyn Fn(&Entry) -> bool| self.entries.iter().position(is_wanted);
+        let is_ready = |entry: &Entry| entry.state == State::Available;
+        let position = of(&|entry| is_ready(entry) && entry.reserved.is_none()).or_else(|| of(&is_ready))?;
+        Some(self.entries.remove(position).id)
     }
 
     /// It is nobody's any more.
@@ -137,7 +167,7 @@ impl Book {
         entry.reserved = Some((person.clone(), now_ms));
         match entry.state {
             State::Available => Reservation::Ready,
-            State::Starting => Reservation::Starting,
+            State::Starting | State::Syncing => Reservation::Starting,
         }
     }
 
@@ -221,8 +251,9 @@ impl Book {
         self.entries.len()
     }
 
-    /// Takes everything out.
-    pub fn clear(&mut self) -> Vec<SandboxId> {
+    /// Takes everything out, and nothing in any more.
+    pub fn close(&mut self) -> Vec<SandboxId> {
+        self.is_closed = true;
         self.entries.drain(..).map(|entry| entry.id).collect()
     }
 }
@@ -318,6 +349,23 @@ mod tests {
             book.typing(&kind("more"), "v1", &person(7), 0),
             Reservation::Refused
         );
+    }
+
+    #[test]
+    fn what_is_brought_along_is_taken_by_nobody_and_room_is_made_gently() {
+        let mut book = book(3);
+        let shop = kind("shop");
+        assert_eq!(book.typing(&shop, "v1", &person(1), 0), Reservation::Ready);
+        assert!(book.syncing(&id(1)) && !book.syncing(&id(1)));
+        assert_eq!(book.claim(&shop, "v1", &person(2)), Some(id(2)));
+        assert_eq!(book.claim(&shop, "v1", &person(2)), None);
+        assert!(book.available(&id(1)));
+        assert_eq!(book.evict(), Some(id(1)), "not the one that waits for somebody");
+        assert_eq!(book.evict(), Some(id(0)));
+        assert_eq!(book.evict(), None);
+        assert!(book.close().is_empty());
+        book.starting(id(7), shop, "v1".to_owned(), None, 0);
+        assert!(!book.available(&id(7)), "it is closed");
     }
 
     #[test]

@@ -6,18 +6,18 @@ use super::routes::SwitchedRoutes;
 use crate::broker::build_routes;
 use crate::egress::{Advice, EgressLedger, SandboxEgress};
 use crate::environment::{BoundedEnvironment, RepositoryEgress};
-use crate::image::{CLONE, IMAGE_MARK, environment_digest, environment_of};
+use crate::image::{IMAGE_MARK, environment_digest, environment_of};
 use crate::sandbox::{Frozen, RouteHandler, Sandbox};
 use crate::session::services::SessionServices;
 use crate::session::{is_usable, run_checked, start_and_await_services};
 use crate::start_request::start_request;
+use crate::workspace_git::{self, CLONE, MARK};
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::environment::Backend;
 use greenroom_protocol::guest::GIT_PORT;
 use greenroom_protocol::id::{PersonId, SandboxId, SnapshotId};
 use greenroom_stdx::id::fresh_bits;
 use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -38,9 +38,6 @@ const DEFAULT_TTL_MINUTES: u64 = 60;
 
 /// Sandboxes that start at once: more would keep people's own from starting.
 const MAX_STARTING: usize = 2;
-
-/// Writes the mark by which a session knows that the repository is there. `$1`: the file.
-const MARK: &str = "mkdir -p \"${1%/*}\" && git rev-parse HEAD > \"$1\" && git rev-parse HEAD";
 
 /// A sandbox of the pool that was taken.
 pub struct Claimed {
@@ -138,17 +135,32 @@ impl WarmPool {
             routes: claimed.routes,
         };
         lock(&self.held).insert(id.clone(), held);
-        let mut book = lock(&self.book);
-        book.starting(
-            id.clone(),
-            claimed.kind,
-            claimed.version,
-            None,
-            services.clock.now_ms(),
-        );
-        book.available(&id);
-        drop(book);
+        let is_kept = {
+            let mut book = lock(&self.book);
+            let now_ms = services.clock.now_ms();
+            book.starting(id.clone(), claimed.kind, claimed.version, None, now_ms);
+            book.available(&id)
+        };
+        if !is_kept {
+            lock(&self.held).remove(&id);
+            end(services, &id).await;
+        }
         self.changed.notify_one();
+    }
+
+    /// How many sandboxes the pool has, those that start included.
+    pub fn count(&self) -> usize {
+        lock(&self.book).count()
+    }
+
+    /// Ends one to make room for somebody's own. Whether there was one.
+    pub async fn make_room(&self, services: &SessionServices) -> bool {
+        let Some(id) = lock(&self.book).evict() else {
+            return false;
+        };
+        lock(&self.held).remove(&id);
+        end(services, &id).await;
+        true
     }
 
     /// Somebody types a prompt for a repository: one sandbox waits for this person for a minute, or is started.
@@ -240,9 +252,19 @@ impl WarmPool {
 
     /// Brings one kind to what is wanted of it.
     async fn look(self: &Arc<Self>, services: &Arc<SessionServices>, kind: &Kind) -> Result<(), Problem> {
-        let environment = environment_of(services, &kind.repository, &kind.branch).await?;
-        let (version, image) = version(services, kind, &environment).await?;
         let now_ms = services.clock.now_ms();
+        let environment = match environment_of(services, &kind.repository, &kind.branch).await {
+            Ok(environment) => environment,
+            Err(problem) => {
+                if !problem.retryable {
+                    // No session can use what waits.
+                    let gone = lock(&self.book).outdated(kind, "", 0, 0, now_ms);
+                    self.end_all(services, gone).await;
+                }
+                return Err(problem);
+            }
+        };
+        let (version, image) = version(services, kind, &environment).await?;
         let target = lock(&self.known)
             .entry(kind.clone())
             .or_default()
@@ -250,6 +272,9 @@ impl WarmPool {
             .target(&environment.pool, now_ms);
         let ttl = environment.pool.ttl_minutes.unwrap_or(DEFAULT_TTL_MINUTES);
         let ttl_ms = i64::try_from(ttl.saturating_mul(60_000)).unwrap_or(i64::MAX);
+        // Whoever takes one has at least half of its life.
+        let life_ms = i64::try_from(environment.resources.wall_time.as_millis()).unwrap_or(i64::MAX);
+        let ttl_ms = ttl_ms.min(life_ms / 2);
         let dead: Vec<_> = lock(&self.held)
             .iter()
             .filter(|(_, held)| !held.sandbox.is_alive())
@@ -260,10 +285,7 @@ impl WarmPool {
             lock(&self.book).remove(&id);
             gone.push(id);
         }
-        for id in gone {
-            lock(&self.held).remove(&id);
-            end(services, &id).await;
-        }
+        self.end_all(services, gone).await;
         let missing = lock(&self.book).missing(kind, &version, target);
         for _ in 0..missing {
             if !self.may_start(services, kind, now_ms) {
@@ -281,34 +303,57 @@ impl WarmPool {
         self.sync(services, kind).await
     }
 
-    /// Brings those that wait to the newest commit of their branch.
-    async fn sync(&self, services: &SessionServices, kind: &Kind) -> Result<(), Problem> {
+    async fn bring_along(&self, services: &SessionServices, id: SandboxId, mut held: Held, kind: &Kind) {
+        held.frozen = None;
+        let checked_out = tokio::select! {
+            checked_out = check_out(&held.sandbox, kind) => checked_out,
+            () = services.shutdown.cancelled() => return,
+        };
+        match checked_out {
+            Ok(commit) => {
+                held.commit = commit;
+                held.frozen = services.sandboxes.freeze(&id).await.ok();
+                lock(&self.held).insert(id.clone(), held);
+                if !lock(&self.book).available(&id) {
+                    lock(&self.held).remove(&id);
+                    end(services, &id).await;
+                }
+            }
+            Err(problem) => {
+                tracing::info!(sandbox = %id, code = problem.code, "a sandbox of the pool is given up: {}", problem.message);
+                lock(&self.book).remove(&id);
+                end(services, &id).await;
+            }
+        }
+        self.changed.notify_one();
+    }
+
+    async fn end_all(&self, services: &SessionServices, gone: Vec<SandboxId>) {
+        for id in gone {
+            lock(&self.held).remove(&id);
+            end(services, &id).await;
+        }
+    }
+
+    /// Brings those that wait to the newest commit of their branch, in the background.
+    async fn sync(self: &Arc<Self>, services: &Arc<SessionServices>, kind: &Kind) -> Result<(), Problem> {
         let head = services.forge.branch_commit(&kind.repository, &kind.branch).await;
         let head = head.map_err(|error| error.problem())?;
         let waiting = lock(&self.book).waiting();
         for (id, _) in waiting.into_iter().filter(|(_, other)| other == kind) {
-            let behind = {
-                let mut held = lock(&self.held);
-                match held.get(&id) {
-                    Some(one) if one.commit != head => held.remove(&id),
-                    _ => None,
-                }
-            };
-            // Whoever claims it meanwhile finds nothing, and starts one of its own.
-            let Some(mut held) = behind else { continue };
-            held.frozen = None;
-            match check_out(&held.sandbox, kind).await {
-                Ok(commit) => {
-                    held.commit = commit;
-                    held.frozen = services.sandboxes.freeze(&id).await.ok();
-                    lock(&self.held).insert(id, held);
-                }
-                Err(problem) => {
-                    tracing::info!(sandbox = %id, code = problem.code, "a sandbox of the pool is given up: {}", problem.message);
-                    lock(&self.book).remove(&id);
-                    end(services, &id).await;
-                }
+            let is_behind = lock(&self.held).get(&id).is_some_and(|held| held.commit != head);
+            if !is_behind || !lock(&self.book).syncing(&id) {
+                continue;
             }
+            let Some(held) = lock(&self.held).remove(&id) else {
+                lock(&self.book).remove(&id);
+                continue;
+            };
+            let (pool, services, kind) = (self.clone(), services.clone(), kind.clone());
+            services
+                .tasks
+                .clone()
+                .spawn(async move { pool.bring_along(&services, id, held, &kind).await });
         }
         Ok(())
     }
@@ -365,8 +410,8 @@ pub async fn keep(services: Arc<SessionServices>) {
             () = services.shutdown.cancelled() => break,
         };
     }
+    let all = lock(&pool.book).close();
     lock(&pool.held).clear();
-    let all = lock(&pool.book).clear();
     for id in all {
         end(&services, &id).await;
     }
@@ -425,9 +470,14 @@ async fn prepare(
         Arc::new(EgressLedger::default()),
         services.metrics.clone(),
     );
-    let never = Arc::new(AtomicBool::new(false));
-    let first = build_routes(services.clone(), kind.repository.clone(), never, egress.clone());
-    let routes = SwitchedRoutes::new(first);
+    let claimed = CancellationToken::new();
+    let first = build_routes(
+        services.clone(),
+        kind.repository.clone(),
+        claimed.clone(),
+        egress.clone(),
+    );
+    let routes = SwitchedRoutes::new(first, claimed);
     let request = start_request(environment, id, &egress, routes.handler(), image)?;
     let (sandbox, _) = services.sandboxes.start(request).await?;
     let commit = check_out(&sandbox, kind).await?;
@@ -452,10 +502,11 @@ async fn prepare(
 async fn check_out(sandbox: &Arc<dyn Sandbox>, kind: &Kind) -> Result<String, Problem> {
     let remote = format!("http://127.0.0.1:{GIT_PORT}/{}.git", kind.repository);
     let cancel = CancellationToken::new();
-    let clone = ["sh", "-c", CLONE, "sh", &kind.branch, &remote];
-    run_checked(sandbox, &clone, Vec::new(), "checkout_failed", &cancel).await?;
-    let mark = ["sh", "-c", MARK, "sh", IMAGE_MARK];
-    run_checked(sandbox, &mark, Vec::new(), "checkout_failed", &cancel).await
+    let own = workspace_git::environment;
+    let clone = workspace_git::command(CLONE, &[&kind.branch, &remote]);
+    run_checked(sandbox, &clone, own(), "checkout_failed", &cancel).await?;
+    let mark = workspace_git::command(MARK, &[IMAGE_MARK]);
+    run_checked(sandbox, &mark, own(), "checkout_failed", &cancel).await
 }
 
 async fn end(services: &SessionServices, id: &SandboxId) {

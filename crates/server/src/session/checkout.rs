@@ -4,6 +4,7 @@ use super::changes::ChangeAuthor;
 use super::run::{cause, run, run_checked};
 use crate::image::IMAGE_MARK;
 use crate::sandbox::{Sandbox, SandboxError};
+use crate::workspace_git::{self, SWITCH, SYNC};
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::session::Session;
 use greenroom_protocol::guest::call::{Call, CallErrorCode, Reply, Scope};
@@ -21,18 +22,6 @@ const REMOVE_LOCKS: &str =
 
 /// A usable sandbox answers in milliseconds.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Brings the workspace of an image to the newest commit of the session's own branch, else of its base branch, and tells which files
-/// that changed. Only they are looked at: on a large repository everything else takes seconds. `$1`: base, `$2`: own, `$3`: remote.
-const SYNC: &str = "set -e
-git config remote.origin.url \"$3\"
-git fetch -q --force origin \"+refs/heads/$1:refs/remotes/origin/$1\" \"+refs/heads/$2*:refs/remotes/origin/$2*\"
-old=$(git rev-parse HEAD)
-new=$(git rev-parse -q --verify \"refs/remotes/origin/$2\" || git rev-parse --verify \"refs/remotes/origin/$1\")
-git read-tree -m -u HEAD \"$new\" 2> /dev/null || git read-tree --reset -u \"$new\"
-git update-ref \"refs/heads/$2\" \"$new\"
-git symbolic-ref HEAD \"refs/heads/$2\"
-git -c core.quotePath=false diff --name-only \"$old\" \"$new\"";
 
 /// Brings the session's repository into the workspace and switches to the session's branch: clones it, or goes on from what an image
 /// brought. Does nothing if an earlier start finished this; a half-finished one is done again.
@@ -75,8 +64,8 @@ pub async fn ensure(
         true => {
             is_readable();
             match head {
-                Some(head) => switch(sandbox, row, head, env, &cancel).await?,
-                None => sync(sandbox, row, env, &cancel).await?,
+                Some(head) => switch(sandbox, row, head, &cancel).await?,
+                None => sync_or_clone(sandbox, row, env, &cancel).await?,
             }
         }
         false => {
@@ -98,26 +87,23 @@ fn remote(row: &Session) -> String {
     format!("http://127.0.0.1:{GIT_PORT}/{}.git", row.repository)
 }
 
-async fn sync(
+/// Clones if the workspace of the image cannot be brought up to date: steps may have left anything in it.
+async fn sync_or_clone(
     sandbox: &Arc<dyn Sandbox>,
     row: &Session,
     env: Vec<(String, String)>,
     cancel: &CancellationToken,
 ) -> Result<Vec<String>, Problem> {
-    remove_locks(sandbox, env.clone(), cancel).await?;
     let remote = remote(row);
-    let argv = ["sh", "-c", SYNC, "sh", &row.base_branch, &row.branch, &remote];
-    let finished = run(sandbox, &argv, env, cancel).await?;
-    match finished.is_success {
-        true => Ok(finished.output.lines().map(str::to_owned).collect()),
-        false => Err(Problem::permanent(
-            "checkout_failed",
-            format!(
-                "The workspace could not be brought to the newest commit: {}",
-                cause(&finished.output)
-            ),
-        )),
+    let argv = workspace_git::command(SYNC, &[&row.base_branch, &row.branch, &remote]);
+    let finished = run(sandbox, &argv, workspace_git::environment(), cancel).await?;
+    if finished.is_success {
+        return Ok(finished.output.lines().map(str::to_owned).collect());
     }
+    let why = cause(&finished.output);
+    tracing::warn!(session = %row.id, "the workspace of an image cannot be brought to the newest commit, so it is cloned anew: {why}");
+    clone(sandbox, row, env, cancel).await?;
+    Ok(Vec::new())
 }
 
 /// The workspace of a sandbox that was prepared a moment ago.
@@ -125,12 +111,17 @@ async fn switch(
     sandbox: &Arc<dyn Sandbox>,
     row: &Session,
     head: &str,
-    env: Vec<(String, String)>,
     cancel: &CancellationToken,
 ) -> Result<Vec<String>, Problem> {
-    const SWITCH: &str = "git update-ref \"refs/heads/$1\" \"$2\" && git symbolic-ref HEAD \"refs/heads/$1\"";
-    let argv = ["sh", "-c", SWITCH, "sh", &row.branch, head];
-    run_checked(sandbox, &argv, env, "checkout_failed", cancel).await?;
+    let argv = workspace_git::command(SWITCH, &[&row.branch, head]);
+    run_checked(
+        sandbox,
+        &argv,
+        workspace_git::environment(),
+        "checkout_failed",
+        cancel,
+    )
+    .await?;
     Ok(Vec::new())
 }
 

@@ -61,7 +61,8 @@ impl EarlyReads {
                 "while you read, the workspace was brought to the newest commit, and what you saw of these files is out of date; \
                  read them again: {named}{more}"
             ));
-        } else if state.has_searched && !changed.is_empty() {
+        }
+        if state.has_searched && !changed.is_empty() {
             state.notes.push(format!(
                 "while you searched, the workspace was brought to the newest commit, which changed {} files; lists and searches \
                  from before may be out of date",

@@ -49,10 +49,10 @@ impl RunningSandboxes {
         self.lock().len()
     }
 
-    /// Takes a place for a turn, or keeps the one that the sandbox has.
-    pub fn admit(&self, sandbox: &SandboxId, handle: &SessionHandle) -> Admission {
+    /// Takes a place for a turn, or keeps the one that the sandbox has. `others` run besides, in the warm pool.
+    pub fn admit(&self, sandbox: &SandboxId, handle: &SessionHandle, others: usize) -> Admission {
         let mut entries = self.lock();
-        if !entries.contains_key(sandbox) && entries.len() >= self.bounds.max_running {
+        if !entries.contains_key(sandbox) && entries.len() + others >= self.bounds.max_running {
             return Admission::Full(idle(&entries, i64::MAX));
         }
         entries.insert(
@@ -166,26 +166,26 @@ mod tests {
         });
         let [one, two, three] = [1, 2, 3].map(SandboxId::from_bits);
         for id in [&one, &two] {
-            assert!(matches!(running.admit(id, &handle()), Admission::Admitted));
+            assert!(matches!(running.admit(id, &handle(), 0), Admission::Admitted));
         }
-        let Admission::Full(idle) = running.admit(&three, &handle()) else {
+        let Admission::Full(idle) = running.admit(&three, &handle(), 0) else {
             panic!("two is the most")
         };
         assert!(idle.is_empty(), "both are busy");
         assert!(
-            matches!(running.admit(&one, &handle()), Admission::Admitted),
+            matches!(running.admit(&one, &handle(), 0), Admission::Admitted),
             "it has its place"
         );
         running.leave(&two, 1_000);
         running.leave(&one, 2_000);
-        let Admission::Full(idle) = running.admit(&three, &handle()) else {
+        let Admission::Full(idle) = running.admit(&three, &handle(), 0) else {
             panic!("two is the most")
         };
         assert_eq!(ids(idle), [two.clone(), one.clone()]);
         assert!(ids(running.overdue(1_099)).is_empty());
         assert_eq!(ids(running.overdue(1_100)), std::slice::from_ref(&two));
         running.gone(&two);
-        assert!(matches!(running.admit(&three, &handle()), Admission::Admitted));
+        assert!(matches!(running.admit(&three, &handle(), 0), Admission::Admitted));
         assert!(running.is_idle(&one) && !running.is_idle(&three) && !running.is_idle(&two));
         assert_eq!(running.count(), 2);
         running.adopt(&three, &handle(), 0);

@@ -131,7 +131,7 @@ impl SessionWorkspace {
             if !is_checked {
                 let id = self.sandbox_id().await?;
                 // It has its place already.
-                self.services.running.admit(&id, &self.handle);
+                self.services.running.admit(&id, &self.handle, 0);
                 self.measure_from_now(sandbox).await;
             }
             self.is_checked.store(true, Ordering::Relaxed);
@@ -194,9 +194,14 @@ impl SessionWorkspace {
     async fn admit(&self, id: &SandboxId) -> Result<(), Problem> {
         let running = &self.services.running;
         loop {
-            let Admission::Full(idle) = running.admit(id, &self.handle) else {
+            let pool = &self.services.pool;
+            let Admission::Full(idle) = running.admit(id, &self.handle, pool.count()) else {
                 return Ok(());
             };
+            // People's own go before what waits for anybody.
+            if pool.make_room(&self.services).await {
+                continue;
+            }
             let mut has_room = false;
             for (other, handle) in idle {
                 if handle.sandbox.rest(&self.services, &handle, &other).await? {

@@ -1,0 +1,99 @@
+//! How the platform's own git brings a repository into a workspace and keeps it in order. Code of the repository may have run there
+//! before, so nothing that it could have written decides what our git does: the configuration is made anew before the first call,
+//! hooks and monitors are off, and programs come from the system alone.
+
+/// Environment of the programs that run these scripts.
+pub fn environment() -> Vec<(String, String)> {
+    [
+        (
+            "PATH",
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        ),
+        ("GIT_CONFIG_GLOBAL", "/dev/null"),
+        ("GIT_CONFIG_COUNT", "2"),
+        ("GIT_CONFIG_KEY_0", "core.hooksPath"),
+        ("GIT_CONFIG_VALUE_0", "/dev/null"),
+        ("GIT_CONFIG_KEY_1", "core.fsmonitor"),
+        ("GIT_CONFIG_VALUE_1", "false"),
+        ("LC_ALL", "C"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .to_vec()
+}
+
+/// A script with these arguments, as `$1` and so on.
+pub fn command<'a>(script: &'a str, arguments: &[&'a str]) -> Vec<&'a str> {
+    [&["/bin/sh", "-c", script, "sh"], arguments].concat()
+}
+
+/// Makes git's configuration anew, before anything else is asked of git.
+macro_rules! fresh_configuration {
+    () => {
+        "set -e
+if [ -L .git ] || { [ -e .git ] && [ ! -d .git ]; }; then
+  echo 'fatal: a step replaced .git by something else' >&2; exit 1
+fi
+if [ -d .git ]; then
+  rm -rf .git/*.lock .git/config .git/config.worktree .git/hooks .git/info/attributes
+  printf '[core]\\n\\trepositoryformatversion = 0\\n\\tfilemode = true\\n\\tbare = false\\n\\tlogallrefupdates = true\\n' > .git/config
+fi
+"
+    };
+}
+
+/// Gets the repository into an empty workspace, or brings the one of an earlier image up to date: then only what differs is looked
+/// at, because looking at everything takes seconds on a large repository. `$1`: the branch, `$2`: the remote.
+pub const CLONE: &str = concat!(
+    fresh_configuration!(),
+    "[ -d .git ] && is_new= || is_new=1
+[ -z \"$is_new\" ] || git init -q -b \"$1\"
+git config remote.origin.url \"$2\"
+git config remote.origin.fetch '+refs/heads/*:refs/remotes/origin/*'
+if [ -n \"$is_new\" ]; then
+  git fetch -q --force --tags origin
+  git checkout -q -f --detach \"refs/remotes/origin/$1\"
+else
+  git fetch -q --force origin \"+refs/heads/$1:refs/remotes/origin/$1\"
+  new=$(git rev-parse --verify \"refs/remotes/origin/$1\")
+  git read-tree -m -u HEAD \"$new\" 2> /dev/null || git read-tree --reset -u \"$new\"
+  git update-ref --no-deref HEAD \"$new\"
+fi"
+);
+
+/// Brings the workspace of an image to the newest commit of the session's own branch, else of its base branch, and tells which files
+/// that changed. Only they are looked at. `$1`: base, `$2`: own, `$3`: remote.
+pub const SYNC: &str = concat!(
+    fresh_configuration!(),
+    "git config remote.origin.url \"$3\"
+git config remote.origin.fetch '+refs/heads/*:refs/remotes/origin/*'
+git fetch -q --force origin \"+refs/heads/$1:refs/remotes/origin/$1\" \"+refs/heads/$2*:refs/remotes/origin/$2*\"
+old=$(git rev-parse HEAD)
+new=$(git rev-parse -q --verify \"refs/remotes/origin/$2\" || git rev-parse --verify \"refs/remotes/origin/$1\")
+git read-tree -m -u HEAD \"$new\" 2> /dev/null || git read-tree --reset -u \"$new\"
+git update-ref \"refs/heads/$2\" \"$new\"
+git symbolic-ref HEAD \"refs/heads/$2\"
+git -c core.quotePath=false diff --no-renames --no-ext-diff --name-only \"$old\" \"$new\" 2> /dev/null"
+);
+
+/// Switches a workspace that has the newest commit to the session's branch. `$1`: the branch, `$2`: the commit.
+pub const SWITCH: &str = "git update-ref \"refs/heads/$1\" \"$2\" && git symbolic-ref HEAD \"refs/heads/$1\"";
+
+/// Leaves the workspace as a session wants to find it, when nothing else runs: tracked files as committed, and what the build made
+/// beside them ignored, so that it is nobody's change. Single files, as long as they are not too many: what somebody adds to their
+/// directories is a change. `$1`: the file that says which commit it is; its directory is ours.
+pub const TIDY: &str = concat!(
+    fresh_configuration!(),
+    "git reset -q --hard
+rm -rf \"${1%/*}\"
+list() { git ls-files -z --others --exclude-standard \"$@\"; }
+if [ \"$(list | tr -cd '\\0' | head -c 2001 | wc -c)\" -le 2000 ]; then whole=; else whole=--directory; fi
+mkdir -p .git/info
+list $whole | tr '\\n\\0' '\\001\\n' | sed 's/[][*?\\!#]/\\\\&/g; s/\\x01/?/g; s/ $/\\\\ /; s/^/\\//' >> .git/info/exclude
+mkdir -p \"${1%/*}\"
+git rev-parse HEAD > \"$1\"
+chmod -R u+rwX /tmp 2> /dev/null || true
+find /tmp -mindepth 1 -delete"
+);
+
+/// Writes the mark by which a session knows that the repository is there, and says which commit it is. `$1`: the file.
+pub const MARK: &str = "mkdir -p \"${1%/*}\" && git rev-parse HEAD > \"$1\" && git rev-parse HEAD";
