@@ -104,11 +104,15 @@ impl Book {
         }
     }
 
-    /// Takes one out to make room for somebody's own: one that waits for nobody if there is one, the oldest first.
+    /// Takes one out to make room for somebody's own: one that waits for nobody if there is one, the oldest first; rather one that
+    /// is ready than one that starts.
     pub fn evict(&mut self) -> Option<SandboxId> {
-        let of = |is_wanted: &dyn Fn(&Entry) -> bool| self.entries.iter().position(is_wanted);
         let is_ready = |entry: &Entry| entry.state == State::Available;
-        let position = of(&|entry| is_ready(entry) && entry.reserved.is_none()).or_else(|| of(&is_ready))?;
+        let is_free = |entry: &Entry| entry.reserved.is_none();
+        let first = |is_wanted: &dyn Fn(&Entry) -> bool| self.entries.iter().position(is_wanted);
+        let position = first(&|entry| is_ready(entry) && is_free(entry))
+            .or_else(|| first(&is_free))
+            .or_else(|| first(&is_ready))?;
         Some(self.entries.remove(position).id)
     }
 
