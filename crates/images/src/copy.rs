@@ -26,6 +26,9 @@ const LOCAL_ATTRIBUTES: &[&str] = &[
     "overlay.upper",
 ];
 
+/// Ends the name of the attribute of files that an overlay copied up.
+const ORIGIN_ATTRIBUTE: &[u8] = b"overlay.origin";
+
 /// Longest list of a file's attributes, in bytes (`XATTR_LIST_MAX`), and the longest value.
 const ATTRIBUTES_BYTES: usize = 64 << 10;
 
@@ -211,7 +214,7 @@ impl<'a> Copy<'a> {
             return fs::hard_link(first, &target);
         }
         let now_ns = now_ns();
-        let is_steady = !self.unsteady.contains(&stat.st_ino);
+        let is_steady = !self.may_be_mapped(directory, name, stat);
         let mark = if self.done.has(path, stat) && is_steady && target.symlink_metadata().is_ok() {
             pass.kept += 1;
             self.done.mark(path)
@@ -237,6 +240,20 @@ impl<'a> Copy<'a> {
             self.linked.insert(stat.st_ino, target);
         }
         Ok(())
+    }
+
+    /// Whether a program may change the file without the kernel noting the time. Programs see a file that was copied up from a lower
+    /// layer by another inode than it has in the upper one, so any such may be what is mapped.
+    fn may_be_mapped(&self, directory: &OwnedFd, name: &CStr, stat: &Stat) -> bool {
+        let is_copied_up = || {
+            let name = std::ffi::OsStr::from_bytes(name.to_bytes());
+            let path = Path::new(&by_descriptor(directory)).join(name);
+            let mut names = vec![0_u8; ATTRIBUTES_BYTES];
+            let listed = rustix::fs::llistxattr(&path, names.as_mut_slice()).unwrap_or(0);
+            let mut listed = names[..listed].split(|byte| *byte == 0);
+            listed.any(|name| name.ends_with(ORIGIN_ATTRIBUTE))
+        };
+        !self.unsteady.is_empty() && (self.unsteady.contains(&stat.st_ino) || is_copied_up())
     }
 
     /// Takes the file from the copy before, if it is the same.

@@ -20,6 +20,7 @@ crate::scenarios!(
     layers_pile_up,
     a_copy_is_of_one_moment,
     copies_share_what_did_not_change,
+    what_is_mapped_is_copied_as_it_is,
     closed_and_odd_files_are_copied,
     forks_are_independent,
     layers_live_as_long_as_they_are_needed,
@@ -471,4 +472,45 @@ async fn wrong_ones_are_refused(world: &World) {
     std::fs::write(path, serde_json::to_vec(&other).unwrap()).unwrap();
     let refused = world.host.start(world.from(&fresh_id(), &taken.id)).await;
     assert_eq!(code_of(refused.map(|_| ())).await, "snapshot_other_owner");
+}
+
+/// A program that maps files changes them without a change of their time.
+async fn what_is_mapped_is_copied_as_it_is(world: &World) {
+    let first = world.start().await;
+    sh(&first, "head -c 8192 /dev/zero > given").await.ok();
+    let given = world.stop_and_take(&first).await;
+    let second = world.started_from(&given).await;
+    sh(&second, "head -c 8192 /dev/zero > own").await.ok();
+    let script = "import mmap, time, os\n\
+        maps = [mmap.mmap(os.open(name, os.O_RDWR), 8192) for name in ('given', 'own')]\n\
+        number = 0\n\
+        while True:\n\
+        \x20   number += 1\n\
+        \x20   for one in maps: one[0:8] = b'%08d' % number\n\
+        \x20   if number == 1: open('ready', 'w').close()\n\
+        \x20   while not os.path.exists('go-%d' % number): time.sleep(0.005)\n";
+    let exec = Exec {
+        argv: ["python3", "-c", script].map(str::to_owned).to_vec(),
+        ..Exec::default()
+    };
+    second.spawn(exec).await.unwrap();
+    let mapped = async |number: usize| {
+        let look =
+            format!("head -c 8 given | grep -q '^0*{number}$' && head -c 8 own | grep -q '^0*{number}$'");
+        eventually("it wrote", async || {
+            (sh(&second, &look).await.exit.code == Some(0)).then_some(())
+        })
+        .await;
+    };
+    for number in 1..4 {
+        mapped(number).await;
+        // So that times tell nothing.
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        let taken = world.take(&second).await;
+        let copy = world.started_from(&taken).await;
+        let seen = sh(&copy, "head -c 8 given; echo; head -c 8 own").await.ok();
+        assert_eq!(seen, format!("{number:08}\n{number:08}"));
+        world.host.remove(copy.id()).await.unwrap();
+        sh(&second, &format!("touch go-{number}")).await.ok();
+    }
 }

@@ -159,7 +159,7 @@ async fn a_new_size_is_told(world: &World) {
                   def tell(*_):\n    size = os.get_terminal_size()\n    os.write(1, b'%d %d\\n' % (size.lines, size.columns))\n\
                   signal.signal(signal.SIGWINCH, tell)\n\
                   print('ready', flush=True)\n\
-                  while True: time.sleep(600)";
+                  while True: time.sleep(0.05)";
     let argv = ["/usr/bin/python3", "-c", script];
     let mut screen = Screen::open(&sandbox, on_terminal(&argv, None)).await;
     screen.shows("ready\r\n").await;

@@ -175,14 +175,17 @@ impl Book {
         }
     }
 
-    /// Lets go of sandboxes whose person is silent. They wait for anybody then.
-    pub fn release_silent(&mut self, now_ms: i64) {
+    /// Lets go of sandboxes whose person is silent: they wait for anybody then. Whether there were any.
+    pub fn release_silent(&mut self, now_ms: i64) -> bool {
+        let is_silent = |last: i64| !(0..SILENCE_MS).contains(&(now_ms - last));
+        let mut has_released = false;
         for entry in &mut self.entries {
-            let is_silent = |last: i64| !(0..SILENCE_MS).contains(&(now_ms - last));
             if entry.reserved.as_ref().is_some_and(|(_, last)| is_silent(*last)) {
                 entry.reserved = None;
+                has_released = true;
             }
         }
+        has_released
     }
 
     /// Takes out what is to be ended: of another version, too old, or more than wanted. Reserved ones end only with their version.

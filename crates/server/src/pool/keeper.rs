@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// Between two looks at what is in use, and at all repositories. What changes is looked at at once.
+/// Between two looks for people who fell silent, and at all repositories. What changes is looked at at once.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 const LOOK_AT_ALL_EVERY: Duration = Duration::from_secs(60);
 
@@ -70,6 +70,8 @@ struct Held {
 struct Known {
     arrivals: Arrivals,
     failed_at_ms: Option<i64>,
+    /// Whether its environment asks for any, when it was looked at last. Looking takes two git processes.
+    wants_pool: Option<bool>,
 }
 
 /// The warm pool of a server.
@@ -265,11 +267,13 @@ impl WarmPool {
             }
         };
         let (version, image) = version(services, kind, &environment).await?;
-        let target = lock(&self.known)
-            .entry(kind.clone())
-            .or_default()
-            .arrivals
-            .target(&environment.pool, now_ms);
+        let target = {
+            let mut known = lock(&self.known);
+            let known = known.entry(kind.clone()).or_default();
+            let settings = &environment.pool;
+            known.wants_pool = Some(settings.maximum.or(settings.minimum).unwrap_or(0) > 0);
+            known.arrivals.target(settings, now_ms)
+        };
         let ttl = environment.pool.ttl_minutes.unwrap_or(DEFAULT_TTL_MINUTES);
         let ttl_ms = i64::try_from(ttl.saturating_mul(60_000)).unwrap_or(i64::MAX);
         // Whoever takes one has at least half of its life.
@@ -328,6 +332,17 @@ impl WarmPool {
         self.changed.notify_one();
     }
 
+    /// Kinds of which there is one, or of which people took some and may want more.
+    fn kinds_in_use(&self) -> Vec<Kind> {
+        let mut kinds = lock(&self.book).kinds();
+        for (kind, known) in lock(&self.known).iter() {
+            if !known.arrivals.is_empty() && known.wants_pool != Some(false) && !kinds.contains(kind) {
+                kinds.push(kind.clone());
+            }
+        }
+        kinds
+    }
+
     async fn end_all(&self, services: &SessionServices, gone: Vec<SandboxId>) {
         for id in gone {
             lock(&self.held).remove(&id);
@@ -359,33 +374,42 @@ impl WarmPool {
     }
 }
 
+/// Why the keeper looks.
+enum Woken {
+    /// A sandbox was taken, or one is ready.
+    ByUse,
+    /// A repository changed.
+    ByChange(String),
+    /// Anything may have changed.
+    ForAll,
+    /// Somebody may be silent by now.
+    ByTime,
+}
+
 /// Keeps the pool until the server goes down; then nothing of it is left.
 pub async fn keep(services: Arc<SessionServices>) {
     let pool = services.pool.clone();
     let mut changes = services.changes.listen();
     let mut look_at_all = Instant::now();
-    let mut changed = None;
+    let mut woken = Woken::ByTime;
     loop {
-        lock(&pool.book).release_silent(services.clock.now_ms());
-        let mut kinds = lock(&pool.book).kinds();
-        let remembered: Vec<_> = lock(&pool.known)
-            .iter()
-            .filter(|(_, known)| !known.arrivals.is_empty())
-            .map(|(kind, _)| kind.clone())
-            .collect();
-        let is_time = look_at_all <= Instant::now();
-        if is_time {
+        let has_released = lock(&pool.book).release_silent(services.clock.now_ms());
+        if look_at_all <= Instant::now() {
             look_at_all = Instant::now() + LOOK_AT_ALL_EVERY;
+            woken = Woken::ForAll;
         }
-        let mut all = match is_time || changed.is_some() {
-            true => all_kinds(&services).await,
-            false => Vec::new(),
-        };
-        all.retain(|kind| is_time || changed.as_ref() == Some(&kind.repository));
-        for kind in remembered.into_iter().chain(all) {
-            if !kinds.contains(&kind) {
-                kinds.push(kind);
+        let mut kinds = match &woken {
+            Woken::ByTime if !has_released => Vec::new(),
+            Woken::ByTime | Woken::ByUse => pool.kinds_in_use(),
+            Woken::ForAll | Woken::ByChange(_) => {
+                let mut kinds = pool.kinds_in_use();
+                let others = all_kinds(&services).await.into_iter();
+                kinds.extend(others.filter(|kind| !kinds.contains(kind)).collect::<Vec<_>>());
+                kinds
             }
+        };
+        if let Woken::ByChange(repository) = &woken {
+            kinds.retain(|kind| kind.repository == *repository);
         }
         for kind in kinds {
             if let Err(problem) = pool.look(&services, &kind).await {
@@ -398,15 +422,10 @@ pub async fn keep(services: Arc<SessionServices>) {
             }
         }
         services.metrics.set_pool_size(lock(&pool.book).count());
-        changed = tokio::select! {
-            () = pool.changed.notified() => None,
-            repository = changes.next() => {
-                if repository.is_none() {
-                    look_at_all = Instant::now();
-                }
-                repository
-            }
-            () = tokio::time::sleep(LOOK_EVERY) => None,
+        woken = tokio::select! {
+            () = pool.changed.notified() => Woken::ByUse,
+            repository = changes.next() => repository.map_or(Woken::ForAll, Woken::ByChange),
+            () = tokio::time::sleep(LOOK_EVERY) => Woken::ByTime,
             () = services.shutdown.cancelled() => break,
         };
     }
