@@ -488,3 +488,62 @@ fn names(directory: &Path) -> Result<Vec<String>, ImageError> {
     };
     list().map_err(ImageError::file("list", directory))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::os::unix::fs::MetadataExt as _;
+    use std::process::{Command, Stdio};
+
+    /// A program that has one file mapped.
+    struct Mapping(HashSet<u64>);
+
+    impl Programs for Mapping {
+        type Held = ();
+
+        fn hold(&self) {}
+
+        fn mapped(&self) -> HashSet<u64> {
+            self.0.clone()
+        }
+    }
+
+    /// What is written to a mapping changes no time of the file until the kernel brings it to disk.
+    #[test]
+    fn what_is_mapped_is_not_taken_from_the_copy_before() {
+        let temp = tempfile::tempdir().unwrap();
+        let sandboxes = temp.path().join("sb");
+        let id = SandboxId::from_bits(1);
+        let directory = sandboxes.join(id.as_str());
+        let file = directory.join("upper/file");
+        fs::create_dir_all(directory.join(UPPER_NAME)).unwrap();
+        fs::write(&file, [0; 4096]).unwrap();
+        let store = ImageStore::open(&temp.path().join("images"), &sandboxes, Owner::current()).unwrap();
+        let script = "import mmap, os, sys\n\
+            one = mmap.mmap(os.open(sys.argv[1], os.O_RDWR), 4096)\n\
+            for line in sys.stdin:\n\
+            \x20   one[0:5] = line[:5].encode()\n\
+            \x20   print('done', flush=True)\n";
+        let mut writer = Command::new("python3")
+            .args(["-c", script, file.to_str().unwrap()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut orders = writer.stdin.take().unwrap();
+        let mut answers = BufReader::new(writer.stdout.take().unwrap());
+        let mapping = Mapping(HashSet::from([fs::metadata(&file).unwrap().ino()]));
+        for text in ["first", "other", "third"] {
+            writeln!(orders, "{text}").unwrap();
+            answers.read_line(&mut String::new()).unwrap();
+            // So that the time of the first change is old.
+            std::thread::sleep(Duration::from_millis(50));
+            let (snapshot, _) = store.copy(&id, &directory, &mapping).unwrap();
+            let copied = fs::read(store.layer(&snapshot.layers[0]).join("file")).unwrap();
+            assert_eq!(&copied[..5], text.as_bytes());
+        }
+        drop(orders);
+        writer.wait().unwrap();
+    }
+}
