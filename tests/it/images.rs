@@ -538,6 +538,7 @@ async fn leftovers_of_steps_are_nobodys_change(who: Who) {
     let mut product = Product::with_config(&commands(&[("look", look)]), BY_HAND);
     product.run_as(who);
     let environment = r##"build = '''
+echo '*' > .git/info/exclude
 mkdir -p out many
 touch 'café.txt' 'sp ' "$(printf 'tab\tx')" '"q"' "$(printf 'new\nline')" '[a]*?' '#x' '!y' 'back\slash' out/made.txt
 '''

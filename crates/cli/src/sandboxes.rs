@@ -81,11 +81,6 @@ impl SandboxProvider for LocalSandboxes {
         seal.await.map_err(|error: HostError| error.problem())
     }
 
-    async fn snapshot(&self, id: &SandboxId) -> Result<SnapshotId, Problem> {
-        let taken = self.host.snapshot(id).await.map_err(|error| error.problem())?;
-        Ok(taken.snapshot.id)
-    }
-
     async fn find_text(
         &self,
         id: &SandboxId,

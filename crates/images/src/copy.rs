@@ -57,15 +57,6 @@ pub(crate) struct Copy<'a> {
     closed: Vec<(PathBuf, RawMode)>,
 }
 
-/// What one pass did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Pass {
-    /// Files whose content was copied.
-    pub copied: u64,
-    /// Files that were shared with the copy before, or were there from the pass before.
-    pub kept: u64,
-}
-
 impl<'a> Copy<'a> {
     /// `target` is an empty directory that nobody else knows, on the same filesystem as `before`.
     pub(crate) fn new(source: &'a Path, target: &'a Path, before: Option<(&'a Path, &'a Manifest)>) -> Self {
@@ -97,7 +88,7 @@ impl<'a> Copy<'a> {
     }
 
     /// Makes the target like the source. What is renamed meanwhile may be missing or twice, until a pass in which nobody writes.
-    pub(crate) fn pass(&mut self) -> io::Result<Pass> {
+    pub(crate) fn pass(&mut self) -> io::Result<()> {
         let passed = self.walk();
         // Those inside first, while they can be reached. Not those that a program changed meanwhile.
         for (directory, before, now) in self.opened.drain(..).rev() {
@@ -108,12 +99,12 @@ impl<'a> Copy<'a> {
         passed
     }
 
-    fn walk(&mut self) -> io::Result<Pass> {
+    fn walk(&mut self) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let root = rustix::fs::open(self.source, flags, Mode::empty())?;
         self.linked.clear();
         self.closed.clear();
-        let (mut pass, mut done) = (Pass::default(), Manifest::default());
+        let mut done = Manifest::default();
         let mut pending = vec![PathBuf::new()];
         while let Some(path) = pending.pop() {
             let Some(directory) = self.open_directory(&root, &path)? else {
@@ -135,13 +126,13 @@ impl<'a> Copy<'a> {
                         pending.push(below);
                     }
                     FileType::Socket => {}
-                    _ => self.entry(&directory, name, &below, &stat, &mut pass, &mut done)?,
+                    _ => self.entry(&directory, name, &below, &stat, &mut done)?,
                 }
             }
             self.finish_directory(&directory, target)?;
         }
         self.done = done;
-        Ok(pass)
+        Ok(())
     }
 
     /// `None` if it is no directory any more.
@@ -204,7 +195,6 @@ impl<'a> Copy<'a> {
         name: &CStr,
         path: &Path,
         stat: &Stat,
-        pass: &mut Pass,
         done: &mut Manifest,
     ) -> io::Result<()> {
         let target = self.target.join(path);
@@ -216,10 +206,8 @@ impl<'a> Copy<'a> {
         let now_ns = now_ns();
         let is_steady = !self.may_be_mapped(directory, name, stat);
         let mark = if self.done.has(path, stat) && is_steady && target.symlink_metadata().is_ok() {
-            pass.kept += 1;
             self.done.mark(path)
         } else if is_steady && self.share_before(path, stat, &target)? {
-            pass.kept += 1;
             Mark::of(stat, now_ns)
         } else {
             remove_any(&target)?;
@@ -229,7 +217,6 @@ impl<'a> Copy<'a> {
                 kind => make_node(kind, stat, &target)?,
             };
             let Some(copied) = copied else { return Ok(()) };
-            pass.copied += 1;
             // Of the moment before its content was read.
             Mark::of(&copied, now_ns)
         };

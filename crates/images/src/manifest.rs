@@ -1,7 +1,7 @@
 //! What a copy was made from: by it the next copy knows which files did not change since.
 
 use rustix::fs::Stat;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -55,20 +55,19 @@ impl Manifest {
     pub(crate) fn mark(&self, path: &Path) -> Option<Mark> {
         self.files.get(path).copied()
     }
+}
 
-    pub(crate) fn to_bytes(&self) -> serde_json::Result<Vec<u8>> {
-        // Names need not be UTF-8.
-        let files: Vec<(&[u8], &Mark)> = self
-            .files
-            .iter()
-            .map(|(path, mark)| (path.as_os_str().as_bytes(), mark))
-            .collect();
-        serde_json::to_vec(&files)
+/// As a list, because names need not be UTF-8.
+impl Serialize for Manifest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let files = self.files.iter();
+        serializer.collect_seq(files.map(|(path, mark)| (path.as_os_str().as_bytes(), mark)))
     }
+}
 
-    pub(crate) fn from_bytes(bytes: &[u8]) -> serde_json::Result<Self> {
-        let files: Vec<(Vec<u8>, Mark)> = serde_json::from_slice(bytes)?;
-        let files = files.into_iter();
+impl<'de> Deserialize<'de> for Manifest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let files = Vec::<(Vec<u8>, Mark)>::deserialize(deserializer)?.into_iter();
         Ok(Self {
             files: files
                 .map(|(path, mark)| (PathBuf::from(OsString::from_vec(path)), mark))

@@ -100,8 +100,7 @@ pub struct Collected {
 #[derive(Serialize, Deserialize)]
 struct LastCopy {
     layer: LayerId,
-    /// As [`Manifest`] writes itself.
-    manifest: serde_json::Value,
+    manifest: Manifest,
 }
 
 impl ImageStore {
@@ -159,6 +158,10 @@ impl ImageStore {
             .ok_or_else(|| ImageError::Missing(from.clone()))?;
         if snapshot.by_root != self.owner.by_root {
             return Err(ImageError::OtherOwner(from.clone()));
+        }
+        // Before anything is written, so that the sandbox can still begin without it.
+        if snapshot.layers.iter().any(|id| !self.layer(id).is_dir()) {
+            return Err(ImageError::LayerMissing(self.path(from)));
         }
         let chain = Chain {
             given: snapshot.layers.len(),
@@ -231,13 +234,7 @@ impl ImageStore {
         let snapshot = self.record(sandbox, chain)?;
         // Without it the next copy shares nothing.
         let path = directory.join(COPIED_NAME);
-        let kept = manifest.to_bytes().and_then(|bytes| {
-            let manifest = serde_json::from_slice(&bytes)?;
-            Ok(LastCopy { layer, manifest })
-        });
-        if let Ok(kept) = kept {
-            let _ = write_atomically(&path, &kept);
-        }
+        let _ = write_atomically(&path, &LastCopy { layer, manifest });
         Ok((snapshot, held))
     }
 
@@ -269,8 +266,7 @@ impl ImageStore {
         let text = fs::read(directory.join(COPIED_NAME)).ok()?;
         let last: LastCopy = serde_json::from_slice(&text).ok()?;
         let place = self.layer(&last.layer);
-        let manifest = Manifest::from_bytes(&serde_json::to_vec(&last.manifest).ok()?).ok()?;
-        place.is_dir().then_some((place, manifest))
+        place.is_dir().then_some((place, last.manifest))
     }
 
     fn record(&self, sandbox: &SandboxId, chain: Chain) -> Result<Snapshot, ImageError> {
@@ -327,11 +323,6 @@ impl ImageStore {
         }
         found.sort_by(|a, b| (a.created_at_ms, a.id.as_str()).cmp(&(b.created_at_ms, b.id.as_str())));
         Ok(found)
-    }
-
-    /// Bytes that the layers of a snapshot take, without those it was given; files that it shares with others count too.
-    pub fn own_bytes(&self, snapshot: &Snapshot) -> Result<u64, ImageError> {
-        self.bytes_of(&snapshot.layers[..snapshot.layers.len().saturating_sub(snapshot.given)])
     }
 
     /// Bytes that layers take.

@@ -35,6 +35,7 @@ if [ -L .git ] || { [ -e .git ] && [ ! -d .git ]; }; then
 fi
 if [ -d .git ]; then
   rm -rf .git/*.lock .git/config .git/config.worktree .git/hooks .git/info/attributes
+  find .git/refs -name '*.lock' -type f -delete 2> /dev/null || true
   printf '[core]\\n\\trepositoryformatversion = 0\\n\\tfilemode = true\\n\\tbare = false\\n\\tlogallrefupdates = true\\n' > .git/config
 fi
 "
@@ -84,11 +85,12 @@ pub const SWITCH: &str = "git update-ref \"refs/heads/$1\" \"$2\" && git symboli
 pub const TIDY: &str = concat!(
     fresh_configuration!(),
     "git reset -q --hard
+rm -rf .git/info
 rm -rf \"${1%/*}\"
 list() { git ls-files -z --others --exclude-standard \"$@\"; }
 if [ \"$(list | tr -cd '\\0' | head -c 2001 | wc -c)\" -le 2000 ]; then whole=; else whole=--directory; fi
 mkdir -p .git/info
-list $whole | tr '\\n\\0' '\\001\\n' | sed 's/[][*?\\!#]/\\\\&/g; s/\\x01/?/g; s/ $/\\\\ /; s/^/\\//' >> .git/info/exclude
+list $whole | tr '\\n\\0' '\\001\\n' | sed 's/[][*?\\!#]/\\\\&/g; s/\\x01/?/g; s/ $/\\\\ /; s/^/\\//' > .git/info/exclude
 mkdir -p \"${1%/*}\"
 git rev-parse HEAD > \"$1\"
 chmod -R u+rwX /tmp 2> /dev/null || true

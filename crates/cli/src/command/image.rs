@@ -105,8 +105,8 @@ fn list(images: &[Image], current: Option<&str>, terminal: Terminal) -> Result<(
         .iter()
         .map(|image| {
             let state = match current == Some(image.id.as_str()) {
-                true => format!("{} (current)", state_name(image.state)),
-                false => state_name(image.state).to_owned(),
+                true => format!("{} (current)", image.state.name()),
+                false => image.state.name().to_owned(),
             };
             vec![
                 image.id.to_string(),
@@ -136,7 +136,7 @@ fn show(image: &Image, terminal: Terminal) -> Result<(), Failure> {
     };
     terminal.line(&[
         Span::plain(format!("{} ", image.id)),
-        Span::new(style, state_name(image.state)),
+        Span::new(style, image.state.name()),
         Span::plain(format!(
             "  {}@{} {}",
             image.repository,
@@ -154,7 +154,7 @@ fn show(image: &Image, terminal: Terminal) -> Result<(), Failure> {
             StepOutcome::Cached => (Style::Dim, "cached"),
             StepOutcome::Failed => (Style::Red, "failed"),
         };
-        let name = format!("{:?}", step.name).to_lowercase();
+        let name = step.name.name();
         terminal.line(&[
             Span::plain(format!("  {name:<6} ")),
             Span::new(style, format!("{outcome:<8}")),
@@ -168,19 +168,6 @@ fn show(image: &Image, terminal: Terminal) -> Result<(), Failure> {
         )])?;
     }
     Ok(())
-}
-
-fn state_name(state: ImageState) -> &'static str {
-    match state {
-        ImageState::Scheduled => "scheduled",
-        ImageState::Cloning => "cloning",
-        ImageState::Installing => "installing",
-        ImageState::Building => "building",
-        ImageState::Testing => "testing",
-        ImageState::Sealing => "sealing",
-        ImageState::Published => "published",
-        ImageState::Failed => "failed",
-    }
 }
 
 fn short(commit: Option<&str>) -> String {

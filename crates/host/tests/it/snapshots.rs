@@ -2,6 +2,7 @@
 
 use crate::world::{World, eventually, fresh_id, is_root, open, sh, shell};
 use greenroom_host::{HostError, Limits, Sandbox, Snapshot, StartSandbox};
+use greenroom_images::{ImageStore, Owner, Programs};
 use greenroom_protocol::guest::call::{Exec, LimitKind};
 use greenroom_protocol::id::{SandboxId, SnapshotId};
 use std::path::PathBuf;
@@ -459,7 +460,18 @@ async fn wrong_ones_are_refused(world: &World) {
     let missing = SnapshotId::from_bits(7);
     let refused = world.host.start(world.from(&fresh_id(), &missing)).await;
     assert_eq!(code_of(refused.map(|_| ())).await, "snapshot_missing");
+    // Its layers are gone: refused before anything is written, so that the sandbox can begin without it.
     let sandbox = world.start().await;
+    let taken = world.take(&sandbox).await;
+    for layer in world.layers() {
+        std::fs::remove_dir_all(layer).unwrap();
+    }
+    let id = fresh_id();
+    let refused = world.host.start(world.from(&id, &taken.id)).await;
+    assert_eq!(code_of(refused.map(|_| ())).await, "snapshot_damaged");
+    sh(&world.host.start(world.plain(&id)).await.unwrap(), "true")
+        .await
+        .ok();
     let taken = world.take(&sandbox).await;
     let path = world.state.join(format!("images/snapshots/{}.json", taken.id));
     let other = Snapshot {
@@ -469,6 +481,19 @@ async fn wrong_ones_are_refused(world: &World) {
     std::fs::write(path, serde_json::to_vec(&other).unwrap()).unwrap();
     let refused = world.host.start(world.from(&fresh_id(), &taken.id)).await;
     assert_eq!(code_of(refused.map(|_| ())).await, "snapshot_other_owner");
+}
+
+/// Programs that stand still by themselves when a copy is made.
+struct MappedBy(i32);
+
+impl Programs for MappedBy {
+    type Held = ();
+
+    fn hold(&self) {}
+
+    fn mapped(&self) -> std::collections::HashSet<u64> {
+        greenroom_sandbox::processes::shared_mappings_below(self.0)
+    }
 }
 
 /// A program that maps files changes them without a change of their time.
@@ -499,12 +524,23 @@ async fn what_is_mapped_is_copied_as_it_is(world: &World) {
         })
         .await;
     };
+    let directory = world.state.join("sb").join(second.id().as_str());
+    let supervisor = greenroom_sandbox::lock::holder(&directory.join("lock"))
+        .unwrap()
+        .unwrap();
+    let mapped_by = MappedBy(supervisor.as_raw_nonzero().get());
+    let store = ImageStore::open(
+        &world.state.join("images"),
+        &world.state.join("sb"),
+        Owner::current(),
+    )
+    .unwrap();
     for number in 1..4 {
         mapped(number).await;
         // So that times tell nothing.
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        let taken = world.take(&second).await;
-        // Before the snapshot is synced to disk: after that the kernel notes the time of the next change again.
+        // Not by the host, which syncs snapshots: after that the kernel notes the time of the next change again.
+        let (taken, _) = store.copy(second.id(), &directory, &mapped_by).unwrap();
         sh(&second, &format!("touch go-{number}")).await.ok();
         let copy = world.started_from(&taken).await;
         let seen = sh(&copy, "head -c 8 given; echo; head -c 8 own").await.ok();

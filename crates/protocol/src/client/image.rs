@@ -68,6 +68,20 @@ pub enum ImageState {
 }
 
 impl ImageState {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Scheduled => "scheduled",
+            Self::Cloning => "cloning",
+            Self::Installing => "installing",
+            Self::Building => "building",
+            Self::Testing => "testing",
+            Self::Sealing => "sealing",
+            Self::Published => "published",
+            Self::Failed => "failed",
+        }
+    }
+
     /// Whether nothing more happens to it.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Published | Self::Failed)
@@ -108,6 +122,19 @@ pub enum StepName {
     Build,
     Warm,
     Seal,
+}
+
+impl StepName {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Clone => "clone",
+            Self::Setup => "setup",
+            Self::Build => "build",
+            Self::Warm => "warm",
+            Self::Seal => "seal",
+        }
+    }
 }
 
 /// What became of a step.

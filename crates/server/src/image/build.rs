@@ -271,7 +271,7 @@ impl<P: Progress> Build<'_, P> {
             sandbox.exec(exec, sender, self.services.shutdown.clone()),
             collect
         );
-        let what = step_name(name);
+        let what = name.name();
         match exit {
             Ok(exit) if exit.code == Some(0) => Ok(()),
             Ok(exit) => Err(self.failed(what, &exit)),
@@ -413,7 +413,7 @@ impl<P: Progress> Build<'_, P> {
     }
 
     async fn begin(&mut self, name: StepName, state: ImageState) -> Instant {
-        self.log.line(step_name(name)).await;
+        self.log.line(name.name()).await;
         self.image.state = state;
         self.image.steps.push(ImageStep {
             name,
@@ -447,15 +447,4 @@ impl<P: Progress> Build<'_, P> {
 fn disk_limit(what: &str) -> Problem {
     Problem::permanent("step_disk_limit", format!("{what} took more disk than it may."))
         .with_hint("An environment's resources.disk_mb sets the limit.")
-}
-
-/// As people read it.
-fn step_name(name: StepName) -> &'static str {
-    match name {
-        StepName::Clone => "clone",
-        StepName::Setup => "setup",
-        StepName::Build => "build",
-        StepName::Warm => "warm",
-        StepName::Seal => "seal",
-    }
 }

@@ -4,6 +4,7 @@ use crate::environment::{BoundedEnvironment, ImagePlan};
 use greenroom_protocol::client::image::{Image, ImageState, ImageStep, StepName, StepOutcome};
 use greenroom_protocol::environment::StepDefinition;
 use sha2::{Digest as _, Sha256};
+use std::collections::HashMap;
 use std::time::Duration;
 
 /// Code of the problem of a build that the end of its server cut short.
@@ -194,22 +195,12 @@ pub fn outdated(images: &[Image]) -> Vec<&Image> {
     const KEPT_PUBLISHED: usize = 2;
     const KEPT_OTHERS: usize = 10;
     let mut others = 0;
-    let mut published: Vec<(&str, usize)> = Vec::new();
+    let mut published: HashMap<&str, usize> = HashMap::new();
     images
         .iter()
         .filter(|image| match image.state {
             ImageState::Published => {
-                let seen = match published.iter_mut().find(|(branch, _)| *branch == image.branch) {
-                    Some((_, seen)) => seen,
-                    None => {
-                        published.push((&image.branch, 0));
-                        // Just pushed.
-                        match published.last_mut() {
-                            Some((_, seen)) => seen,
-                            None => return false,
-                        }
-                    }
-                };
+                let seen = published.entry(&image.branch).or_default();
                 *seen += 1;
                 *seen > KEPT_PUBLISHED
             }

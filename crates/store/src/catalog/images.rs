@@ -1,7 +1,7 @@
 //! Images of environments, one row for each attempt to build one.
 
 use super::{Catalog, CatalogError, During};
-use greenroom_protocol::client::image::{Image, ImageState};
+use greenroom_protocol::client::image::Image;
 use greenroom_protocol::id::ImageId;
 use rusqlite::{OptionalExtension, Row, params};
 
@@ -21,7 +21,7 @@ impl Catalog {
                         image.id.as_str(),
                         image.repository,
                         image.branch,
-                        state_name(image.state),
+                        image.state.name(),
                         image.created_at_ms,
                         body
                     ],
@@ -102,17 +102,4 @@ fn image_of(row: &Row<'_>) -> rusqlite::Result<Image> {
     serde_json::from_str(&body).map_err(|error| {
         rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error.into())
     })
-}
-
-fn state_name(state: ImageState) -> &'static str {
-    match state {
-        ImageState::Scheduled => "scheduled",
-        ImageState::Cloning => "cloning",
-        ImageState::Installing => "installing",
-        ImageState::Building => "building",
-        ImageState::Testing => "testing",
-        ImageState::Sealing => "sealing",
-        ImageState::Published => "published",
-        ImageState::Failed => "failed",
-    }
 }
