@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use microvm::finding as machine_finding;
 pub use microvm::{MachineConfig, MachineError};
 pub(crate) use oci::findings as oci_findings;
-pub(crate) use root::{make_private, prepare as prepare_root, prepare_blank};
+pub(crate) use root::{Below, make_private, prepare as prepare_root, prepare_blank};
 
 /// One way to run a sandbox. Blocking; used from worker threads only.
 ///

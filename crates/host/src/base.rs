@@ -109,7 +109,7 @@ impl Base {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Entry {
+pub(crate) enum Entry {
     Directory,
     File { bytes: Vec<u8>, is_executable: bool },
     Link { target: PathBuf },
@@ -138,7 +138,7 @@ pub fn host_base(directory: &Path) -> Result<Base, HostError> {
     Ok(Base { lower, read_only })
 }
 
-fn write(path: &Path, entry: &Entry) -> std::io::Result<()> {
+pub(crate) fn write(path: &Path, entry: &Entry) -> std::io::Result<()> {
     match entry {
         Entry::Directory => fs::create_dir_all(path)?,
         Entry::Link { target } => symlink(target, path)?,
@@ -189,47 +189,48 @@ fn plan(root: &Path) -> (BTreeMap<PathBuf, Entry>, Vec<PathBuf>) {
             copy(&etc, Path::new(&name), &mut entries);
         }
     }
-    let text = |text: String| Entry::File {
-        bytes: text.into_bytes(),
-        is_executable: false,
-    };
-    let script = |text: &str| Entry::File {
-        bytes: text.as_bytes().to_vec(),
-        is_executable: true,
-    };
-    let mut add = |path: &str, entry| {
-        add_parents(Path::new(path), &mut entries);
-        entries.insert(path.into(), entry);
-    };
-    add(
-        "etc/passwd",
-        text(format!(
-            "root:x:0:0:root:/root:/usr/sbin/nologin\nagent:x:{AGENT_ID}:{AGENT_ID}:Agent:/home/agent:/bin/bash\n\
-             nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
-        )),
+    let passwd = format!(
+        "root:x:0:0:root:/root:/usr/sbin/nologin\nagent:x:{AGENT_ID}:{AGENT_ID}:Agent:/home/agent:/bin/bash\n\
+         nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
     );
-    add(
-        "etc/group",
-        text(format!(
-            "root:x:0:\ntty:x:5:\nagent:x:{AGENT_ID}:\nnogroup:x:65534:\n"
-        )),
-    );
-    add(
-        "etc/hosts",
-        text("127.0.0.1 localhost sandbox\n::1 localhost\n".to_owned()),
-    );
-    add("etc/hostname", text("sandbox\n".to_owned()));
-    add(
-        "etc/nsswitch.conf",
-        text("passwd: files\ngroup: files\nhosts: files dns\n".to_owned()),
-    );
-    add("etc/resolv.conf", text(String::new()));
-    add("etc/gitconfig", text(GIT_CONFIG.to_owned()));
-    for name in PASSED_HOOKS {
-        add(&format!("{HOOKS}/{name}"), script(PASS_HOOK));
+    let group = format!("root:x:0:\ntty:x:5:\nagent:x:{AGENT_ID}:\nnogroup:x:65534:\n");
+    let nsswitch = "passwd: files\ngroup: files\nhosts: files dns\n".to_owned();
+    for (path, text) in [
+        ("etc/passwd", passwd),
+        ("etc/group", group),
+        ("etc/nsswitch.conf", nsswitch),
+    ] {
+        add_file(path, text, &mut entries);
     }
-    add(&format!("{HOOKS}/commit-msg"), script(COMMIT_MSG_HOOK));
+    add_common(&mut entries);
     (entries, read_only)
+}
+
+/// What every sandbox has, whatever its root is made of.
+pub(crate) fn add_common(entries: &mut BTreeMap<PathBuf, Entry>) {
+    for (path, text) in [
+        ("etc/hosts", "127.0.0.1 localhost sandbox\n::1 localhost\n"),
+        ("etc/hostname", "sandbox\n"),
+        ("etc/resolv.conf", ""),
+        ("etc/gitconfig", GIT_CONFIG),
+    ] {
+        add_file(path, text.to_owned(), entries);
+    }
+    let hooks = PASSED_HOOKS.iter().map(|name| (*name, PASS_HOOK));
+    for (name, script) in hooks.chain([("commit-msg", COMMIT_MSG_HOOK)]) {
+        let path = Path::new(HOOKS).join(name);
+        add_parents(&path, entries);
+        let bytes = script.as_bytes().to_vec();
+        let is_executable = true;
+        entries.insert(path, Entry::File { bytes, is_executable });
+    }
+}
+
+pub(crate) fn add_file(path: &str, text: String, entries: &mut BTreeMap<PathBuf, Entry>) {
+    add_parents(Path::new(path), entries);
+    let bytes = text.into_bytes();
+    let is_executable = false;
+    entries.insert(path.into(), Entry::File { bytes, is_executable });
 }
 
 /// Copies what is readable by everyone; passes over the rest, and over what vanishes meanwhile.
@@ -275,7 +276,7 @@ fn add_parents(path: &Path, entries: &mut BTreeMap<PathBuf, Entry>) {
     }
 }
 
-fn digest(entries: &BTreeMap<PathBuf, Entry>) -> String {
+pub(crate) fn digest(entries: &BTreeMap<PathBuf, Entry>) -> String {
     use std::os::unix::ffi::OsStrExt as _;
     let mut hash = Sha256::new();
     for (path, entry) in entries {

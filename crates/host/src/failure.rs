@@ -2,6 +2,7 @@
 
 use crate::backend::MachineError;
 use greenroom_images::ImageError;
+use greenroom_images::oci::OciError;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::environment::Backend;
 use greenroom_protocol::guest::call::CallError;
@@ -48,6 +49,8 @@ pub enum HostError {
     },
     #[error("the sandbox's layers cannot be used")]
     Images(#[from] ImageError),
+    #[error("the image cannot be used")]
+    Oci(#[from] OciError),
     #[error("a worker of the host was cancelled")]
     Cancelled,
 }
@@ -118,6 +121,7 @@ impl HostError {
                 "It said: {reason}. Run `greenroom doctor` to see which runtimes work here."
             )),
             Self::Images(error) => error.problem(),
+            Self::Oci(error) => error.problem(),
             Self::Cancelled => Problem::transient("server_stopping", "The server is stopping."),
         }
     }

@@ -1,19 +1,21 @@
 //! The sandboxes of one state directory: start, find, stop, remove, reap. Keeps no list in memory: what lies on disk and
 //! who holds which lock is the truth, so a restarted server knows as much as one that never stopped.
 
-use crate::backend::{self, Launch, MachineConfig, make_private};
+use crate::backend::{self, Below, Launch, MachineConfig, make_private};
 use crate::base::{Base, host_base};
 use crate::blank::Blanks;
 use crate::embedded::{Programs, hex, install};
 use crate::expose::{Ports, Registry};
 use crate::failure::HostError;
 use crate::link::Link;
+use crate::registry::Pulls;
 use crate::route::RouteHandler;
 use crate::sandbox::Sandbox;
 use crate::snapshot::Busy;
 use crate::supervisor;
 use crate::usage::{self, Meter};
-use greenroom_images::{ImageStore, Owner, tree};
+use greenroom_images::oci::{self, Login};
+use greenroom_images::{ImageStore, OwnRoot, Owner, tree};
 use greenroom_protocol::environment::Backend;
 use greenroom_protocol::id::{SandboxId, SnapshotId};
 use greenroom_sandbox::cgroup::{self, Placement};
@@ -70,6 +72,9 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("NODE_USE_ENV_PROXY", "1"),
 ];
 
+/// Where the agent's own programs go.
+const OWN_PROGRAMS: &str = "/home/agent/.local/bin";
+
 /// Port of [`greenroom_protocol::guest::HTTP_PROXY_PORT`].
 const HTTP_PROXY: &str = "http://127.0.0.1:7419";
 
@@ -84,14 +89,17 @@ pub struct HostConfig {
     pub state_dir: PathBuf,
     /// For sandboxes in virtual machines.
     pub machines: MachineConfig,
+    /// For registries of images that want one.
+    pub logins: Vec<Login>,
 }
 
 impl HostConfig {
-    /// Without virtual machines.
+    /// Without virtual machines and logins.
     pub fn new(state_dir: PathBuf) -> Self {
         Self {
             state_dir,
             machines: MachineConfig::default(),
+            logins: Vec::new(),
         }
     }
 }
@@ -155,7 +163,10 @@ pub(crate) struct Inner {
     /// Closes its listeners with the last clone.
     exposed: Registry,
     machines: MachineConfig,
-    pub(crate) images: ImageStore,
+    pub(crate) images: Arc<ImageStore>,
+    pub(crate) registry: oci::Registry,
+    /// One image is pulled once at a time.
+    pub(crate) pulls: Pulls,
     /// Who starts a sandbox or takes its files holds its name.
     pub(crate) busy: Busy,
 }
@@ -190,7 +201,9 @@ impl Host {
             is_privileged: identity::is_privileged(),
             exposed: Registry::default(),
             machines: config.machines.clone(),
-            images,
+            images: Arc::new(images),
+            registry: oci::Registry::new(config.logins.clone())?,
+            pulls: Pulls::default(),
             busy: Busy::default(),
         })))
     }
@@ -338,15 +351,14 @@ impl Host {
             false => Privilege::User,
         };
         let is_blank = self.0.blanks.become_directory(&directory);
-        let (layers, sealed_bytes) = self.layers(&start, &directory, is_blank)?;
-        let root = backend::prepare_root(
-            &directory,
-            is_blank,
-            &self.0.base,
-            layers,
-            privilege,
-            &start.files,
-        )?;
+        let below = self.layers(&start, &directory, is_blank)?;
+        let (own_root, sealed_bytes) = (below.root, below.own_bytes);
+        let base = own_root.is_none().then_some(&self.0.base);
+        let below = Below {
+            layers: below.layers,
+            base: base.map(|base| base.lower.clone()),
+        };
+        let root = backend::prepare_root(&directory, is_blank, below, privilege, &start.files)?;
         let _ = fs::remove_file(directory.join(EXIT_NAME));
         let limits = Limits {
             disk_bytes: start.limits.disk_bytes.saturating_sub(sealed_bytes),
@@ -358,10 +370,11 @@ impl Host {
                 directory: directory.clone(),
                 root,
                 privilege,
-                read_only: self.0.base.read_only.clone(),
+                read_only: base.map(|base| base.read_only.clone()).unwrap_or_default(),
+                is_root_open: own_root.is_some(),
                 guest: self.0.programs.guest.clone(),
                 hostname: "sandbox".to_owned(),
-                env: environment(start.env),
+                env: environment(own_root.as_ref(), start.env),
                 limits,
                 cgroups: self.placements(id),
             },
@@ -530,12 +543,17 @@ fn group_name(state_dir: &Path) -> String {
     )
 }
 
-fn environment(added: Vec<(String, String)>) -> Vec<(String, String)> {
+/// Variables of a sandbox: of its image, ours, and those that were asked for. Later ones win; only `PATH` is joined.
+fn environment(root: Option<&OwnRoot>, added: Vec<(String, String)>) -> Vec<(String, String)> {
     let mut env: Vec<(String, String)> = Vec::new();
-    let given = ENVIRONMENT
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    for (name, value) in given.chain(added) {
+    let images = root.map(|root| root.variables.clone()).unwrap_or_default();
+    let path = images.iter().find(|(name, _)| name == "PATH");
+    let path = path.map(|(_, path)| format!("{OWN_PROGRAMS}:{path}"));
+    let given = ENVIRONMENT.iter().map(|(name, value)| match (*name, &path) {
+        ("PATH", Some(path)) => ("PATH".to_owned(), path.clone()),
+        _ => ((*name).to_owned(), (*value).to_owned()),
+    });
+    for (name, value) in images.into_iter().chain(given).chain(added) {
         match env.iter_mut().find(|(known, _)| *known == name) {
             Some(known) => known.1 = value,
             None => env.push((name, value)),
@@ -571,11 +589,14 @@ mod tests {
 
     #[test]
     fn later_variables_win() {
-        let env = environment(vec![
-            ("HOME".into(), "/x".into()),
-            ("A".into(), "1".into()),
-            ("A".into(), "2".into()),
-        ]);
+        let env = environment(
+            None,
+            vec![
+                ("HOME".into(), "/x".into()),
+                ("A".into(), "1".into()),
+                ("A".into(), "2".into()),
+            ],
+        );
         let value = |name: &str| {
             env.iter()
                 .filter(|(known, _)| known == name)

@@ -3,7 +3,7 @@
 use crate::failure::HostError;
 use crate::host::{Host, StartSandbox, blocking};
 use crate::supervisor;
-use greenroom_images::{CHAIN_NAME, Chain, Collected, ImageError, Programs, Snapshot, UPPER_NAME};
+use greenroom_images::{CHAIN_NAME, Chain, Collected, ImageError, OwnRoot, Programs, Snapshot, UPPER_NAME};
 use greenroom_protocol::environment::Backend;
 use greenroom_protocol::id::{SandboxId, SnapshotId};
 use greenroom_sandbox::processes::{self, Stopped};
@@ -137,13 +137,13 @@ impl Host {
         })
     }
 
-    /// The layers that a start goes by, and how many bytes of them the sandbox itself wrote.
+    /// The layers that a start goes by.
     pub(crate) fn layers(
         &self,
         start: &StartSandbox,
         directory: &Path,
         is_blank: bool,
-    ) -> Result<(Vec<PathBuf>, u64), HostError> {
+    ) -> Result<Layers, HostError> {
         let images = &self.0.images;
         let is_new = is_blank || is_unused(directory);
         let chain = match &start.from {
@@ -161,8 +161,22 @@ impl Host {
             return Err(ImageError::NoLayers(directory.to_owned()).into());
         }
         let layers = chain.layers.iter().map(|id| images.layer(id)).collect();
-        Ok((layers, images.bytes_of(chain.own())?))
+        Ok(Layers {
+            layers,
+            own_bytes: images.bytes_of(chain.own())?,
+            root: chain.root,
+        })
     }
+}
+
+/// What a sandbox is started over.
+pub(crate) struct Layers {
+    /// Topmost first.
+    pub(crate) layers: Vec<PathBuf>,
+    /// How many bytes of them the sandbox itself wrote.
+    pub(crate) own_bytes: u64,
+    /// Set if the host's base is not below them.
+    pub(crate) root: Option<OwnRoot>,
 }
 
 /// A sandbox that stands still.

@@ -1,6 +1,7 @@
 //! Which layers lie below what a sandbox writes. A file in the sandbox's own directory, so that it goes and comes with it.
 
 use crate::failure::ImageError;
+use crate::record::OwnRoot;
 use crate::store::write_atomically;
 use greenroom_protocol::id::LayerId;
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,9 @@ pub struct Chain {
     pub layers: Vec<LayerId>,
     /// How many of them, at the bottom, the sandbox was started from; those above it wrote itself.
     pub given: usize,
+    /// Set if the host's base is not below them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<OwnRoot>,
 }
 
 impl Chain {

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
     pub id: SnapshotId,
-    /// Whose files it has.
-    pub sandbox: SandboxId,
-    /// Topmost first; below them is the base.
+    /// Whose files it has; `None`: of an image that was pulled.
+    pub sandbox: Option<SandboxId>,
+    /// Topmost first; below them is the host's base, unless they are a root of their own.
     pub layers: Vec<LayerId>,
     /// How many of them, at the bottom, the sandbox itself was started from.
     pub given: usize,
@@ -21,4 +21,18 @@ pub struct Snapshot {
     pub boot: String,
     /// Whether it is on disk for good. One that is not is worth nothing after a power cut.
     pub is_durable: bool,
+    /// Set if the host's base is not below.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<OwnRoot>,
+}
+
+/// What is known of layers that are a whole root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnRoot {
+    /// From where they came, with a digest, such as `docker.io/library/debian@sha256:…`.
+    pub source: String,
+    /// Environment of programs, as the image says.
+    pub variables: Vec<(String, String)>,
+    /// The user as whom the image wants its programs run: a name or a number, with an optional `:GROUP`; empty: root.
+    pub user: String,
 }

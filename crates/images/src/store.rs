@@ -9,12 +9,14 @@ use crate::chain::Chain;
 use crate::copy::Copy;
 use crate::failure::ImageError;
 use crate::manifest::Manifest;
-use crate::record::Snapshot;
+use crate::marks::Marks;
+use crate::oci::Incoming;
+use crate::record::{OwnRoot, Snapshot};
 use crate::tree;
 use greenroom_protocol::id::{LayerId, SandboxId, SnapshotId};
 use greenroom_stdx::id::fresh_bits;
 use serde::{Deserialize, Serialize};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -31,6 +33,10 @@ const COPIED_NAME: &str = "copied.json";
 /// Begins the name of a layer that is not whole yet, and of one that is being removed.
 const DRAFT: &str = ".new-";
 const LEAVING: &str = ".leaving-";
+
+/// Ends the names of files beside a layer: its size, and how it looks in registries.
+const BYTES: &str = ".bytes";
+const NOTE: &str = ".oci.json";
 
 /// Layers below a sandbox from which on it is copied instead of sealed: every one costs each start, and the kernel has a limit.
 const MAX_SEALED: usize = 40;
@@ -59,11 +65,15 @@ impl Owner {
 pub struct ImageStore {
     layers: PathBuf,
     snapshots: PathBuf,
+    /// What is being downloaded.
+    incoming: PathBuf,
     /// Directories of sandboxes, each with its chain.
     sandboxes: PathBuf,
     owner: Owner,
     /// Whoever names layers or looks which are named holds it.
     names: Mutex<()>,
+    /// Layers that nothing names yet, and how many want each.
+    held: Mutex<HashMap<LayerId, usize>>,
 }
 
 /// Programs that may write while a sandbox is copied.
@@ -110,11 +120,15 @@ impl ImageStore {
         let store = Self {
             layers: place.join("layers"),
             snapshots: place.join("snapshots"),
+            incoming: place.join("incoming"),
             sandboxes: sandboxes.to_owned(),
             owner,
             names: Mutex::new(()),
+            held: Mutex::default(),
         };
-        for directory in [place, &store.layers, &store.snapshots] {
+        // Downloads that were killed.
+        tree::remove(&store.incoming).map_err(ImageError::file("remove", &store.incoming))?;
+        for directory in [place, &store.layers, &store.snapshots, &store.incoming] {
             let made = fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
@@ -166,6 +180,7 @@ impl ImageStore {
         let chain = Chain {
             given: snapshot.layers.len(),
             layers: snapshot.layers,
+            root: snapshot.root,
         };
         chain.write(directory)?;
         Ok(chain)
@@ -270,16 +285,43 @@ impl ImageStore {
     }
 
     fn record(&self, sandbox: &SandboxId, chain: Chain) -> Result<Snapshot, ImageError> {
+        let id = SnapshotId::from_bits(fresh_bits());
+        self.write_record(id, Some(sandbox.clone()), chain)
+    }
+
+    /// Writes the record of layers that were pulled.
+    pub(crate) fn record_pulled(
+        &self,
+        id: SnapshotId,
+        layers: Vec<LayerId>,
+        root: Option<OwnRoot>,
+    ) -> Result<Snapshot, ImageError> {
+        let _names = self.lock();
+        let chain = Chain {
+            given: layers.len(),
+            layers,
+            root,
+        };
+        self.write_record(id, None, chain)
+    }
+
+    fn write_record(
+        &self,
+        id: SnapshotId,
+        sandbox: Option<SandboxId>,
+        chain: Chain,
+    ) -> Result<Snapshot, ImageError> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let snapshot = Snapshot {
-            id: SnapshotId::from_bits(fresh_bits()),
-            sandbox: sandbox.clone(),
+            id,
+            sandbox,
             layers: chain.layers,
             given: chain.given,
             created_at_ms: i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
             by_root: self.owner.by_root,
             boot: self.owner.boot.clone(),
             is_durable: false,
+            root: chain.root,
         };
         write_atomically(&self.path(&snapshot.id), &snapshot)?;
         Ok(snapshot)
@@ -313,6 +355,12 @@ impl ImageStore {
         read_json(&self.path(id))
     }
 
+    /// A snapshot by its name, if its layers are there.
+    pub(crate) fn usable_snapshot(&self, id: &SnapshotId) -> Result<Option<Snapshot>, ImageError> {
+        let is_whole = |snapshot: &Snapshot| snapshot.layers.iter().all(|id| self.layer(id).is_dir());
+        Ok(self.snapshot(id)?.filter(is_whole))
+    }
+
     /// All snapshots, the oldest first.
     pub fn snapshots(&self) -> Result<Vec<Snapshot>, ImageError> {
         let mut found = Vec::new();
@@ -332,7 +380,7 @@ impl ImageStore {
 
     /// Measured once: a layer does not change.
     fn layer_bytes(&self, id: &LayerId) -> Result<u64, ImageError> {
-        let path = self.layers.join(format!("{id}.bytes"));
+        let path = self.layers.join(format!("{id}{BYTES}"));
         let known = fs::read_to_string(&path).ok().and_then(|text| text.parse().ok());
         if let Some(bytes) = known {
             return Ok(bytes);
@@ -342,6 +390,16 @@ impl ImageStore {
         // Measured again if it cannot be kept.
         let _ = fs::write(&path, bytes.to_string());
         Ok(bytes)
+    }
+
+    /// What was noted of a layer.
+    pub(crate) fn note<T: serde::de::DeserializeOwned>(&self, id: &LayerId) -> Result<Option<T>, ImageError> {
+        read_json(&self.layers.join(format!("{id}{NOTE}")))
+    }
+
+    /// Notes something of a layer that is held; gone with it.
+    pub(crate) fn write_note(&self, id: &LayerId, note: &impl Serialize) -> Result<(), ImageError> {
+        write_atomically(&self.layers.join(format!("{id}{NOTE}")), note)
     }
 
     /// Forgets a snapshot; one that does not exist is fine. Its layers go with the next [`ImageStore::collect`].
@@ -374,7 +432,9 @@ impl ImageStore {
                 {
                     let gone = self.layers.join(format!("{LEAVING}{id}"));
                     fs::rename(&path, &gone).map_err(ImageError::file("rename", &path))?;
-                    let _ = fs::remove_file(self.layers.join(format!("{id}.bytes")));
+                    for note in [BYTES, NOTE] {
+                        let _ = fs::remove_file(self.layers.join(format!("{id}{note}")));
+                    }
                     leaving.push(gone);
                 }
             }
@@ -389,9 +449,65 @@ impl ImageStore {
         Ok(collected)
     }
 
+    /// Keeps layers from being removed that nothing names yet, whether they are there or not.
+    pub(crate) fn hold(&self, ids: &[LayerId]) -> Held<'_> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        for id in ids {
+            *held.entry(id.clone()).or_default() += 1;
+        }
+        Held {
+            store: self,
+            ids: ids.to_vec(),
+        }
+    }
+
+    /// Makes a layer that has this name whoever makes it, unless it is there.
+    pub(crate) fn make_layer<E: From<ImageError>>(
+        &self,
+        id: &LayerId,
+        make: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let place = self.layer(id);
+        if place.is_dir() {
+            return Ok(());
+        }
+        let draft = self
+            .layers
+            .join(format!("{DRAFT}{}", LayerId::from_bits(fresh_bits())));
+        let made = fs::DirBuilder::new().mode(0o700).create(&draft);
+        let made = made
+            .map_err(ImageError::file("make directory", &draft))
+            .map_err(E::from);
+        if let Err(error) = made.and_then(|()| make(&draft)) {
+            let _ = tree::remove(&draft);
+            return Err(error);
+        }
+        let _names = self.lock();
+        match fs::rename(&draft, &place) {
+            // Somebody else was faster.
+            Err(_) if place.is_dir() => tree::remove(&draft).map_err(ImageError::file("remove", &draft))?,
+            done => done.map_err(ImageError::file("publish", &draft))?,
+        }
+        Ok(())
+    }
+
+    /// A file to download to.
+    pub(crate) fn incoming(&self) -> Incoming {
+        Incoming(self.incoming.join(LayerId::from_bits(fresh_bits()).as_str()))
+    }
+
+    /// What overlays write on files of these layers.
+    pub(crate) fn marks(&self) -> Marks {
+        Marks {
+            by_root: self.owner.by_root,
+        }
+    }
+
     /// Layers that somebody needs. A record that cannot be read is an error: what it needs is unknown.
     fn named(&self) -> Result<HashSet<LayerId>, ImageError> {
-        let mut named = HashSet::new();
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut named: HashSet<LayerId> = held.keys().cloned().collect();
+        drop(held);
         for snapshot in self.snapshots()? {
             named.extend(snapshot.layers);
         }
@@ -436,6 +552,25 @@ impl ImageStore {
 
     fn lock(&self) -> MutexGuard<'_, ()> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Layers that are not removed until this is dropped.
+#[derive(Debug)]
+pub struct Held<'a> {
+    store: &'a ImageStore,
+    ids: Vec<LayerId>,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let mut held = self.store.held.lock().unwrap_or_else(PoisonError::into_inner);
+        for id in &self.ids {
+            if let Some(count) = held.get_mut(id) {
+                *count -= 1;
+            }
+        }
+        held.retain(|_, count| *count > 0);
     }
 }
 

@@ -68,7 +68,7 @@ pub(crate) fn prepare(spec: &LaunchSpec, handover: &Handover<'_>) -> Result<(), 
     identity::die_with_parent()?;
     end_if_alone(handover.supervisor);
     set_rlimits(spec)?;
-    landlock::restrict()?;
+    landlock::restrict(spec.is_root_open)?;
     seccomp::install(filter).step("install system call filter")?;
     // SAFETY: prctl with a NUL-terminated text.
     unsafe { libc::prctl(libc::PR_SET_NAME, GUEST_NAME.as_ptr()) };

@@ -65,17 +65,18 @@ pub fn shortcoming(version: Option<u32>) -> Option<String> {
 }
 
 /// Puts this process, and all it starts, behind the wall. There is no way back. Wants the sandbox's root as `/`.
-pub(crate) fn restrict() -> Result<(), LaunchFailure> {
+/// `is_root_open`: whether everything may be changed that mounts and modes let be changed.
+pub(crate) fn restrict(is_root_open: bool) -> Result<(), LaunchFailure> {
     if version().is_none_or(|version| version < OLDEST_VERSION) {
         return Ok(());
     }
-    enforce().map_err(|error| LaunchFailure {
+    enforce(is_root_open).map_err(|error| LaunchFailure {
         step: format!("restrict files: {error}"),
         errno: 0,
     })
 }
 
-fn enforce() -> Result<(), RulesetError> {
+fn enforce(is_root_open: bool) -> Result<(), RulesetError> {
     let all = AccessFs::from_all(ABI::V5);
     let read = AccessFs::from_read(ABI::V5);
     let change = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate;
@@ -83,12 +84,11 @@ fn enforce() -> Result<(), RulesetError> {
         .handle_access(all)?
         .scope(Scope::from_all(ABI::V6))?
         .create()?;
+    let write = all & !(AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev);
+    let root = if is_root_open { write } else { read };
     let grants = [
-        (["/"].as_slice(), read),
-        (
-            WRITABLE,
-            all & !(AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev),
-        ),
+        (["/"].as_slice(), root),
+        (WRITABLE, write),
         (CHANGEABLE, change),
         (DEVICES, change | AccessFs::IoctlDev),
         (PLAIN_DEVICES, change),

@@ -6,7 +6,7 @@ use crate::failure::Step;
 use crate::spec::{AGENT_ID, LaunchFailure, LaunchSpec, Root};
 use crate::syscall::{ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, Reach, set_mount_attributes};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
     UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change,
@@ -87,11 +87,11 @@ pub(crate) fn enter_root(spec: &LaunchSpec, agent: Option<&Agent>) -> Result<(),
     .step("open root")?;
     for (path, mount) in spec.read_only.iter().zip(&shared) {
         let inside = path.strip_prefix("/").unwrap_or(path);
-        attach(mount, &root, inside).step("attach read-only mount")?;
+        attach_inside(mount, &root, inside).step("attach read-only mount")?;
     }
-    attach(&proc, &root, "proc").step("attach /proc")?;
+    attach_inside(&proc, &root, "proc").step("attach /proc")?;
     devices_in(&root, &devices, spec)?;
-    attach(&run(agent)?, &root, "run").step("attach /run")?;
+    attach_inside(&run(agent)?, &root, "run").step("attach /run")?;
     restrict_proc(&root)?;
 
     rustix::process::fchdir(&root).step("enter root")?;
@@ -192,7 +192,7 @@ fn devices_in(root: &OwnedFd, devices: &[OwnedFd], spec: &LaunchSpec) -> Result<
         ATTR_NOSUID | ATTR_NOEXEC,
     )
     .step("mount /dev")?;
-    attach(&dev, root, "dev").step("attach /dev")?;
+    attach_inside(&dev, root, "dev").step("attach /dev")?;
     let at = rustix::fs::openat(
         root,
         "dev",
@@ -324,6 +324,19 @@ pub(crate) fn read_only_copy(path: &Path) -> rustix::io::Result<OwnedFd> {
         Reach::WithSubmounts,
     )?;
     Ok(tree)
+}
+
+/// Attaches a mount in the sandbox's root, which may be an image of anybody: a link there leads nowhere.
+pub(crate) fn attach_inside(
+    mount: &OwnedFd,
+    root: &OwnedFd,
+    path: impl rustix::path::Arg,
+) -> rustix::io::Result<()> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let place = rustix::fs::openat2(root, path, flags, Mode::empty(), within)?;
+    let to_descriptors = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(mount, "", &place, "", to_descriptors)
 }
 
 pub(crate) fn attach(mount: &OwnedFd, at: impl AsFd, path: impl rustix::path::Arg) -> rustix::io::Result<()> {

@@ -97,6 +97,9 @@ pub struct LaunchSpec {
     pub privilege: Privilege,
     /// Host paths shown read-only at the same place inside, with what is mounted below them.
     pub read_only: Vec<PathBuf>,
+    /// Whether programs may change everything in the root that is theirs, not only the agent's own places.
+    #[serde(default)]
+    pub is_root_open: bool,
     /// The guest's program, absolute.
     pub guest: PathBuf,
     pub hostname: String,

@@ -2,3 +2,4 @@
 
 pub mod leftovers;
 pub mod model_server;
+pub mod oci;

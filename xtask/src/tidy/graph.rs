@@ -76,7 +76,7 @@ const UNREACHABLE: &[(&str, &[&str])] = &[
         "greenroom-guest",
         &["tokio", "reqwest", "rustls", "rusqlite", "greenroom-stdx"],
     ),
-    ("greenroom-host", &["rusqlite", "axum", "reqwest"]),
+    ("greenroom-host", &["rusqlite", "axum"]),
     ("greenroom-llm", &["axum", "rusqlite"]),
     ("greenroom-forge", &["rusqlite", "axum"]),
     ("greenroom-egress", &["rusqlite", "axum", "reqwest"]),
@@ -91,6 +91,8 @@ const BEHIND: &[(&str, &[&str])] = &[
     ("clap", &["greenroom"]),
     ("rcgen", &["greenroom-egress"]),
     ("tokio-rustls", &["greenroom-egress"]),
+    ("tar", &["greenroom-images", "greenroom-testkit"]),
+    ("ruzstd", &["greenroom-images"]),
 ];
 
 /// What `cargo metadata` tells.

@@ -33,16 +33,24 @@ pub(crate) fn prepare_blank(directory: &Path) -> io::Result<()> {
     draft_upper(&directory.join(UPPER_DRAFT))
 }
 
+/// What lies below everything that a sandbox writes.
+pub(crate) struct Below {
+    /// Topmost first.
+    pub(crate) layers: Vec<PathBuf>,
+    /// The host's base, below the layers; `None` if they are a whole root, which is the agent's.
+    pub(crate) base: Option<PathBuf>,
+}
+
 /// Puts the sandbox's own directory in order and says what its root is made of. `is_blank` if it is just from
-/// [`prepare_blank`]. `layers` lie between the base and what it writes, topmost first.
+/// [`prepare_blank`].
 pub(crate) fn prepare(
     directory: &Path,
     is_blank: bool,
-    base: &Base,
-    layers: Vec<PathBuf>,
+    below: Below,
     privilege: Privilege,
     files: &[SandboxFile],
 ) -> Result<Root, HostError> {
+    let Below { layers, base } = below;
     let prepared = || -> io::Result<Root> {
         if !is_blank {
             make_private(directory)?;
@@ -57,7 +65,12 @@ pub(crate) fn prepare(
         let draft = directory.join(UPPER_DRAFT);
         let publish = || match layers.is_empty() {
             true => publish_upper(&draft, &upper, privilege),
-            false => publish_bare_upper(&draft, &upper),
+            false => {
+                if base.is_none() && privilege == Privilege::Root {
+                    chown(&draft, Some(LAYER_ID), Some(LAYER_ID))?;
+                }
+                publish_bare_upper(&draft, &upper)
+            }
         };
         if is_blank {
             publish()?;
@@ -72,11 +85,7 @@ pub(crate) fn prepare(
             }
         }
         Ok(Root::Overlay {
-            lower: layer
-                .into_iter()
-                .chain(layers)
-                .chain([base.lower.clone()])
-                .collect(),
+            lower: layer.into_iter().chain(layers).chain(base).collect(),
             upper,
             work,
         })

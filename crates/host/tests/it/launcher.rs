@@ -50,6 +50,7 @@ fn spec(world: &World, id: &SandboxId, cgroups: Vec<Placement>) -> LaunchSpec {
             false => Privilege::User,
         },
         read_only: vec!["/usr".into()],
+        is_root_open: false,
         guest: program(world, "greenroom-guest"),
         hostname: "sandbox".to_owned(),
         env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],

@@ -24,6 +24,7 @@ mod launcher;
 mod liars;
 mod lifecycle;
 mod limits;
+mod oci_images;
 mod ports;
 mod probe;
 mod processes;

@@ -200,6 +200,7 @@ mod tests {
             root: Root::Directory { path: "/r".into() },
             privilege,
             read_only: Vec::new(),
+            is_root_open: false,
             guest: "/g".into(),
             hostname: "sandbox".into(),
             env: vec![("A".into(), "b=c".into())],

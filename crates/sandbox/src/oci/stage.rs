@@ -5,7 +5,7 @@ use crate::agent::Agent;
 use crate::cgroup::{self, Version};
 use crate::enter::end_if_alone;
 use crate::failure::Step;
-use crate::mounts::{MEMORY_FILES, RUN_BYTES, attach, filesystem, read_only_copy, root_mount};
+use crate::mounts::{MEMORY_FILES, RUN_BYTES, attach, attach_inside, filesystem, read_only_copy, root_mount};
 use crate::oci::bundle;
 use crate::spec::{LaunchFailure, OciRuntime, OciSpec, Privilege};
 use crate::syscall::{ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, Reach, set_mount_attributes};
@@ -105,7 +105,7 @@ fn build(spec: &OciSpec, agent: Option<&Agent>) -> Result<&'static str, LaunchFa
     .step("open root")?;
     for (path, mount) in sandbox.read_only.iter().zip(&shared) {
         let inside = path.strip_prefix("/").unwrap_or(path);
-        attach(mount, &root, inside).step("attach read-only mount")?;
+        attach_inside(mount, &root, inside).step("attach read-only mount")?;
     }
     put_guest(&root, &sandbox.guest, agent)?;
     let has_plain_tmp = rustix::fs::openat(
@@ -148,7 +148,7 @@ fn put_guest(root: &OwnedFd, guest: &Path, agent: Option<&Agent>) -> Result<(), 
         ATTR_NOSUID | ATTR_NODEV,
     )
     .step("mount /run")?;
-    attach(&run, root, "run").step("attach /run")?;
+    attach_inside(&run, root, "run").step("attach /run")?;
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     let place = rustix::fs::openat(root, bundle::GUEST_PLACE, flags, Mode::from_raw_mode(0o755))
         .step("place guest")?;

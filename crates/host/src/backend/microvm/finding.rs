@@ -97,6 +97,7 @@ fn launch(
             },
             privilege,
             read_only: Vec::new(),
+            is_root_open: false,
             guest: programs.guest.clone(),
             hostname: "sandbox".to_owned(),
             env: Vec::new(),

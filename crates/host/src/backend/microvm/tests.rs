@@ -63,6 +63,7 @@ impl World {
                 },
                 privilege,
                 read_only: self.base.read_only.clone(),
+                is_root_open: false,
                 guest: self.programs.guest.clone(),
                 hostname: "sandbox".to_owned(),
                 env: vec![

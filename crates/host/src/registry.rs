@@ -1,0 +1,66 @@
+//! Images of registries as what sandboxes begin with, and snapshots as images of registries.
+
+use crate::failure::HostError;
+use crate::fittings::fittings;
+use crate::host::Host;
+use greenroom_images::oci::{self, Pull, Push, Reference};
+use greenroom_images::{ImageError, Snapshot};
+use greenroom_protocol::id::SnapshotId;
+use greenroom_sandbox::identity;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Those that run, by what comes of them.
+#[derive(Debug, Default)]
+pub(crate) struct Pulls(Mutex<HashMap<SnapshotId, Arc<tokio::sync::Mutex<()>>>>);
+
+impl Host {
+    /// The snapshot of an image in a registry, pulled if it is not there yet: a whole root, in which the agent may change
+    /// everything. `reference` has a digest. `say` hears of every step.
+    pub async fn pull(
+        &self,
+        reference: &Reference,
+        max_bytes: u64,
+        say: &(dyn Fn(String) + Send + Sync),
+    ) -> Result<Snapshot, HostError> {
+        let pull = Pull {
+            reference: reference.clone(),
+            fittings: fittings(identity::is_privileged(), self.base_digest()),
+            max_bytes,
+        };
+        let turn = self.0.pulls.turn(&pull.snapshot_id()?);
+        let _alone = turn.lock().await;
+        Ok(pull.run(&self.0.images, &self.0.registry, say).await?)
+    }
+
+    /// Puts a snapshot into a registry, and returns the reference with its digest. `annotations` are kept with it.
+    pub async fn push(
+        &self,
+        snapshot: &SnapshotId,
+        reference: &Reference,
+        annotations: BTreeMap<String, String>,
+        say: &(dyn Fn(String) + Send + Sync),
+    ) -> Result<Reference, HostError> {
+        let found = self.find_snapshot(snapshot).await?;
+        let push = Push {
+            snapshot: found.ok_or_else(|| ImageError::Missing(snapshot.clone()))?,
+            reference: reference.clone(),
+            base: (self.0.base.lower.clone(), self.base_digest()),
+            annotations,
+        };
+        Ok(push.run(&self.0.images, &self.0.registry, say).await?)
+    }
+
+    /// What a reference stands for now, with its digest.
+    pub async fn pin_image(&self, reference: &Reference) -> Result<Reference, HostError> {
+        Ok(oci::pin(&self.0.registry, reference).await?)
+    }
+}
+
+impl Pulls {
+    fn turn(&self, id: &SnapshotId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        running.retain(|_, turn| Arc::strong_count(turn) > 1);
+        running.entry(id.clone()).or_default().clone()
+    }
+}

@@ -1,0 +1,558 @@
+//! Sandboxes whose root is an image of a registry: Debian's docker-registry, filled by skopeo.
+
+use crate::world::{World, fresh_id, sh};
+use greenroom_host::{Host, HostConfig, HostError, Login, Reference, Sandbox, Snapshot, StartSandbox};
+use greenroom_testkit::oci::{Archive, Compression, LOGIN, Layout, TestRegistry, busybox_root, is_possible};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+/// More than any image here has.
+const MAX_BYTES: u64 = 64 << 20;
+
+mod everywhere {
+    use super::a_sandbox_runs_in_an_image;
+    crate::scenarios_everywhere!(a_sandbox_runs_in_an_image);
+}
+
+crate::scenarios!(
+    layers_are_joined_as_the_specification_says,
+    layers_are_shared_and_pulled_once,
+    registries_that_want_a_login,
+    what_does_not_fit_is_refused,
+    a_snapshot_goes_to_a_registry_and_comes_back,
+    a_snapshot_over_the_hosts_base_comes_back_to_the_same_base,
+);
+
+crate::scenarios_with!(
+    root_only,
+    as_root,
+    Isolation::Namespace,
+    runc_runs_what_was_pushed
+);
+
+/// Says that nothing is tested if programs are missing.
+fn registry(world: &World, wants_login: bool) -> Option<(TestRegistry, Layout)> {
+    if let Err(program) = is_possible() {
+        eprintln!("SKIPPED-FEATURE: {program} is not installed; images of registries are not tested");
+        return None;
+    }
+    let place = world.state.join("../registry");
+    let registry = TestRegistry::start(&place, wants_login).unwrap();
+    Some((registry, Layout::new(&place.join("layout")).unwrap()))
+}
+
+impl World {
+    async fn pulled(&self, reference: &str) -> Result<Snapshot, HostError> {
+        let reference: Reference = reference.parse().unwrap();
+        self.host.pull(&reference, MAX_BYTES, &|_| {}).await
+    }
+
+    async fn started_in(&self, snapshot: &Snapshot) -> Sandbox {
+        let start = StartSandbox {
+            from: Some(snapshot.id.clone()),
+            ..self.plain(&fresh_id())
+        };
+        self.host.start(start).await.unwrap()
+    }
+}
+
+async fn a_sandbox_runs_in_an_image(world: &World) {
+    let Some((registry, mut layout)) = registry(world, false) else {
+        return;
+    };
+    let run = json!({"Env": ["PATH=/usr/bin", "COLOUR=green", "HOME=/elsewhere"], "User": "node"});
+    layout
+        .list("v1", &[busybox_root().unwrap().finish()], run)
+        .unwrap();
+    let reference = registry.publish(&layout, "v1", "tools/busybox").unwrap();
+    let image = world.pulled(&reference).await.unwrap();
+    let root = image.root.as_ref().unwrap();
+    assert_eq!(root.source, reference);
+    assert_eq!(root.user, "node");
+    let sandbox = world.started_in(&image).await;
+    let said = sh(
+        &sandbox,
+        "ls /; echo; id -un; echo $HOME $COLOUR $PATH; cat /etc/passwd; test -e /usr/bin/git || echo no git; readlink /bin",
+    )
+    .await
+    .ok();
+    for expected in [
+        "agent\n/home/agent green /home/agent/.local/bin:/usr/bin\n",
+        "agent:x:1000:1000:Agent:/home/agent:/bin/sh\nroot:x:0:0:root:/root:/bin/sh\nnode:",
+        "no git\nusr/bin\n",
+        "workspace\n",
+    ] {
+        assert!(said.contains(expected), "{expected} in {said}");
+    }
+    // It is all the agent's, and stays.
+    let change = "echo mine > /etc/own && echo tool > /usr/bin/own && rm /usr/bin/wc && mkdir /opt /home/agent/x /workspace/y /var/z \
+        && echo t > /tmp/t && : > /dev/null && ! mkdir /proc/x 2> /dev/null";
+    sh(&sandbox, change).await.ok();
+    world.host.stop(sandbox.id()).await.unwrap();
+    let taken = world.host.snapshot(sandbox.id()).await.unwrap().snapshot;
+    assert_eq!(taken.root, image.root);
+    let other = world.started_in(&taken).await;
+    let again = world.host.start(world.plain(sandbox.id())).await.unwrap();
+    for sandbox in [other, again] {
+        let kept = "cat /etc/own /usr/bin/own; test -e /usr/bin/wc || echo gone; echo $COLOUR; ls -d /opt /var/z /workspace/y";
+        assert_eq!(
+            sh(&sandbox, kept).await.ok(),
+            "mine\ntool\ngone\ngreen\n/opt\n/var/z\n/workspace/y\n"
+        );
+    }
+    // Another one knows nothing of it.
+    let fresh = world.started_in(&image).await;
+    let look = "test ! -e /etc/own && test -e /usr/bin/wc && echo clean";
+    assert_eq!(sh(&fresh, look).await.ok(), "clean\n");
+}
+
+/// Everything that a later layer can do to an earlier one.
+fn odd_layers() -> Vec<Vec<u8>> {
+    let second = Archive::default()
+        .directory("data/", 0o755)
+        .file("data/a", 0o644, "a")
+        .file("data/b", 0o600, "b")
+        .file("data/deep/er/c", 0o640, "c")
+        .directory("closed/", 0o555)
+        .file("closed/in", 0o400, "in")
+        .directory("full/", 0o755)
+        .file("full/old", 0o644, "old")
+        .file("swapped", 0o644, "a file")
+        .directory("turned/", 0o750)
+        .file("turned/x", 0o644, "x")
+        .link("absolute", "/data")
+        .hard_link("data/hard", "data/a");
+    let third = Archive::default()
+        // By a link of the layer below, as some tools write it.
+        .file("bin/through", 0o755, "through a link")
+        .file("absolute/by-link", 0o644, "by link")
+        .file("data/.wh.b", 0o644, "")
+        .file("data/deep/.wh.er", 0o644, "")
+        .directory("data/deep/er/", 0o755)
+        .file("data/deep/er/new", 0o644, "new")
+        .file("full/new", 0o644, "new")
+        .file("full/.wh..wh..opq", 0o644, "")
+        .directory("swapped/", 0o755)
+        .file("swapped/in", 0o644, "now a directory")
+        .file("turned", 0o644, "now a file")
+        .hard_link("data/hard2", "data/a")
+        .file("setuid", 0o4755, "no")
+        .entry(tar::EntryType::Char, "null", 0o666, "", &[])
+        .entry(tar::EntryType::Fifo, "pipe", 0o644, "", &[]);
+    [busybox_root().unwrap(), second, third]
+        .map(Archive::finish)
+        .to_vec()
+}
+
+async fn layers_are_joined_as_the_specification_says(world: &World) {
+    let Some((registry, mut layout)) = registry(world, false) else {
+        return;
+    };
+    let describe = "cd / && find absolute bin/through closed data full pipe setuid swapped turned ! -type l | sort | \
+        while read f; do echo \"$f $(stat -c '%F %a' \"$f\") $(test -f \"$f\" && cat \"$f\")\"; done; stat -c %Y data/a; \
+        cat absolute/by-link; readlink bin; readlink absolute; test ! -e null";
+    for (tag, compression) in [("plain", Compression::None), ("packed", Compression::Gzip)] {
+        layout.image(tag, &odd_layers(), json!({}), compression).unwrap();
+        let reference = registry.publish(&layout, tag, "odd").unwrap();
+        let image = world.pulled(&reference).await.unwrap();
+        let sandbox = world.started_in(&image).await;
+        let said = sh(&sandbox, describe).await;
+        assert_eq!(
+            said.ok(),
+            "bin/through regular file 755 through a link\n\
+             closed directory 755 \n\
+             closed/in regular file 600 in\n\
+             data directory 755 \n\
+             data/a regular file 644 a\n\
+             data/by-link regular file 644 by link\n\
+             data/deep directory 755 \n\
+             data/deep/er directory 755 \n\
+             data/deep/er/new regular file 644 new\n\
+             data/hard regular file 644 a\n\
+             data/hard2 regular file 644 a\n\
+             full directory 755 \n\
+             full/new regular file 644 new\n\
+             pipe fifo 644 \n\
+             setuid regular file 755 no\n\
+             swapped directory 755 \n\
+             swapped/in regular file 644 now a directory\n\
+             turned regular file 644 now a file\n\
+             1700000000\n\
+             by linkusr/bin\n/data\n",
+            "{tag}"
+        );
+        world.host.stop(sandbox.id()).await.unwrap();
+    }
+}
+
+async fn layers_are_shared_and_pulled_once(world: &World) {
+    let Some((registry, mut layout)) = registry(world, false) else {
+        return;
+    };
+    let base = busybox_root().unwrap().finish();
+    let above = |text: &str| Archive::default().file("which", 0o644, text).finish();
+    for tag in ["one", "two"] {
+        let layers = [base.clone(), above(tag)];
+        layout.image(tag, &layers, json!({}), Compression::Gzip).unwrap();
+    }
+    let one = registry.publish(&layout, "one", "shared").unwrap();
+    let two = registry.publish(&layout, "two", "shared").unwrap();
+    let steps = Mutex::new(Vec::new());
+    let say = |step: String| steps.lock().unwrap().push(step);
+    let (one, two): (Reference, Reference) = (one.parse().unwrap(), two.parse().unwrap());
+    // Two at once: one of them finds it done.
+    let (first, second) = tokio::join!(
+        world.host.pull(&one, MAX_BYTES, &say),
+        world.host.pull(&one, MAX_BYTES, &say)
+    );
+    let (first, second) = (first.unwrap(), second.unwrap());
+    assert_eq!(first, second);
+    let unpacked = |steps: &Mutex<Vec<String>>| {
+        let mut steps = steps.lock().unwrap();
+        let count = steps.iter().filter(|step| step.starts_with("unpacking")).count();
+        steps.clear();
+        count
+    };
+    assert_eq!(unpacked(&steps), 2);
+    let other = world.host.pull(&two, MAX_BYTES, &say).await.unwrap();
+    assert_eq!(unpacked(&steps), 1);
+    assert_eq!(first.layers.last(), other.layers.last());
+    // Without the registry, and by another host.
+    drop(registry);
+    assert_eq!(world.host.pull(&one, MAX_BYTES, &say).await.unwrap(), first);
+    let sandbox = world.started_in(&first).await;
+    // The other's layer goes, what is shared stays.
+    world.host.remove_snapshots(&[other.id, first.id]).await.unwrap();
+    assert_eq!(sh(&sandbox, "cat /which").await.ok(), "one");
+}
+
+async fn registries_that_want_a_login(world: &World) {
+    let Some((registry, mut layout)) = registry(world, true) else {
+        return;
+    };
+    let layers = [busybox_root().unwrap().finish()];
+    layout.image("v1", &layers, json!({}), Compression::Gzip).unwrap();
+    let reference = registry.publish(&layout, "v1", "private").unwrap();
+    let refused = world.pulled(&reference).await.unwrap_err().problem();
+    assert_eq!(refused.code, "registry_refused", "{refused:?}");
+    let with_login = |password: &str| HostConfig {
+        logins: vec![Login {
+            registry: registry.address().to_owned(),
+            username: LOGIN.0.to_owned(),
+            password: greenroom_stdx::secret::Secret::new(password.to_owned()),
+        }],
+        ..HostConfig::new(world.state.join("../other"))
+    };
+    let reference: Reference = reference.parse().unwrap();
+    for (password, expected) in [("wrong", Some("registry_refused")), (LOGIN.1, None)] {
+        let host = Host::open(with_login(password)).await.unwrap();
+        let pulled = host.pull(&reference, MAX_BYTES, &|_| {}).await;
+        assert_eq!(
+            pulled.err().map(|error| error.problem().code).as_deref(),
+            expected
+        );
+        host.close().await;
+    }
+    // The name alone leads to the same.
+    let host = Host::open(with_login(LOGIN.1)).await.unwrap();
+    let named: Reference = format!("{}/private:v1", registry.address()).parse().unwrap();
+    assert_eq!(host.pin_image(&named).await.unwrap(), reference);
+    host.close().await;
+}
+
+async fn what_does_not_fit_is_refused(world: &World) {
+    let Some((registry, mut layout)) = registry(world, false) else {
+        return;
+    };
+    let address = registry.address().to_owned();
+    let code = async |reference: String| {
+        let error = world.pulled(&reference).await.unwrap_err();
+        let problem = error.problem();
+        assert!(problem.hint.is_some(), "{problem:?}");
+        problem.code
+    };
+    let zeros = "0".repeat(64);
+    assert_eq!(
+        code(format!("{address}/none@sha256:{zeros}")).await,
+        "image_missing"
+    );
+    assert_eq!(code(format!("{address}/none:v1")).await, "image_not_pinned");
+    assert_eq!(
+        code(format!("127.0.0.1:1/none@sha256:{zeros}")).await,
+        "registry_unreachable"
+    );
+    let mut publish = |tag: &str, archive: Archive| {
+        layout
+            .image(tag, &[archive.finish()], json!({}), Compression::Gzip)
+            .unwrap();
+        registry.publish(&layout, tag, "hostile").unwrap()
+    };
+    let long = vec![b'x'; 2 << 20];
+    for (tag, archive, expected) in [
+        (
+            "up",
+            Archive::default().file("../../etc/passwd", 0o644, "x"),
+            "image_invalid",
+        ),
+        (
+            "hard",
+            Archive::default().hard_link("a", "/etc/shadow"),
+            "image_invalid",
+        ),
+        (
+            "round",
+            Archive::default()
+                .link("a", "b")
+                .link("b", "a")
+                .file("a/x", 0o644, ""),
+            "image_invalid",
+        ),
+        (
+            "long",
+            Archive::default().entry(tar::EntryType::XHeader, "x", 0o644, "", &long),
+            "image_invalid",
+        ),
+        (
+            "big",
+            Archive::default()
+                .file("a", 0o644, vec![0; 40 << 20])
+                .file("b", 0o644, vec![0; 40 << 20]),
+            "image_too_large",
+        ),
+    ] {
+        assert_eq!(code(publish(tag, archive)).await, expected, "{tag}");
+    }
+    // Links lead nowhere but within the image.
+    let outside = world.state.with_file_name("outside");
+    std::fs::create_dir(&outside).unwrap();
+    let archive = busybox_root()
+        .unwrap()
+        .link("out", outside.to_str().unwrap())
+        .link("up", "../../../../../../..")
+        .file("out/planted", 0o644, "inside")
+        .file("up/planted", 0o644, "inside")
+        .file(".wh..wh.plnk", 0o644, "")
+        .link("proc", "/etc")
+        .link("run", "/etc")
+        .link("workspace", "/etc");
+    let image = world.pulled(&publish("links", archive)).await.unwrap();
+    assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
+    let sandbox = world.started_in(&image).await;
+    let said = sh(
+        &sandbox,
+        "cat /planted; ls /proc/self/comm /workspace; cat /out/planted",
+    )
+    .await;
+    let said = said.ok();
+    assert_eq!(said, "inside/proc/self/comm\n\n/workspace:\ninside", "{said:?}");
+    // What the registry itself holds is not what it says it holds.
+    let reference = publish("broken", busybox_root().unwrap().file("more", 0o644, "more"));
+    let manifest = reference.rsplit_once('@').unwrap().1;
+    std::fs::write(registry.blob(manifest), "{}").unwrap();
+    let found = code(reference).await;
+    assert!(
+        ["image_digest", "registry_unavailable", "image_missing"].contains(&found.as_str()),
+        "{found}"
+    );
+    // Nothing is left of what failed, and what is there still works.
+    assert_eq!(
+        std::fs::read_dir(world.state.join("images/incoming"))
+            .unwrap()
+            .count(),
+        0
+    );
+}
+
+/// Changes of every kind to what the layers below have, and names and attributes of every kind.
+const CHANGE: &str = "cd /data && rm -r gone && mv moved renamed && rm -r again && mkdir again && echo new > again/new && \
+    mv file other && ln other hard && chmod 700 closed && cd /workspace && printf bytes > $(printf 'n\\303\\244me\\n\\377') && \
+    mkfifo pipe && ln -s $(printf 'x%.0s' $(seq 150)) far && p=$(printf 'd%.0s' $(seq 90)) && mkdir -p $p/$p && echo deep > $p/$p/$p && \
+    touch -d @1600000000 old && mv /data/deep/inner /data/lifted";
+
+/// Everything that a program can see of it.
+const DESCRIBE: &str = "cd / && find data workspace -type d -print0 | sort -z | xargs -0 stat -c '%n %F %a'; \
+    find data workspace ! -type d -print0 | sort -z | xargs -0 stat -c '%n %F %a %s %h'; \
+    find data workspace -type f -print0 | sort -z | xargs -0 sha256sum; stat -c %Y /workspace/old; readlink /workspace/far";
+
+/// The layer that [`CHANGE`] works on.
+fn changeable() -> Vec<u8> {
+    Archive::default()
+        .file("data/gone/x", 0o644, "x")
+        .file("data/moved/a/b", 0o644, "moved")
+        .file("data/again/old", 0o644, "old")
+        .file("data/file", 0o644, "a file")
+        .file("data/deep/inner/most/c", 0o644, "c")
+        .directory("data/closed/", 0o755)
+        .finish()
+}
+
+async fn a_snapshot_goes_to_a_registry_and_comes_back(world: &World) {
+    let Some((registry, mut layout)) = registry(world, false) else {
+        return;
+    };
+    let run = json!({"Env": ["PATH=/usr/bin", "COLOUR=green"]});
+    let layers = [busybox_root().unwrap().finish(), changeable()];
+    layout.image("v1", &layers, run, Compression::Gzip).unwrap();
+    let image = world
+        .pulled(&registry.publish(&layout, "v1", "base").unwrap())
+        .await
+        .unwrap();
+    let sandbox = world.started_in(&image).await;
+    sh(&sandbox, CHANGE).await.ok();
+    let expected = sh(&sandbox, DESCRIBE).await.ok();
+    assert!(
+        expected.contains("data/renamed/a/b") && expected.contains("data/lifted/most/c"),
+        "{expected}"
+    );
+    world.host.stop(sandbox.id()).await.unwrap();
+    let taken = world.host.snapshot(sandbox.id()).await.unwrap().snapshot;
+
+    let target: Reference = format!("{}/pushed:latest", registry.address()).parse().unwrap();
+    let note = BTreeMap::from([("com.example.note".to_owned(), "mine".to_owned())]);
+    let steps = Mutex::new(0);
+    let say = |_| *steps.lock().unwrap() += 1;
+    let pushed = world
+        .host
+        .push(&taken.id, &target, note.clone(), &say)
+        .await
+        .unwrap();
+    assert_eq!(*steps.lock().unwrap(), 4);
+    assert_eq!(world.host.pin_image(&target).await.unwrap(), pushed);
+    // The same again is there already.
+    assert_eq!(
+        world.host.push(&taken.id, &target, note, &say).await.unwrap(),
+        pushed
+    );
+    assert_eq!(*steps.lock().unwrap(), 4);
+    let said = registry.inspect("pushed:latest").unwrap();
+    assert_eq!(said["Architecture"], greenroom_testkit::oci::architecture());
+    assert_eq!(said["Layers"].as_array().unwrap().len(), 4);
+    assert_eq!(said["Env"], json!(["PATH=/usr/bin", "COLOUR=green"]));
+    registry
+        .fetch("pushed:latest", &world.state.with_file_name("fetched"))
+        .unwrap();
+
+    // A host that never saw it.
+    let state = world.state.with_file_name("other");
+    let host = Host::open(HostConfig::new(state.clone())).await.unwrap();
+    let back = host.pull(&pushed, MAX_BYTES, &|_| {}).await.unwrap();
+    let start = StartSandbox {
+        from: Some(back.id.clone()),
+        ..world.plain(&fresh_id())
+    };
+    let other = host.start(start).await.unwrap();
+    assert_eq!(sh(&other, DESCRIBE).await.ok(), expected);
+    assert_eq!(sh(&other, "echo $COLOUR; id -un").await.ok(), "green\nagent\n");
+    // Made of other layers, it gives the same archives, but for what was put on top.
+    let again: Reference = format!("{}/again", registry.address()).parse().unwrap();
+    host.push(&back.id, &again, BTreeMap::new(), &|_| {})
+        .await
+        .unwrap();
+    host.reap(&[]).await.unwrap();
+    host.close().await;
+}
+
+async fn a_snapshot_over_the_hosts_base_comes_back_to_the_same_base(world: &World) {
+    let Some((registry, _)) = registry(world, false) else {
+        return;
+    };
+    let sandbox = world.start().await;
+    let change =
+        "echo mine > /workspace/mine && mkdir -p /home/agent/.config && echo x > /home/agent/.config/x";
+    sh(&sandbox, change).await.ok();
+    let taken = world.host.snapshot(sandbox.id()).await.unwrap().snapshot;
+    let target: Reference = format!("{}/host-based:v1", registry.address()).parse().unwrap();
+    let push = world.host.push(&taken.id, &target, BTreeMap::new(), &|_| {});
+    let pushed = push.await.unwrap();
+    let other = Host::open(HostConfig::new(world.state.with_file_name("other")))
+        .await
+        .unwrap();
+    let back = other.pull(&pushed, MAX_BYTES, &|_| {}).await.unwrap();
+    assert_eq!(back.root, None);
+    let start = StartSandbox {
+        from: Some(back.id),
+        ..world.plain(&fresh_id())
+    };
+    let started = other.start(start).await.unwrap();
+    let look =
+        "cat /workspace/mine /home/agent/.config/x && git --version > /dev/null && touch /workspace/mine";
+    assert_eq!(sh(&started, look).await.ok(), "mine\nx\n");
+    other.reap(&[]).await.unwrap();
+    other.close().await;
+    let missing = greenroom_protocol::id::SnapshotId::from_bits(1);
+    let refused = world.host.push(&missing, &target, BTreeMap::new(), &|_| {}).await;
+    assert_eq!(refused.unwrap_err().problem().code, "snapshot_missing");
+}
+
+/// Nothing of ours runs it: skopeo gets it, umoci unpacks it, runc runs it.
+async fn runc_runs_what_was_pushed(world: &World) {
+    let Some((registry, mut layout)) = registry(world, false) else {
+        return;
+    };
+    let layers = [busybox_root().unwrap().finish(), changeable()];
+    layout
+        .image("v1", &layers, json!({"Env": ["COLOUR=green"]}), Compression::Gzip)
+        .unwrap();
+    let image = world
+        .pulled(&registry.publish(&layout, "v1", "base").unwrap())
+        .await
+        .unwrap();
+    let sandbox = world.started_in(&image).await;
+    sh(&sandbox, CHANGE).await.ok();
+    let expected = sh(&sandbox, DESCRIBE).await.ok();
+    world.host.stop(sandbox.id()).await.unwrap();
+    let taken = world.host.snapshot(sandbox.id()).await.unwrap().snapshot;
+    let target: Reference = format!("{}/for-runc:v1", registry.address()).parse().unwrap();
+    let push = world.host.push(&taken.id, &target, BTreeMap::new(), &|_| {});
+    push.await.unwrap();
+    let (fetched, bundle) = (
+        world.state.with_file_name("fetched"),
+        world.state.with_file_name("bundle"),
+    );
+    registry.fetch("for-runc:v1", &fetched).unwrap();
+    let run = |program: &str, arguments: &[&str]| {
+        let output = std::process::Command::new(program)
+            .args(arguments)
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(
+            output.status.success(),
+            "{program}: {}{}",
+            text(&output.stdout),
+            text(&output.stderr)
+        );
+        text(&output.stdout)
+    };
+    let source = format!("{}:fetched", fetched.display());
+    run("umoci", &["unpack", "--image", &source, bundle.to_str().unwrap()]);
+    let path = bundle.join("config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert_eq!(config["process"]["cwd"], "/workspace");
+    config["process"]["terminal"] = json!(false);
+    config["process"]["args"] = json!(["/bin/sh", "-c", format!("echo $COLOUR; {DESCRIBE}")]);
+    // Machines differ in which of them runc may make.
+    let mounts = config["mounts"].as_array().unwrap();
+    let is_plain = |mount: &&Value| !mount["destination"].as_str().unwrap().starts_with("/sys");
+    config["mounts"] = mounts.iter().filter(is_plain).cloned().collect();
+    config["linux"]["resources"] = json!({});
+    let namespaces = config["linux"]["namespaces"].as_array().unwrap();
+    let is_wanted = |namespace: &&Value| namespace["type"] != "cgroup";
+    config["linux"]["namespaces"] = namespaces.iter().filter(is_wanted).cloned().collect();
+    std::fs::write(&path, config.to_string()).unwrap();
+    let name = format!("greenroom-test-{}", std::process::id());
+    let state = world.state.with_file_name("runc");
+    let said = run(
+        "runc",
+        &[
+            "--root",
+            state.to_str().unwrap(),
+            "run",
+            "--bundle",
+            bundle.to_str().unwrap(),
+            &name,
+        ],
+    );
+    assert_eq!(said, format!("green\n{expected}"));
+}

@@ -1,0 +1,376 @@
+//! Makes a snapshot of an image in a registry: its layers here, each once, whichever images have it.
+
+use super::document::{Descriptor, ImageConfig, Manifest, Platform, RunConfig};
+use super::failure::OciError;
+use super::push::BASE_ANNOTATION;
+use super::reference::{Digest, Reference};
+use super::registry::Registry;
+use super::unpack::Unpack;
+use crate::failure::ImageError;
+use crate::marks::Marks;
+use crate::record::{OwnRoot, Snapshot};
+use crate::store::ImageStore;
+use crate::view::View;
+use futures_util::StreamExt as _;
+use greenroom_protocol::id::{LayerId, SnapshotId};
+use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Layers that are downloaded at once, while the one before them is unpacked.
+const DOWNLOADS: usize = 3;
+
+/// Entries of one layer.
+const MAX_ENTRIES: u64 = 5_000_000;
+
+/// Writes what is put above the layers of an image into an empty directory.
+pub type MakeFittings = Arc<dyn Fn(&RootFiles, &Path) -> io::Result<()> + Send + Sync>;
+
+/// What is put above the layers of every image, so that it serves as the root of a sandbox.
+#[derive(Clone)]
+pub struct Fittings {
+    /// Changes whenever they do.
+    pub version: String,
+    pub make: MakeFittings,
+    /// Digest of the base that this host has below layers that are not a whole root.
+    pub base_digest: String,
+    /// Uid and gid of everything in layers; `None`: this process's.
+    pub owner: Option<u32>,
+}
+
+/// The files of an image.
+pub struct RootFiles(View);
+
+impl RootFiles {
+    /// The content of a file by its absolute path; `None` if there is none. Follows links, within the image.
+    pub fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
+        self.0.read(path)
+    }
+}
+
+/// An image to pull.
+#[derive(Clone)]
+pub struct Pull {
+    /// With a digest.
+    pub reference: Reference,
+    pub fittings: Fittings,
+    /// Most bytes of its files.
+    pub max_bytes: u64,
+}
+
+/// What a manifest comes to: an image for this machine.
+struct Image {
+    layers: Vec<Descriptor>,
+    config: ImageConfig,
+    annotations: BTreeMap<String, String>,
+}
+
+impl Image {
+    /// The base of a host that it wants below it; `None` if it is a whole root.
+    fn base(&self) -> Option<&str> {
+        self.annotations.get(BASE_ANNOTATION).map(String::as_str)
+    }
+}
+
+impl Pull {
+    /// The snapshot that it is or will be.
+    pub fn snapshot_id(&self) -> Result<SnapshotId, OciError> {
+        let digest = self.reference.pin()?;
+        let text = format!(
+            "image {digest} {:?} {}",
+            self.fittings.owner, self.fittings.version
+        );
+        Ok(SnapshotId::from_bits(Digest::of(text.as_bytes()).bits()))
+    }
+
+    /// Pulls what is not there yet. `say` hears of every step.
+    pub async fn run(
+        &self,
+        store: &Arc<ImageStore>,
+        registry: &Registry,
+        say: &(dyn Fn(String) + Send + Sync),
+    ) -> Result<Snapshot, OciError> {
+        let id = self.snapshot_id()?;
+        if let Some(snapshot) = store.usable_snapshot(&id)? {
+            return Ok(snapshot);
+        }
+        say(format!("pulling {}", self.reference));
+        let image = find(registry, &self.reference).await?;
+        let announced = image.layers.iter().map(|layer| layer.size);
+        if announced.fold(0, u64::saturating_add) > self.max_bytes {
+            return Err(OciError::TooLarge);
+        }
+        if let Some(base) = image.base()
+            && base != self.fittings.base_digest
+        {
+            return Err(OciError::OtherBase(base.to_owned()));
+        }
+        let ids = self.layer_ids(&image);
+        // Nothing names them until the end.
+        let _held = store.hold(&ids);
+        self.layers(store, registry, &image, &ids, say).await?;
+        let (store, pull) = (store.clone(), self.clone());
+        let record = move || pull.record(&store, id, ids, &image);
+        blocking(record).await
+    }
+
+    /// Names of the layers, lowest first, and of the fittings above those of a whole root. What a layer is depends on those below: links there lead
+    /// its entries.
+    fn layer_ids(&self, image: &Image) -> Vec<LayerId> {
+        let mut chain = format!("{:?}", self.fittings.owner);
+        let below = image.config.rootfs.diff_ids.iter().map(Digest::as_str);
+        let fittings = format!("fittings {}", self.fittings.version);
+        let fittings = image.base().is_none().then_some(fittings.as_str());
+        below
+            .chain(fittings)
+            .map(|part| {
+                let digest = Digest::of(format!("{chain} {part}").as_bytes());
+                chain = digest.to_string();
+                LayerId::from_bits(digest.bits())
+            })
+            .collect()
+    }
+
+    async fn layers(
+        &self,
+        store: &Arc<ImageStore>,
+        registry: &Registry,
+        image: &Image,
+        ids: &[LayerId],
+        say: &(dyn Fn(String) + Send + Sync),
+    ) -> Result<(), OciError> {
+        let count = image.layers.len();
+        let downloads = image.layers.iter().zip(ids).map(|(layer, id)| async move {
+            if store.layer(id).is_dir() {
+                return Ok(None);
+            }
+            let file = store.incoming();
+            registry.download(&self.reference, layer, file.path()).await?;
+            Ok::<_, OciError>(Some(file))
+        });
+        let mut arriving = futures_util::stream::iter(downloads)
+            .buffered(DOWNLOADS)
+            .enumerate();
+        let mut bytes_left = self.max_bytes;
+        while let Some((number, file)) = arriving.next().await {
+            let Some(file) = file? else { continue };
+            say(format!(
+                "unpacking layer {} of {count}, {} bytes",
+                number + 1,
+                image.layers[number].size
+            ));
+            let unpack = UnpackLayer {
+                file,
+                media_type: image.layers[number].media_type.clone(),
+                diff_id: image.config.rootfs.diff_ids[number].clone(),
+                id: ids[number].clone(),
+                below: ids[..number].to_vec(),
+                owner: self.fittings.owner,
+                max_bytes: bytes_left,
+            };
+            let (store, id) = (store.clone(), ids[number].clone());
+            let bytes = blocking(move || {
+                unpack.run(&store)?;
+                Ok(store.bytes_of(&[id])?)
+            })
+            .await?;
+            bytes_left = bytes_left.saturating_sub(bytes);
+        }
+        Ok(())
+    }
+
+    /// Puts the fittings on top of a whole root and writes the record.
+    fn record(
+        &self,
+        store: &ImageStore,
+        id: SnapshotId,
+        mut ids: Vec<LayerId>,
+        image: &Image,
+    ) -> Result<Snapshot, OciError> {
+        ids.reverse();
+        let root = match image.base() {
+            Some(_) => None,
+            None => Some(self.fit(store, &ids, &image.config.config)?),
+        };
+        let snapshot = store.record_pulled(id, ids, root)?;
+        store.make_durable(&snapshot.id)?;
+        Ok(Snapshot {
+            is_durable: true,
+            ..snapshot
+        })
+    }
+
+    fn fit(&self, store: &ImageStore, ids: &[LayerId], run: &RunConfig) -> Result<OwnRoot, OciError> {
+        let files = RootFiles(View::new(
+            ids[1..].iter().map(|id| store.layer(id)).collect(),
+            store.marks(),
+        ));
+        store.make_layer(&ids[0], |draft| {
+            let made = (self.fittings.make)(&files, draft);
+            made.map_err(ImageError::file("write", draft))
+        })?;
+        Ok(OwnRoot {
+            source: self.reference.to_string(),
+            variables: variables(run),
+            user: run.user.clone(),
+        })
+    }
+}
+
+/// What a reference stands for now, as one that stays.
+pub async fn pin(registry: &Registry, reference: &Reference) -> Result<Reference, OciError> {
+    let (bytes, digest) = registry.manifest(reference).await?;
+    Manifest::read(&bytes)?;
+    Ok(reference.pinned(digest))
+}
+
+async fn find(registry: &Registry, reference: &Reference) -> Result<Image, OciError> {
+    let platform = Platform::here();
+    let (bytes, _) = registry.manifest(reference).await?;
+    let mut manifest = Manifest::read(&bytes)?;
+    let mut config = manifest.config.take();
+    if config.is_none() {
+        let image = manifest.choose(&platform)?;
+        let (bytes, _) = registry.manifest(&reference.pinned(image.digest.clone())).await?;
+        manifest = Manifest::read(&bytes)?;
+        config = manifest.config.take();
+    }
+    let config = config.ok_or_else(|| OciError::Document {
+        what: "the manifest",
+        message: "it is a list in a list".to_owned(),
+    })?;
+    let bytes = registry
+        .small_blob(reference, &config, "the configuration")
+        .await?;
+    let config = ImageConfig::read(&bytes, manifest.layers.len(), &platform)?;
+    Ok(Image {
+        layers: manifest.layers,
+        config,
+        annotations: manifest.annotations,
+    })
+}
+
+fn variables(run: &RunConfig) -> Vec<(String, String)> {
+    let pairs = run.env.iter().filter_map(|pair| pair.split_once('='));
+    let is_right =
+        |(name, value): &(&str, &str)| !name.is_empty() && !name.contains('\0') && !value.contains('\0');
+    pairs
+        .filter(is_right)
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// A file that is removed when nobody needs it any more.
+pub(crate) struct Incoming(pub(crate) PathBuf);
+
+impl Incoming {
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A downloaded layer.
+struct UnpackLayer {
+    file: Incoming,
+    media_type: String,
+    diff_id: Digest,
+    id: LayerId,
+    /// Lowest first.
+    below: Vec<LayerId>,
+    owner: Option<u32>,
+    max_bytes: u64,
+}
+
+impl UnpackLayer {
+    fn run(&self, store: &ImageStore) -> Result<(), OciError> {
+        let path = self.file.path();
+        let file = File::open(path).map_err(ImageError::file("open", path))?;
+        let file = BufReader::with_capacity(256 << 10, file);
+        let plain: Box<dyn Read> = match self.media_type.as_str() {
+            kind if kind.ends_with("gzip") => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
+            kind if kind.ends_with("zstd") => {
+                let decoder = ruzstd::decoding::StreamingDecoder::new(file);
+                Box::new(decoder.map_err(|error| OciError::Archive(error.to_string()))?)
+            }
+            kind if kind.ends_with("tar") => Box::new(file),
+            kind => return Err(OciError::MediaType(kind.to_owned())),
+        };
+        let lower: Vec<_> = self.below.iter().rev().map(|id| store.layer(id)).collect();
+        store.make_layer(&self.id, |draft| {
+            unpack_verified(
+                plain,
+                &self.diff_id,
+                draft,
+                &lower,
+                store.marks(),
+                self.owner,
+                self.max_bytes,
+            )
+        })
+    }
+}
+
+/// Unpacks an archive that must have a digest as a whole.
+fn unpack_verified(
+    archive: impl Read,
+    diff_id: &Digest,
+    draft: &Path,
+    lower: &[PathBuf],
+    marks: Marks,
+    owner: Option<u32>,
+    max_bytes: u64,
+) -> Result<(), OciError> {
+    // What headers and padding take beside files.
+    let mut archive = Hashing {
+        inner: archive,
+        hash: Sha256::new(),
+        bytes_left: max_bytes.saturating_mul(2).saturating_add(64 << 20),
+    };
+    Unpack::new(draft, lower, marks, owner, max_bytes, MAX_ENTRIES).run(&mut archive)?;
+    // Archives are padded.
+    io::copy(&mut archive, &mut io::sink()).map_err(super::archive::unreadable)?;
+    match Digest::finished(archive.hash) {
+        found if found == *diff_id => Ok(()),
+        found => Err(OciError::Digest {
+            what: "a layer's archive",
+            expected: diff_id.clone(),
+            found,
+        }),
+    }
+}
+
+/// Hashes what is read, up to a length.
+struct Hashing<R> {
+    inner: R,
+    hash: Sha256,
+    bytes_left: u64,
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.inner.read(buffer)?;
+        self.bytes_left = self
+            .bytes_left
+            .checked_sub(length as u64)
+            .ok_or_else(|| io::Error::other(OciError::TooLarge))?;
+        self.hash.update(&buffer[..length]);
+        Ok(length)
+    }
+}
+
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, OciError> + Send + 'static,
+) -> Result<T, OciError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or(Err(OciError::Cancelled))
+}
