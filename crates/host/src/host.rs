@@ -184,10 +184,11 @@ impl Host {
         let sandboxes = state_dir.join("sb");
         make_private(&sandboxes).map_err(HostError::file("make directory", &sandboxes))?;
         tree::spread(&sandboxes).map_err(HostError::file("open directory", &sandboxes))?;
-        let images = ImageStore::open(&state_dir.join("images"), &sandboxes, Owner::current())?;
         let blanks = Blanks::open(state_dir.join("blank"));
         let programs = install(&state_dir.join("bin"))?;
         let base = host_base(&state_dir.join("base"))?;
+        let place = state_dir.join("images");
+        let images = ImageStore::open(&place, &sandboxes, &base.lower, Owner::current())?;
         let groups = cgroup::prepare(&group_name(&state_dir));
         // After that, because it may move this process to another group, and the launcher must be in the same.
         programs.launchers.refill();

@@ -45,7 +45,7 @@ impl Host {
         let push = Push {
             snapshot: found.ok_or_else(|| ImageError::Missing(snapshot.clone()))?,
             reference: reference.clone(),
-            base: (self.0.base.lower.clone(), self.base_digest()),
+            base_digest: self.base_digest(),
             annotations,
         };
         Ok(push.run(&self.0.images, &self.0.registry, say).await?)

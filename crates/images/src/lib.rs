@@ -7,6 +7,7 @@
 mod chain;
 mod copy;
 mod failure;
+mod flatten;
 mod manifest;
 mod marks;
 pub mod oci;

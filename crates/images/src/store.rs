@@ -8,6 +8,7 @@
 use crate::chain::Chain;
 use crate::copy::Copy;
 use crate::failure::ImageError;
+use crate::flatten::Flatten;
 use crate::manifest::Manifest;
 use crate::marks::Marks;
 use crate::oci::Incoming;
@@ -38,8 +39,8 @@ const LEAVING: &str = ".leaving-";
 const BYTES: &str = ".bytes";
 const NOTE: &str = ".oci.json";
 
-/// Layers below a sandbox from which on it is copied instead of sealed: every one costs each start, and the kernel has a limit.
-const MAX_SEALED: usize = 40;
+/// Layers below a sandbox from which on they are made one: every one costs each start, and the kernel has a limit.
+pub(crate) const MAX_LAYERS: usize = 40;
 
 /// Who made a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +71,8 @@ pub struct ImageStore {
     /// Directories of sandboxes, each with its chain.
     sandboxes: PathBuf,
     owner: Owner,
+    /// What the host has below layers that are not a whole root.
+    base: PathBuf,
     /// Whoever names layers or looks which are named holds it.
     names: Mutex<()>,
     /// Layers that nothing names yet, and how many want each.
@@ -85,19 +88,6 @@ pub trait Programs {
 
     /// Inodes that they have mapped for writing: what is written there changes no time of the file.
     fn mapped(&self) -> HashSet<u64>;
-}
-
-/// Nothing runs.
-struct NoPrograms;
-
-impl Programs for NoPrograms {
-    type Held = ();
-
-    fn hold(&self) {}
-
-    fn mapped(&self) -> HashSet<u64> {
-        HashSet::new()
-    }
 }
 
 /// What a collection removed.
@@ -116,13 +106,14 @@ struct LastCopy {
 impl ImageStore {
     /// Opens the store of a state directory, on the same filesystem as `sandboxes`. Forgets snapshots that cannot be used any
     /// more, and says so in the log.
-    pub fn open(place: &Path, sandboxes: &Path, owner: Owner) -> Result<Self, ImageError> {
+    pub fn open(place: &Path, sandboxes: &Path, base: &Path, owner: Owner) -> Result<Self, ImageError> {
         let store = Self {
             layers: place.join("layers"),
             snapshots: place.join("snapshots"),
             incoming: place.join("incoming"),
             sandboxes: sandboxes.to_owned(),
             owner,
+            base: base.to_owned(),
             names: Mutex::new(()),
             held: Mutex::default(),
         };
@@ -190,14 +181,11 @@ impl ImageStore {
     /// with nothing of its own.
     pub fn seal(&self, sandbox: &SandboxId, directory: &Path) -> Result<Snapshot, ImageError> {
         let upper = directory.join(UPPER_NAME);
-        let names = self.lock();
-        let mut chain = self.settled_chain(directory)?;
-        if chain.layers.len() >= MAX_SEALED {
-            drop(names);
-            return self
-                .copy(sandbox, directory, &NoPrograms)
-                .map(|(snapshot, _)| snapshot);
+        let mut chain = self.chain(directory)?;
+        if chain.layers.len() >= MAX_LAYERS {
+            chain = self.flatten(chain, directory)?;
         }
+        let _names = self.lock();
         if has_content(&upper).map_err(ImageError::file("look into", &upper))? {
             let layer = LayerId::from_bits(fresh_bits());
             chain.layers.insert(0, layer.clone());
@@ -210,6 +198,59 @@ impl ImageStore {
             return Err(ImageError::NoLayers(directory.to_owned()));
         }
         self.record(sandbox, chain)
+    }
+
+    /// Makes one layer of those that the sandbox wrote, and if they are few, one of those that it began with.
+    fn flatten(&self, chain: Chain, directory: &Path) -> Result<Chain, ImageError> {
+        let (own, given) = (chain.own().to_vec(), chain.layers[chain.own().len()..].to_vec());
+        let is_on_base = chain.root.is_none();
+        let mut held = Vec::new();
+        let mut join = |layers: &[LayerId], below: &[LayerId]| {
+            if layers.len() < 2 {
+                return Ok(layers.to_vec());
+            }
+            let layer = LayerId::from_bits(fresh_bits());
+            held.push(self.hold(std::slice::from_ref(&layer)));
+            self.join(&layer, layers, below, is_on_base)?;
+            Ok::<_, ImageError>(vec![layer])
+        };
+        let joined = join(&own, &given)?;
+        let given = match given.len() >= MAX_LAYERS / 2 {
+            true => join(&given, &[])?,
+            false => given,
+        };
+        let flat = Chain {
+            given: given.len(),
+            layers: [joined, given].concat(),
+            root: chain.root,
+        };
+        let _names = self.lock();
+        flat.write(directory)?;
+        Ok(flat)
+    }
+
+    /// Makes one layer of several. `below` lie below them, and the host's base if `is_on_base`.
+    pub(crate) fn join(
+        &self,
+        layer: &LayerId,
+        layers: &[LayerId],
+        below: &[LayerId],
+        is_on_base: bool,
+    ) -> Result<(), ImageError> {
+        let places = |ids: &[LayerId]| ids.iter().map(|id| self.layer(id)).collect::<Vec<_>>();
+        let mut below = places(below);
+        below.extend(is_on_base.then(|| self.base.clone()));
+        let flatten = Flatten::new(&places(layers), &below, self.marks());
+        self.make_layer(layer, |draft| {
+            flatten
+                .run(draft)
+                .map_err(ImageError::file("join layers in", draft))
+        })
+    }
+
+    /// What the host has below layers that are not a whole root.
+    pub(crate) fn base(&self) -> &Path {
+        &self.base
     }
 
     /// Takes a snapshot of a sandbox that may run. Its programs stand still when nearly everything is copied; returns for how
@@ -645,7 +686,13 @@ mod tests {
         let file = directory.join("upper/file");
         fs::create_dir_all(directory.join(UPPER_NAME)).unwrap();
         fs::write(&file, [0; 4096]).unwrap();
-        let store = ImageStore::open(&temp.path().join("images"), &sandboxes, Owner::current()).unwrap();
+        let store = ImageStore::open(
+            &temp.path().join("images"),
+            &sandboxes,
+            temp.path(),
+            Owner::current(),
+        )
+        .unwrap();
         let script = "import mmap, os, sys\n\
             one = mmap.mmap(os.open(sys.argv[1], os.O_RDWR), 4096)\n\
             for line in sys.stdin:\n\

@@ -32,6 +32,8 @@ pub(crate) struct Directory {
     parts: Vec<(usize, PathBuf)>,
     /// Whether layers below these could add to it.
     pub(crate) is_open: bool,
+    /// Whether layers below one of its parts have it under another name.
+    pub(crate) is_redirected: bool,
 }
 
 impl Directory {
@@ -55,7 +57,11 @@ impl View {
     /// `None` if there are no layers.
     pub(crate) fn root(&self) -> Option<Directory> {
         let parts: Vec<_> = self.layers.iter().cloned().enumerate().collect();
-        (!parts.is_empty()).then_some(Directory { parts, is_open: true })
+        (!parts.is_empty()).then_some(Directory {
+            parts,
+            is_open: true,
+            is_redirected: false,
+        })
     }
 
     /// What a directory holds, by name. Names that are gone are in it as `None` if lower layers could have them.
@@ -101,7 +107,7 @@ impl View {
     /// Joins what stands at these places, topmost first.
     fn merge(&self, mut places: Vec<(usize, PathBuf)>, mut is_open: bool) -> io::Result<Found> {
         let mut parts: Vec<(usize, PathBuf)> = Vec::new();
-        let mut next = 0;
+        let (mut next, mut is_redirected) = (0, false);
         while next < places.len() {
             let (layer, place) = places[next].clone();
             next += 1;
@@ -124,6 +130,7 @@ impl View {
                 break;
             }
             if let Some(redirect) = redirect {
+                is_redirected = true;
                 let (further, further_open) = self.redirected(&places[next..], layer, &redirect)?;
                 places.truncate(next);
                 places.extend(further);
@@ -132,7 +139,11 @@ impl View {
         }
         Ok(match parts.is_empty() {
             true => Found::Nothing { is_open },
-            false => Found::Entry(Entry::Directory(Directory { parts, is_open })),
+            false => Found::Entry(Entry::Directory(Directory {
+                parts,
+                is_open,
+                is_redirected,
+            })),
         })
     }
 

@@ -36,6 +36,10 @@ crate::scenarios!(
 const DESCRIBE: &str = "cd /workspace && find . -printf '%p %y %m %n %l %T@\\n' | sort && \
      find . -type f -readable -exec sha256sum {} + | sort";
 
+/// The same but for what changes in every round of a test.
+const DESCRIBE_STEADY: &str = "cd /workspace && find . ! -name 'only-*' ! -name log ! -name hard ! -path . -printf '%p %y %m %l %T@\\n' | sort && \
+     find . -type f ! -name 'only-*' ! -name log ! -name hard -exec sha256sum {} + | sort";
+
 impl World {
     async fn started_from(&self, snapshot: &Snapshot) -> Sandbox {
         self.host
@@ -165,8 +169,19 @@ async fn what_was_removed_stays_removed(world: &World) {
 
 async fn layers_pile_up(world: &World) {
     let id = fresh_id();
+    let mut described = String::new();
+    let given = {
+        let sandbox = world.start().await;
+        sh(
+            &sandbox,
+            "mkdir -p base/a/b given/x; echo g > given/x/y; echo b > base/a/b/c; touch removed",
+        )
+        .await
+        .ok();
+        world.stop_and_take(&sandbox).await
+    };
     for round in 0..45 {
-        let sandbox = world.host.start(world.plain(&id)).await.unwrap();
+        let sandbox = world.host.start(world.from(&id, &given.id)).await.unwrap();
         sh(
             &sandbox,
             &format!(
@@ -176,14 +191,40 @@ async fn layers_pile_up(world: &World) {
         )
         .await
         .ok();
+        // What one layer is made of, every kind, in different rounds.
+        let change = match round {
+            3 => "rm removed; ln log hard; mkfifo pipe; mkdir -m 700 closed",
+            5 if is_root() && !world.isolation.has_own_kernel() => "mv base/a lifted; mv given given-2",
+            7 => "rm -r base; mkdir base; echo new > base/new; touch -d @1600000000 old",
+            9 if is_root() && !world.isolation.has_own_kernel() => {
+                "echo more > lifted/b/more; mv lifted/b lifted/c"
+            }
+            11 => "rm pipe; mkdir pipe; rmdir closed; echo file > closed",
+            _ => "true",
+        };
+        sh(&sandbox, change).await.ok();
+        if round == 38 {
+            described = sh(&sandbox, DESCRIBE_STEADY).await.ok();
+        }
+        if round > 38 {
+            assert_eq!(sh(&sandbox, DESCRIBE_STEADY).await.ok(), described, "{round}");
+        }
         let taken = world.stop_and_take(&sandbox).await;
         assert!(taken.layers.len() <= 41, "{}", taken.layers.len());
+        assert_eq!(taken.layers.last(), given.layers.last());
     }
     let taken = world.host.snapshot(&id).await.unwrap().snapshot;
+    let wanted = [given.id.clone(), taken.id.clone()];
+    world.host.retain_snapshots(&wanted).await.unwrap();
+    assert!(world.layers().len() <= 12, "{:?}", world.layers());
     let other = world.started_from(&taken).await;
     let lines: String = (0..45).map(|round| format!("{round}\n")).collect();
     assert_eq!(sh(&other, "cat log").await.ok(), lines);
-    assert_eq!(sh(&other, "ls").await.ok(), "log\nonly-42\nonly-43\nonly-44\n");
+    let expected = match is_root() {
+        true => "base\nclosed\ngiven-2\nhard\nlifted\nlog\nold\nonly-42\nonly-43\nonly-44\npipe\n",
+        false => "base\nclosed\ngiven\nhard\nlog\nold\nonly-42\nonly-43\nonly-44\npipe\n",
+    };
+    assert_eq!(sh(&other, "ls").await.ok(), expected);
     if is_root() {
         // Directories of lower layers can be renamed.
         sh(&other, "mkdir d && touch d/x").await.ok();
@@ -532,6 +573,7 @@ async fn what_is_mapped_is_copied_as_it_is(world: &World) {
     let store = ImageStore::open(
         &world.state.join("images"),
         &world.state.join("sb"),
+        &world.state,
         Owner::current(),
     )
     .unwrap();

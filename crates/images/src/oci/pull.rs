@@ -9,7 +9,7 @@ use super::unpack::Unpack;
 use crate::failure::ImageError;
 use crate::marks::Marks;
 use crate::record::{OwnRoot, Snapshot};
-use crate::store::ImageStore;
+use crate::store::{ImageStore, MAX_LAYERS};
 use crate::view::View;
 use futures_util::StreamExt as _;
 use greenroom_protocol::id::{LayerId, SnapshotId};
@@ -191,6 +191,8 @@ impl Pull {
         image: &Image,
     ) -> Result<Snapshot, OciError> {
         ids.reverse();
+        let ids = self.flat(store, ids, image.base().is_some())?;
+        let _held = store.hold(&ids);
         let root = match image.base() {
             Some(_) => None,
             None => Some(self.fit(store, &ids, &image.config.config)?),
@@ -201,6 +203,24 @@ impl Pull {
             is_durable: true,
             ..snapshot
         })
+    }
+
+    /// Makes many layers one, but for the fittings.
+    fn flat(
+        &self,
+        store: &ImageStore,
+        ids: Vec<LayerId>,
+        is_on_base: bool,
+    ) -> Result<Vec<LayerId>, OciError> {
+        if ids.len() <= MAX_LAYERS / 2 {
+            return Ok(ids);
+        }
+        let (above, layers) = ids.split_at(usize::from(!is_on_base));
+        let name = format!("flat {:?}", layers.first());
+        let joined = LayerId::from_bits(Digest::of(name.as_bytes()).bits());
+        let _held = store.hold(std::slice::from_ref(&joined));
+        store.join(&joined, layers, &[], is_on_base)?;
+        Ok([above, &[joined]].concat())
     }
 
     fn fit(&self, store: &ImageStore, ids: &[LayerId], run: &RunConfig) -> Result<OwnRoot, OciError> {

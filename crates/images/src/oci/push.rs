@@ -20,7 +20,6 @@ use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Annotation of images that are not a whole root: the base of a host that they want below them.
@@ -35,8 +34,8 @@ pub struct Push {
     pub snapshot: Snapshot,
     /// Its tag is the name by which it is found; without one it is found by its digest alone.
     pub reference: Reference,
-    /// What the host has below snapshots that are not a whole root: its generated directory, and its digest.
-    pub base: (PathBuf, String),
+    /// Digest of what the host has below snapshots that are not a whole root.
+    pub base_digest: String,
     /// Kept with it. Names begin with a domain.
     pub annotations: BTreeMap<String, String>,
 }
@@ -82,7 +81,7 @@ impl Push {
         }
         let mut annotations = self.annotations.clone();
         if self.snapshot.root.is_none() {
-            annotations.insert(BASE_ANNOTATION.to_owned(), self.base.1.clone());
+            annotations.insert(BASE_ANNOTATION.to_owned(), self.base_digest.clone());
         }
         let manifest = json(&Manifest {
             schema_version: 2,
@@ -163,7 +162,7 @@ impl Push {
         let place = |id: &LayerId| store.layer(id);
         let layers = self.snapshot.layers[number..].iter().map(place);
         // A renamed directory of the base is the layer's own.
-        let base = self.snapshot.root.is_none().then(|| self.base.0.clone());
+        let base = self.snapshot.root.is_none().then(|| store.base().to_owned());
         let view = View::new(layers.chain(base).collect(), store.marks());
         let layer = store.layer(&self.snapshot.layers[number]);
         let incoming = store.incoming();
