@@ -157,6 +157,8 @@ pub struct ImageConfig {
     /// At once.
     pub max_builds: usize,
     pub disk_mb: u64,
+    /// Whose images a repository's own environment may name.
+    pub registries: Vec<String>,
 }
 
 /// Where sandboxes may connect to.

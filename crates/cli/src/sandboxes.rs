@@ -1,16 +1,18 @@
 //! Puts this machine's host behind the server's view of sandboxes. Only translation: neither side knows the other.
 
 use async_trait::async_trait;
-use greenroom_host::{Host, HostError, Limits, SandboxFile, StartSandbox};
+use greenroom_host::{Host, HostError, Limits, Login, SandboxFile, StartSandbox};
 use greenroom_protocol::client::event::SandboxUsage;
 use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::environment::Base;
 use greenroom_protocol::guest::call::{Call, Exec, Exit, FileBytes, OutputChunk, Reply, Scope};
 use greenroom_protocol::id::{SandboxId, SnapshotId};
 use greenroom_server::sandbox::{
     Frozen, Measure, Origin, RouteHandler, Sandbox, SandboxError, SandboxProvider, SandboxResources, Sealed,
-    StartRequest,
+    StartRequest, StepObserver,
 };
 use greenroom_stdx::secret::Secret;
+use greenroom_store::catalog::Catalog;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::mpsc;
@@ -19,12 +21,60 @@ use tokio_util::sync::CancellationToken;
 /// Sandboxes of this machine.
 pub struct LocalSandboxes {
     host: Host,
+    /// Has the logins of registries.
+    catalog: Arc<Catalog>,
+    /// Of an image that is pulled.
+    max_base_bytes: u64,
 }
 
 impl LocalSandboxes {
     /// All of one host.
-    pub fn new(host: Host) -> Self {
-        Self { host }
+    pub fn new(host: Host, catalog: Arc<Catalog>, max_base_bytes: u64) -> Self {
+        Self {
+            host,
+            catalog,
+            max_base_bytes,
+        }
+    }
+
+    /// The snapshot that a base is; `None`: the host's own programs.
+    async fn base(&self, base: &Base, say: &StepObserver) -> Result<Option<SnapshotId>, Problem> {
+        let found = match base {
+            Base::Host => return Ok(None),
+            Base::Image(reference) => {
+                let login = self.login(&reference.registry).await?;
+                self.host
+                    .pull(reference, login, self.max_base_bytes, &**say)
+                    .await
+            }
+            Base::Files(path) => self.host.import(path, self.max_base_bytes).await,
+        };
+        Ok(Some(found.map_err(|error| error.problem())?.id))
+    }
+
+    /// A login is a secret that is named for the registry.
+    async fn login(&self, registry: &str) -> Result<Option<Login>, Problem> {
+        let name = format!("registry.{}", registry.replace(':', "_"));
+        let stored = self
+            .catalog
+            .secret(&name)
+            .await
+            .map_err(|error| error.problem())?;
+        let Some(stored) = stored else {
+            return Ok(None);
+        };
+        match stored.expose().split_once(':') {
+            Some((username, password)) => Ok(Some(Login {
+                registry: registry.to_owned(),
+                username: username.to_owned(),
+                password: Secret::new(password.to_owned()),
+            })),
+            None => Err(Problem::permanent(
+                "registry_login_invalid",
+                format!("The secret {name} is no login."),
+            )
+            .with_hint("Set it to NAME:PASSWORD.")),
+        }
     }
 }
 
@@ -35,6 +85,12 @@ impl SandboxProvider for LocalSandboxes {
         if let Some(sandbox) = found.map_err(|error| error.problem())? {
             return Ok((LocalSandbox::watch(&self.host, sandbox), Origin::Found));
         }
+        let mut from = request.from;
+        if from.is_none() && request.base != Base::Host && self.host.is_new(&request.id).await {
+            from = self
+                .base(&request.base, &(Arc::new(|_| {}) as StepObserver))
+                .await?;
+        }
         let files = request.files.into_iter();
         let start = StartSandbox {
             env: request.variables,
@@ -42,7 +98,7 @@ impl SandboxProvider for LocalSandboxes {
             backend: request.backend,
             runtime: request.runtime,
             files: files.map(|(name, bytes)| SandboxFile { name, bytes }).collect(),
-            from: request.from,
+            from,
             ..StartSandbox::new(request.id, request.routes)
         };
         let started = self.host.start(start).await.map_err(|error| error.problem())?;
@@ -111,8 +167,20 @@ impl SandboxProvider for LocalSandboxes {
         Ok(Box::new(frozen))
     }
 
-    fn base_digest(&self) -> String {
-        self.host.base_digest()
+    async fn prepare_base(&self, base: &Base, say: StepObserver) -> Result<(), Problem> {
+        self.base(base, &say).await.map(drop)
+    }
+
+    async fn base_digest(&self, base: &Base) -> Result<String, Problem> {
+        match base {
+            Base::Host => Ok(self.host.base_digest()),
+            Base::Image(reference) => Ok(reference.version().to_owned()),
+            Base::Files(path) => self
+                .host
+                .files_digest(path)
+                .await
+                .map_err(|error| error.problem()),
+        }
     }
 
     async fn reap(&self, wanted: &[SandboxId]) -> Result<(), Problem> {

@@ -95,7 +95,11 @@ pub async fn up(config: Config, ready: impl FnOnce(&Ready)) -> anyhow::Result<()
         forge: Arc::new(forge),
         models: models.clone(),
         driver: Arc::new(BuiltInDriver),
-        sandboxes: Arc::new(LocalSandboxes::new(host.clone())),
+        sandboxes: Arc::new(LocalSandboxes::new(
+            host.clone(),
+            catalog.clone(),
+            config.image.disk_mb.saturating_mul(MIB),
+        )),
         clock: clock.clone(),
         bounds: bounds(&config),
         egress: egress(&config.egress)?,
@@ -213,6 +217,7 @@ fn bounds(config: &Config) -> Bounds {
         },
         backends: sandbox.backends.clone(),
         runtimes: sandbox.runtimes.clone(),
+        registries: config.image.registries.clone(),
         repository_egress: config.egress.repositories,
         max_pool: config.max_pool,
     }

@@ -14,7 +14,7 @@ use crate::sandbox::Sandbox;
 use crate::snapshot::Busy;
 use crate::supervisor;
 use crate::usage::{self, Meter};
-use greenroom_images::oci::{self, Login};
+use greenroom_images::oci;
 use greenroom_images::{ImageStore, OwnRoot, Owner, tree};
 use greenroom_protocol::environment::Backend;
 use greenroom_protocol::id::{SandboxId, SnapshotId};
@@ -89,17 +89,14 @@ pub struct HostConfig {
     pub state_dir: PathBuf,
     /// For sandboxes in virtual machines.
     pub machines: MachineConfig,
-    /// For registries of images that want one.
-    pub logins: Vec<Login>,
 }
 
 impl HostConfig {
-    /// Without virtual machines and logins.
+    /// Without virtual machines.
     pub fn new(state_dir: PathBuf) -> Self {
         Self {
             state_dir,
             machines: MachineConfig::default(),
-            logins: Vec::new(),
         }
     }
 }
@@ -203,7 +200,7 @@ impl Host {
             exposed: Registry::default(),
             machines: config.machines.clone(),
             images: Arc::new(images),
-            registry: oci::Registry::new(config.logins.clone())?,
+            registry: oci::Registry::new()?,
             pulls: Pulls::default(),
             busy: Busy::default(),
         })))

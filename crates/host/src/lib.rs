@@ -26,7 +26,7 @@ pub use backend::{MachineConfig, MachineError};
 pub use expose::{ExposeError, Exposed};
 pub use failure::{HostError, SandboxError};
 pub use greenroom_images::Snapshot;
-pub use greenroom_images::oci::{Login, Reference};
+pub use greenroom_images::oci::Login;
 pub use greenroom_sandbox::spec::Limits;
 pub use host::{Host, HostConfig, SandboxFile, StartSandbox};
 pub use probe::{Finding, Verdict, probe};

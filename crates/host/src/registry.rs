@@ -2,12 +2,14 @@
 
 use crate::failure::HostError;
 use crate::fittings::fittings;
-use crate::host::Host;
-use greenroom_images::oci::{self, Pull, Push, Reference};
+use crate::host::{Host, blocking};
+use greenroom_images::oci::{self, Import, Login, Pull, Push};
 use greenroom_images::{ImageError, Snapshot};
 use greenroom_protocol::id::SnapshotId;
+use greenroom_protocol::reference::Reference;
 use greenroom_sandbox::identity;
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Those that run, by what comes of them.
@@ -20,6 +22,7 @@ impl Host {
     pub async fn pull(
         &self,
         reference: &Reference,
+        login: Option<Login>,
         max_bytes: u64,
         say: &(dyn Fn(String) + Send + Sync),
     ) -> Result<Snapshot, HostError> {
@@ -30,7 +33,28 @@ impl Host {
         };
         let turn = self.0.pulls.turn(&pull.snapshot_id()?);
         let _alone = turn.lock().await;
-        Ok(pull.run(&self.0.images, &self.0.registry, say).await?)
+        Ok(pull
+            .run(&self.0.images, &self.0.registry.with_login(login), say)
+            .await?)
+    }
+
+    /// The snapshot of a directory or an archive of this machine, made if it is not there yet: a whole root, in which the agent may
+    /// change everything.
+    pub async fn import(&self, path: &Path, max_bytes: u64) -> Result<Snapshot, HostError> {
+        let import = Import {
+            path: path.to_owned(),
+            fittings: fittings(identity::is_privileged(), self.base_digest()),
+            max_bytes,
+        };
+        let turn = self.0.pulls.turn(&import.snapshot_id()?);
+        let _alone = turn.lock().await;
+        Ok(import.run(&self.0.images).await?)
+    }
+
+    /// Changes when the directory or archive itself does.
+    pub async fn files_digest(&self, path: &Path) -> Result<String, HostError> {
+        let path = path.to_owned();
+        blocking(move || Ok(Import::digest(&path)?.as_str().to_owned())).await
     }
 
     /// Puts a snapshot into a registry, and returns the reference with its digest. `annotations` are kept with it.
@@ -38,6 +62,7 @@ impl Host {
         &self,
         snapshot: &SnapshotId,
         reference: &Reference,
+        login: Option<Login>,
         annotations: BTreeMap<String, String>,
         say: &(dyn Fn(String) + Send + Sync),
     ) -> Result<Reference, HostError> {
@@ -48,12 +73,18 @@ impl Host {
             base_digest: self.base_digest(),
             annotations,
         };
-        Ok(push.run(&self.0.images, &self.0.registry, say).await?)
+        Ok(push
+            .run(&self.0.images, &self.0.registry.with_login(login), say)
+            .await?)
     }
 
     /// What a reference stands for now, with its digest.
-    pub async fn pin_image(&self, reference: &Reference) -> Result<Reference, HostError> {
-        Ok(oci::pin(&self.0.registry, reference).await?)
+    pub async fn pin_image(
+        &self,
+        reference: &Reference,
+        login: Option<Login>,
+    ) -> Result<Reference, HostError> {
+        Ok(oci::pin(&self.0.registry.with_login(login), reference).await?)
     }
 }
 

@@ -103,11 +103,13 @@ impl Host {
         blocking(move || Ok(host.0.images.bytes_of(&layers)?)).await
     }
 
-    /// Forgets all snapshots but these, and removes what nobody needs then.
+    /// Forgets all snapshots but these and images that were pulled lately, and removes what nobody needs then.
     pub async fn retain_snapshots(&self, wanted: &[SnapshotId]) -> Result<Collected, HostError> {
         let wanted: HashSet<SnapshotId> = wanted.iter().cloned().collect();
-        let kept = self.snapshots().await?.into_iter().map(|snapshot| snapshot.id);
-        let unwanted: Vec<_> = kept.filter(|id| !wanted.contains(id)).collect();
+        let is_unwanted =
+            |snapshot: &Snapshot| !wanted.contains(&snapshot.id) && !self.0.images.is_in_use(snapshot);
+        let kept = self.snapshots().await?.into_iter();
+        let unwanted: Vec<_> = kept.filter(is_unwanted).map(|snapshot| snapshot.id).collect();
         self.remove_snapshots(&unwanted).await
     }
 
@@ -135,6 +137,14 @@ impl Host {
             snapshot: images.seal(id, &directory)?,
             paused: Duration::ZERO,
         })
+    }
+
+    /// Whether a sandbox was never started, and so begins with what its start says.
+    pub async fn is_new(&self, id: &SandboxId) -> bool {
+        let directory = self.directory(id);
+        tokio::task::spawn_blocking(move || is_unused(&directory))
+            .await
+            .unwrap_or(false)
     }
 
     /// The layers that a start goes by.

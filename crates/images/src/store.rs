@@ -35,6 +35,9 @@ const COPIED_NAME: &str = "copied.json";
 const DRAFT: &str = ".new-";
 const LEAVING: &str = ".leaving-";
 
+/// How long images of registries are kept that nobody begins with.
+const UNUSED_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
 /// Ends the names of files beside a layer: its size, and how it looks in registries.
 const BYTES: &str = ".bytes";
 const NOTE: &str = ".oci.json";
@@ -330,20 +333,27 @@ impl ImageStore {
         self.write_record(id, Some(sandbox.clone()), chain)
     }
 
-    /// Writes the record of layers that were pulled.
-    pub(crate) fn record_pulled(
+    /// Writes the record of layers that did not come from a sandbox; on disk for good.
+    pub(crate) fn record_pulled<E: From<ImageError>>(
         &self,
         id: SnapshotId,
         layers: Vec<LayerId>,
         root: Option<OwnRoot>,
-    ) -> Result<Snapshot, ImageError> {
-        let _names = self.lock();
+    ) -> Result<Snapshot, E> {
         let chain = Chain {
             given: layers.len(),
             layers,
             root,
         };
-        self.write_record(id, None, chain)
+        let snapshot = {
+            let _names = self.lock();
+            self.write_record(id, None, chain)?
+        };
+        self.make_durable(&snapshot.id)?;
+        Ok(Snapshot {
+            is_durable: true,
+            ..snapshot
+        })
     }
 
     fn write_record(
@@ -396,10 +406,25 @@ impl ImageStore {
         read_json(&self.path(id))
     }
 
-    /// A snapshot by its name, if its layers are there.
+    /// A snapshot by its name, if its layers are there. It counts as used now.
     pub(crate) fn usable_snapshot(&self, id: &SnapshotId) -> Result<Option<Snapshot>, ImageError> {
+        let _names = self.lock();
         let is_whole = |snapshot: &Snapshot| snapshot.layers.iter().all(|id| self.layer(id).is_dir());
-        Ok(self.snapshot(id)?.filter(is_whole))
+        let found = self.snapshot(id)?.filter(is_whole);
+        if found.is_some() {
+            // One that cannot be touched is removed early, and pulled again.
+            let file = fs::File::options().append(true).open(self.path(id));
+            let _ = file.and_then(|file| file.set_modified(SystemTime::now()));
+        }
+        Ok(found)
+    }
+
+    /// Whether a snapshot that did not come from a sandbox was used lately. It is nobody's who would say that it is not needed
+    /// any more.
+    pub fn is_in_use(&self, snapshot: &Snapshot) -> bool {
+        let used = fs::metadata(self.path(&snapshot.id)).and_then(|metadata| metadata.modified());
+        let age = used.ok().and_then(|used| used.elapsed().ok()).unwrap_or_default();
+        snapshot.sandbox.is_none() && age < UNUSED_AGE
     }
 
     /// All snapshots, the oldest first.

@@ -1,16 +1,23 @@
 //! What the sandboxes of a repository are made of and may do. Written as `.greenroom/environment.toml` in the repository,
 //! or set for it by an administrator; the one type for both. Checked where it is parsed, not here.
 
+use crate::reference::Reference;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
 
 /// An environment. Every part may be left out.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Environment {
+    /// What the sandbox's root is: `host`, the server's own programs (the default); `oci:REFERENCE@DIGEST`, an image of a registry; or
+    /// `rootfs:/PATH`, a directory or an archive on the server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
     /// What isolates the sandbox. Unset: the first that the server's operator allows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backend: Option<Backend>,
@@ -34,6 +41,47 @@ pub struct Environment {
     pub warm: Option<StepDefinition>,
     pub image: ImageSettings,
     pub pool: PoolSettings,
+}
+
+/// What lies below everything in a sandbox.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub enum Base {
+    /// The server's own programs, and little else.
+    #[default]
+    Host,
+    /// An image of a registry; it has a digest.
+    Image(Reference),
+    /// A directory or an archive on the server; absolute.
+    Files(PathBuf),
+}
+
+impl FromStr for Base {
+    type Err = String;
+
+    /// What is wrong, in words that follow the field's name.
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "host" {
+            return Ok(Self::Host);
+        }
+        if let Some(path) = text.strip_prefix("rootfs:") {
+            let is_plain =
+                path.starts_with('/') && !path.contains('\0') && !path.split('/').any(|part| part == "..");
+            return match is_plain {
+                true => Ok(Self::Files(path.into())),
+                false => Err("must name an absolute path without `..`".to_owned()),
+            };
+        }
+        let Some(reference) = text.strip_prefix("oci:") else {
+            return Err("must be `host`, `oci:REFERENCE@DIGEST` or `rootfs:/PATH`".to_owned());
+        };
+        let reference: Reference = reference.parse().map_err(|error| format!("is wrong: {error}"))?;
+        match reference.digest {
+            Some(_) => Ok(Self::Image(reference)),
+            None => {
+                Err("must name the image's digest, because what a name means can change any day".to_owned())
+            }
+        }
+    }
 }
 
 /// A command of an image build: a text, or a table with more.

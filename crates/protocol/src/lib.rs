@@ -4,11 +4,13 @@
 //! * [`environment`]: what a repository's sandboxes are made of and may do.
 //! * [`guest`]: what a host and the first process of a sandbox exchange.
 //! * [`id`]: the identifiers both use.
+//! * [`reference`]: names of images in registries.
 
 pub mod client;
 pub mod environment;
 pub mod guest;
 pub mod id;
+pub mod reference;
 
 /// Generation of the client API; part of every URL (`/v1`) and of the stream's `hello` frame.
 pub const CLIENT_GENERATION: u32 = 1;

@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use greenroom_protocol::client::event::SandboxUsage;
 use greenroom_protocol::client::problem::Problem;
-use greenroom_protocol::environment::Backend;
+use greenroom_protocol::environment::{Backend, Base};
 use greenroom_protocol::guest::Route;
 use greenroom_protocol::guest::call::{Call, CallError, Exec, Exit, FileBytes, OutputChunk, Reply, Scope};
 use greenroom_protocol::id::{SandboxId, SnapshotId};
@@ -52,9 +52,14 @@ pub struct StartRequest {
     pub variables: Vec<(String, String)>,
     /// Files below `/etc/greenroom`, by their last name; no secrets.
     pub files: Vec<(String, Vec<u8>)>,
+    /// What lies below everything in it, if it was never started and begins with no snapshot.
+    pub base: Base,
     /// What it begins with if it was never started; `None`: an empty workspace.
     pub from: Option<SnapshotId>,
 }
+
+/// Hears of the steps of something that takes long, a line each.
+pub type StepObserver = Arc<dyn Fn(String) + Send + Sync>;
 
 /// A sandbox that stands still; it goes on when this is dropped.
 pub type Frozen = Box<dyn std::any::Any + Send + Sync>;
@@ -113,8 +118,11 @@ pub trait SandboxProvider: Send + Sync {
     /// Makes everything in a sandbox stand still until what is returned is dropped.
     async fn freeze(&self, id: &SandboxId) -> Result<Frozen, Problem>;
 
-    /// What sandboxes have below their layers, as a digest.
-    fn base_digest(&self) -> String;
+    /// Gets a base ready that sandboxes are to be started with, which may take minutes. `say` hears of every step.
+    async fn prepare_base(&self, base: &Base, say: StepObserver) -> Result<(), Problem>;
+
+    /// A base, as a digest.
+    async fn base_digest(&self, base: &Base) -> Result<String, Problem>;
 
     /// Removes everything that belongs to no id of `wanted`: processes, mounts, directories.
     async fn reap(&self, wanted: &[SandboxId]) -> Result<(), Problem>;

@@ -23,6 +23,7 @@ pub fn start_request(
     Ok(StartRequest {
         id: id.clone(),
         routes,
+        base: environment.base.clone(),
         backend: environment.backend,
         runtime: environment.runtime.clone(),
         resources: environment.resources,

@@ -126,6 +126,7 @@ fn build(
             is_scheduled: get.text("image.schedule") == "on",
             max_builds: usize::try_from(get.integer("image.max_builds")).unwrap_or(usize::MAX),
             disk_mb: get.integer("image.disk_mb"),
+            registries: get.list("image.registries"),
         },
         max_pool: u32::try_from(get.integer("pool.max_per_repository")).unwrap_or(u32::MAX),
         egress: EgressConfig {

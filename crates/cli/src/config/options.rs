@@ -254,6 +254,17 @@ pub const OPTIONS: &[OptionSpec] = &[
         meaning: "What all images may take on disk, in MiB; at that no more are built.",
     },
     OptionSpec {
+        section: "image",
+        name: "registries",
+        variable: "GREENROOM_IMAGE_REGISTRIES",
+        form: Form::TextList,
+        default: "docker.io, gcr.io, ghcr.io, mcr.microsoft.com, public.ecr.aws, quay.io, registry.access.redhat.com, \
+                  registry.gitlab.com",
+        meaning: "Registries, HOST or HOST:PORT, whose images a repository's own environment may name as its base. An \
+                  administrator's may name any. A registry's login is the stored secret registry.HOST (registry.HOST_PORT), \
+                  NAME:PASSWORD.",
+    },
+    OptionSpec {
         section: "pool",
         name: "max_per_repository",
         variable: "GREENROOM_POOL_MAX_PER_REPOSITORY",

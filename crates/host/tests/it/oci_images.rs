@@ -1,7 +1,8 @@
 //! Sandboxes whose root is an image of a registry: Debian's docker-registry, filled by skopeo.
 
 use crate::world::{World, fresh_id, sh};
-use greenroom_host::{Host, HostConfig, HostError, Login, Reference, Sandbox, Snapshot, StartSandbox};
+use greenroom_host::{Host, HostConfig, HostError, Login, Sandbox, Snapshot, StartSandbox};
+use greenroom_protocol::reference::Reference;
 use greenroom_testkit::oci::{Archive, Compression, LOGIN, Layout, TestRegistry, busybox_root, is_possible};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ crate::scenarios!(
     layers_are_shared_and_pulled_once,
     registries_that_want_a_login,
     what_does_not_fit_is_refused,
+    roots_on_this_machine,
     a_snapshot_goes_to_a_registry_and_comes_back,
     a_snapshot_over_the_hosts_base_comes_back_to_the_same_base,
 );
@@ -45,7 +47,7 @@ fn registry(world: &World, wants_login: bool) -> Option<(TestRegistry, Layout)> 
 impl World {
     async fn pulled(&self, reference: &str) -> Result<Snapshot, HostError> {
         let reference: Reference = reference.parse().unwrap();
-        self.host.pull(&reference, MAX_BYTES, &|_| {}).await
+        self.host.pull(&reference, None, MAX_BYTES, &|_| {}).await
     }
 
     async fn started_in(&self, snapshot: &Snapshot) -> Sandbox {
@@ -203,8 +205,8 @@ async fn layers_are_shared_and_pulled_once(world: &World) {
     let (one, two): (Reference, Reference) = (one.parse().unwrap(), two.parse().unwrap());
     // Two at once: one of them finds it done.
     let (first, second) = tokio::join!(
-        world.host.pull(&one, MAX_BYTES, &say),
-        world.host.pull(&one, MAX_BYTES, &say)
+        world.host.pull(&one, None, MAX_BYTES, &say),
+        world.host.pull(&one, None, MAX_BYTES, &say)
     );
     let (first, second) = (first.unwrap(), second.unwrap());
     assert_eq!(first, second);
@@ -215,12 +217,12 @@ async fn layers_are_shared_and_pulled_once(world: &World) {
         count
     };
     assert_eq!(unpacked(&steps), 2);
-    let other = world.host.pull(&two, MAX_BYTES, &say).await.unwrap();
+    let other = world.host.pull(&two, None, MAX_BYTES, &say).await.unwrap();
     assert_eq!(unpacked(&steps), 1);
     assert_eq!(first.layers.last(), other.layers.last());
     // Without the registry, and by another host.
     drop(registry);
-    assert_eq!(world.host.pull(&one, MAX_BYTES, &say).await.unwrap(), first);
+    assert_eq!(world.host.pull(&one, None, MAX_BYTES, &say).await.unwrap(), first);
     let sandbox = world.started_in(&first).await;
     // The other's layer goes, what is shared stays.
     world.host.remove_snapshots(&[other.id, first.id]).await.unwrap();
@@ -236,29 +238,28 @@ async fn registries_that_want_a_login(world: &World) {
     let reference = registry.publish(&layout, "v1", "private").unwrap();
     let refused = world.pulled(&reference).await.unwrap_err().problem();
     assert_eq!(refused.code, "registry_refused", "{refused:?}");
-    let with_login = |password: &str| HostConfig {
-        logins: vec![Login {
+    let login = |password: &str| {
+        Some(Login {
             registry: registry.address().to_owned(),
             username: LOGIN.0.to_owned(),
             password: greenroom_stdx::secret::Secret::new(password.to_owned()),
-        }],
-        ..HostConfig::new(world.state.join("../other"))
+        })
     };
     let reference: Reference = reference.parse().unwrap();
     for (password, expected) in [("wrong", Some("registry_refused")), (LOGIN.1, None)] {
-        let host = Host::open(with_login(password)).await.unwrap();
-        let pulled = host.pull(&reference, MAX_BYTES, &|_| {}).await;
+        let pulled = world
+            .host
+            .pull(&reference, login(password), MAX_BYTES, &|_| {})
+            .await;
         assert_eq!(
             pulled.err().map(|error| error.problem().code).as_deref(),
             expected
         );
-        host.close().await;
     }
     // The name alone leads to the same.
-    let host = Host::open(with_login(LOGIN.1)).await.unwrap();
     let named: Reference = format!("{}/private:v1", registry.address()).parse().unwrap();
-    assert_eq!(host.pin_image(&named).await.unwrap(), reference);
-    host.close().await;
+    let pinned = world.host.pin_image(&named, login(LOGIN.1)).await;
+    assert_eq!(pinned.unwrap(), reference);
 }
 
 async fn what_does_not_fit_is_refused(world: &World) {
@@ -414,14 +415,18 @@ async fn a_snapshot_goes_to_a_registry_and_comes_back(world: &World) {
     let say = |_| *steps.lock().unwrap() += 1;
     let pushed = world
         .host
-        .push(&taken.id, &target, note.clone(), &say)
+        .push(&taken.id, &target, None, note.clone(), &say)
         .await
         .unwrap();
     assert_eq!(*steps.lock().unwrap(), 4);
-    assert_eq!(world.host.pin_image(&target).await.unwrap(), pushed);
+    assert_eq!(world.host.pin_image(&target, None).await.unwrap(), pushed);
     // The same again is there already.
     assert_eq!(
-        world.host.push(&taken.id, &target, note, &say).await.unwrap(),
+        world
+            .host
+            .push(&taken.id, &target, None, note, &say)
+            .await
+            .unwrap(),
         pushed
     );
     assert_eq!(*steps.lock().unwrap(), 4);
@@ -436,7 +441,7 @@ async fn a_snapshot_goes_to_a_registry_and_comes_back(world: &World) {
     // A host that never saw it.
     let state = world.state.with_file_name("other");
     let host = Host::open(HostConfig::new(state.clone())).await.unwrap();
-    let back = host.pull(&pushed, MAX_BYTES, &|_| {}).await.unwrap();
+    let back = host.pull(&pushed, None, MAX_BYTES, &|_| {}).await.unwrap();
     let start = StartSandbox {
         from: Some(back.id.clone()),
         ..world.plain(&fresh_id())
@@ -446,7 +451,7 @@ async fn a_snapshot_goes_to_a_registry_and_comes_back(world: &World) {
     assert_eq!(sh(&other, "echo $COLOUR; id -un").await.ok(), "green\nagent\n");
     // Made of other layers, it gives the same archives, but for what was put on top.
     let again: Reference = format!("{}/again", registry.address()).parse().unwrap();
-    host.push(&back.id, &again, BTreeMap::new(), &|_| {})
+    host.push(&back.id, &again, None, BTreeMap::new(), &|_| {})
         .await
         .unwrap();
     host.reap(&[]).await.unwrap();
@@ -463,12 +468,14 @@ async fn a_snapshot_over_the_hosts_base_comes_back_to_the_same_base(world: &Worl
     sh(&sandbox, change).await.ok();
     let taken = world.host.snapshot(sandbox.id()).await.unwrap().snapshot;
     let target: Reference = format!("{}/host-based:v1", registry.address()).parse().unwrap();
-    let push = world.host.push(&taken.id, &target, BTreeMap::new(), &|_| {});
+    let push = world
+        .host
+        .push(&taken.id, &target, None, BTreeMap::new(), &|_| {});
     let pushed = push.await.unwrap();
     let other = Host::open(HostConfig::new(world.state.with_file_name("other")))
         .await
         .unwrap();
-    let back = other.pull(&pushed, MAX_BYTES, &|_| {}).await.unwrap();
+    let back = other.pull(&pushed, None, MAX_BYTES, &|_| {}).await.unwrap();
     assert_eq!(back.root, None);
     let start = StartSandbox {
         from: Some(back.id),
@@ -481,7 +488,10 @@ async fn a_snapshot_over_the_hosts_base_comes_back_to_the_same_base(world: &Worl
     other.reap(&[]).await.unwrap();
     other.close().await;
     let missing = greenroom_protocol::id::SnapshotId::from_bits(1);
-    let refused = world.host.push(&missing, &target, BTreeMap::new(), &|_| {}).await;
+    let refused = world
+        .host
+        .push(&missing, &target, None, BTreeMap::new(), &|_| {})
+        .await;
     assert_eq!(refused.unwrap_err().problem().code, "snapshot_missing");
 }
 
@@ -504,7 +514,9 @@ async fn runc_runs_what_was_pushed(world: &World) {
     world.host.stop(sandbox.id()).await.unwrap();
     let taken = world.host.snapshot(sandbox.id()).await.unwrap().snapshot;
     let target: Reference = format!("{}/for-runc:v1", registry.address()).parse().unwrap();
-    let push = world.host.push(&taken.id, &target, BTreeMap::new(), &|_| {});
+    let push = world
+        .host
+        .push(&taken.id, &target, None, BTreeMap::new(), &|_| {});
     push.await.unwrap();
     let (fetched, bundle) = (
         world.state.with_file_name("fetched"),
@@ -555,4 +567,50 @@ async fn runc_runs_what_was_pushed(world: &World) {
         ],
     );
     assert_eq!(said, format!("green\n{expected}"));
+}
+
+async fn roots_on_this_machine(world: &World) {
+    if let Err(program) = is_possible() {
+        eprintln!("SKIPPED-FEATURE: {program} is not installed; roots are not imported");
+        return;
+    }
+    let place = world.state.with_file_name("roots");
+    let directory = place.join("directory");
+    std::fs::create_dir_all(&directory).unwrap();
+    let archive = busybox_root().unwrap().file("mark", 0o640, "first").finish();
+    let plain = place.join("root.tar");
+    std::fs::write(&plain, &archive).unwrap();
+    let packed = place.join("root.tar.zst");
+    let compressed =
+        ruzstd::encoding::compress_to_vec(archive.as_slice(), ruzstd::encoding::CompressionLevel::Fastest);
+    std::fs::write(&packed, compressed).unwrap();
+    tar::Archive::new(archive.as_slice()).unpack(&directory).unwrap();
+    for path in [&plain, &packed, &directory] {
+        let image = world.host.import(path, MAX_BYTES).await.unwrap();
+        assert_eq!(world.host.import(path, MAX_BYTES).await.unwrap(), image);
+        let sandbox = world.started_in(&image).await;
+        assert_eq!(
+            sh(&sandbox, "cat /mark; echo x > /mark && id -un").await.ok(),
+            "firstagent\n"
+        );
+        world.host.remove(sandbox.id()).await.unwrap();
+    }
+    let before = world.host.files_digest(&plain).await.unwrap();
+    let archive = busybox_root().unwrap().file("mark", 0o640, "second").finish();
+    std::fs::write(&plain, archive).unwrap();
+    assert_ne!(world.host.files_digest(&plain).await.unwrap(), before);
+    let image = world.host.import(&plain, MAX_BYTES).await.unwrap();
+    let sandbox = world.started_in(&image).await;
+    assert_eq!(sh(&sandbox, "cat /mark").await.ok(), "second");
+    let code = async |path: &std::path::Path, max_bytes| {
+        let imported = world.host.import(path, max_bytes).await;
+        imported.unwrap_err().problem().code
+    };
+    assert_eq!(code(&place.join("none"), MAX_BYTES).await, "base_missing");
+    let garbage = place.join("garbage");
+    std::fs::write(&garbage, vec![7; 4096]).unwrap();
+    assert_eq!(code(&garbage, MAX_BYTES).await, "image_invalid");
+    let large = place.join("large.tar");
+    std::fs::write(&large, busybox_root().unwrap().finish()).unwrap();
+    assert_eq!(code(&large, 4096).await, "image_too_large");
 }

@@ -1,7 +1,7 @@
 //! Documents of the OCI image specification, as far as they matter here.
 
 use super::failure::OciError;
-use super::reference::Digest;
+use greenroom_protocol::reference::Digest;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

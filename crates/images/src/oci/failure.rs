@@ -1,15 +1,14 @@
 //! What can go wrong between images here and images in registries.
 
-use super::reference::Digest;
 use crate::failure::ImageError;
 use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::reference::Digest;
+use std::path::PathBuf;
 use thiserror::Error;
 
 /// Why an image could not be pulled or pushed.
 #[derive(Debug, Error)]
 pub enum OciError {
-    #[error("`{given}` is no reference of an image: {why}")]
-    Reference { given: String, why: &'static str },
     #[error("{0} names no digest")]
     NotPinned(String),
     #[error("registries cannot be asked from here")]
@@ -54,6 +53,8 @@ pub enum OciError {
     MediaType(String),
     #[error("a layer's archive cannot be read: {0}")]
     Archive(String),
+    #[error("the root {} cannot be used: {why}", path.display())]
+    Root { path: PathBuf, why: String },
     #[error("the image is larger than allowed")]
     TooLarge,
     #[error(transparent)]
@@ -68,10 +69,6 @@ impl OciError {
         let permanent = |code, hint: &str| Problem::permanent(code, self.sentence()).with_hint(hint);
         let transient = |code, hint: &str| Problem::transient(code, self.sentence()).with_hint(hint);
         match self {
-            Self::Reference { .. } => permanent(
-                "image_reference",
-                "Write it as docker.io/library/debian:12@sha256:… with the digest's 64 digits.",
-            ),
             Self::NotPinned(_) => permanent(
                 "image_not_pinned",
                 "What a name means can change any day: add its digest. `greenroom image digest NAME` prints the whole reference.",
@@ -125,6 +122,10 @@ impl OciError {
             Self::OtherBase(_) => permanent(
                 "image_other_base",
                 "Images over a host's own files are used by hosts with the same files. Build it here, or over an image of a registry.",
+            ),
+            Self::Root { .. } => permanent(
+                "base_missing",
+                "Name a directory or an archive that the server can read.",
             ),
             Self::TooLarge => permanent(
                 "image_too_large",

@@ -1,9 +1,9 @@
 //! Makes a snapshot of an image in a registry: its layers here, each once, whichever images have it.
 
+use super::digest::{bits, digest_of, finished};
 use super::document::{Descriptor, ImageConfig, Manifest, Platform, RunConfig};
 use super::failure::OciError;
 use super::push::BASE_ANNOTATION;
-use super::reference::{Digest, Reference};
 use super::registry::Registry;
 use super::unpack::Unpack;
 use crate::failure::ImageError;
@@ -12,7 +12,9 @@ use crate::record::{OwnRoot, Snapshot};
 use crate::store::{ImageStore, MAX_LAYERS};
 use crate::view::View;
 use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
 use greenroom_protocol::id::{LayerId, SnapshotId};
+use greenroom_protocol::reference::{Digest, Reference};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -24,7 +26,7 @@ use std::sync::Arc;
 const DOWNLOADS: usize = 3;
 
 /// Entries of one layer.
-const MAX_ENTRIES: u64 = 5_000_000;
+pub(super) const MAX_ENTRIES: u64 = 5_000_000;
 
 /// Writes what is put above the layers of an image into an empty directory.
 pub type MakeFittings = Arc<dyn Fn(&RootFiles, &Path) -> io::Result<()> + Send + Sync>;
@@ -78,12 +80,13 @@ impl Image {
 impl Pull {
     /// The snapshot that it is or will be.
     pub fn snapshot_id(&self) -> Result<SnapshotId, OciError> {
-        let digest = self.reference.pin()?;
+        let digest = self.reference.digest.as_ref();
+        let digest = digest.ok_or_else(|| OciError::NotPinned(self.reference.to_string()))?;
         let text = format!(
             "image {digest} {:?} {}",
             self.fittings.owner, self.fittings.version
         );
-        Ok(SnapshotId::from_bits(Digest::of(text.as_bytes()).bits()))
+        Ok(SnapshotId::from_bits(bits(&digest_of(text.as_bytes()))))
     }
 
     /// Pulls what is not there yet. `say` hears of every step.
@@ -127,9 +130,9 @@ impl Pull {
         below
             .chain(fittings)
             .map(|part| {
-                let digest = Digest::of(format!("{chain} {part}").as_bytes());
+                let digest = digest_of(format!("{chain} {part}").as_bytes());
                 chain = digest.to_string();
-                LayerId::from_bits(digest.bits())
+                LayerId::from_bits(bits(&digest))
             })
             .collect()
     }
@@ -143,14 +146,10 @@ impl Pull {
         say: &(dyn Fn(String) + Send + Sync),
     ) -> Result<(), OciError> {
         let count = image.layers.len();
-        let downloads = image.layers.iter().zip(ids).map(|(layer, id)| async move {
-            if store.layer(id).is_dir() {
-                return Ok(None);
-            }
-            let file = store.incoming();
-            registry.download(&self.reference, layer, file.path()).await?;
-            Ok::<_, OciError>(Some(file))
-        });
+        let mut downloads: Vec<BoxFuture<'_, Result<Option<Incoming>, OciError>>> = Vec::new();
+        for (layer, id) in image.layers.iter().zip(ids) {
+            downloads.push(Box::pin(self.download(store, registry, layer, id)));
+        }
         let mut arriving = futures_util::stream::iter(downloads)
             .buffered(DOWNLOADS)
             .enumerate();
@@ -182,6 +181,22 @@ impl Pull {
         Ok(())
     }
 
+    /// `None` for a layer that is there.
+    async fn download(
+        &self,
+        store: &ImageStore,
+        registry: &Registry,
+        layer: &Descriptor,
+        id: &LayerId,
+    ) -> Result<Option<Incoming>, OciError> {
+        if store.layer(id).is_dir() {
+            return Ok(None);
+        }
+        let file = store.incoming();
+        registry.download(&self.reference, layer, file.path()).await?;
+        Ok(Some(file))
+    }
+
     /// Puts the fittings on top of a whole root and writes the record.
     fn record(
         &self,
@@ -195,14 +210,17 @@ impl Pull {
         let _held = store.hold(&ids);
         let root = match image.base() {
             Some(_) => None,
-            None => Some(self.fit(store, &ids, &image.config.config)?),
+            None => {
+                fit(store, &ids, &self.fittings)?;
+                let run = &image.config.config;
+                Some(OwnRoot {
+                    source: self.reference.to_string(),
+                    variables: variables(run),
+                    user: run.user.clone(),
+                })
+            }
         };
-        let snapshot = store.record_pulled(id, ids, root)?;
-        store.make_durable(&snapshot.id)?;
-        Ok(Snapshot {
-            is_durable: true,
-            ..snapshot
-        })
+        store.record_pulled(id, ids, root)
     }
 
     /// Makes many layers one, but for the fittings.
@@ -217,27 +235,23 @@ impl Pull {
         }
         let (above, layers) = ids.split_at(usize::from(!is_on_base));
         let name = format!("flat {:?}", layers.first());
-        let joined = LayerId::from_bits(Digest::of(name.as_bytes()).bits());
+        let joined = LayerId::from_bits(bits(&digest_of(name.as_bytes())));
         let _held = store.hold(std::slice::from_ref(&joined));
         store.join(&joined, layers, &[], is_on_base)?;
         Ok([above, &[joined]].concat())
     }
+}
 
-    fn fit(&self, store: &ImageStore, ids: &[LayerId], run: &RunConfig) -> Result<OwnRoot, OciError> {
-        let files = RootFiles(View::new(
-            ids[1..].iter().map(|id| store.layer(id)).collect(),
-            store.marks(),
-        ));
-        store.make_layer(&ids[0], |draft| {
-            let made = (self.fittings.make)(&files, draft);
-            made.map_err(ImageError::file("write", draft))
-        })?;
-        Ok(OwnRoot {
-            source: self.reference.to_string(),
-            variables: variables(run),
-            user: run.user.clone(),
-        })
-    }
+/// Makes the layer of fittings above the layers of a root; `ids` are the topmost first.
+pub(super) fn fit(store: &ImageStore, ids: &[LayerId], fittings: &Fittings) -> Result<(), OciError> {
+    let files = RootFiles(View::new(
+        ids[1..].iter().map(|id| store.layer(id)).collect(),
+        store.marks(),
+    ));
+    store.make_layer(&ids[0], |draft| {
+        let made = (fittings.make)(&files, draft);
+        Ok(made.map_err(ImageError::file("write", draft))?)
+    })
 }
 
 /// What a reference stands for now, as one that stays.
@@ -358,7 +372,7 @@ fn unpack_verified(
     Unpack::new(draft, lower, marks, owner, max_bytes, MAX_ENTRIES).run(&mut archive)?;
     // Archives are padded.
     io::copy(&mut archive, &mut io::sink()).map_err(super::archive::unreadable)?;
-    match Digest::finished(archive.hash) {
+    match finished(archive.hash) {
         found if found == *diff_id => Ok(()),
         found => Err(OciError::Digest {
             what: "a layer's archive",

@@ -1,12 +1,12 @@
 //! Puts a snapshot into a registry, as an image that other tools and other servers can use.
 
+use super::digest::{digest_of, finished};
 use super::document::{
     CONFIG_TYPE, Descriptor, ImageConfig, LAYER_TYPE, MANIFEST_TYPE, Manifest, Platform, RootFs, RunConfig,
 };
 use super::failure::OciError;
 use super::pack::Pack;
 use super::pull::{Incoming, blocking};
-use super::reference::{Digest, Reference};
 use super::registry::Registry;
 use crate::failure::ImageError;
 use crate::record::Snapshot;
@@ -15,6 +15,7 @@ use crate::view::View;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use greenroom_protocol::id::LayerId;
+use greenroom_protocol::reference::{Digest, Reference};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
@@ -94,7 +95,7 @@ impl Push {
         registry
             .put_manifest(&self.reference, MANIFEST_TYPE, &manifest)
             .await?;
-        Ok(self.reference.pinned(Digest::of(&manifest)))
+        Ok(self.reference.pinned(digest_of(&manifest)))
     }
 
     fn config(&self, diff_ids: Vec<Digest>) -> ImageConfig {
@@ -176,8 +177,8 @@ impl Push {
                 .into_inner()
                 .map_err(io::IntoInnerError::into_error)?;
             Ok(Packed {
-                diff_id: Digest::finished(archive.hash),
-                digest: Digest::finished(compressed.hash),
+                diff_id: finished(archive.hash),
+                digest: finished(compressed.hash),
                 size: compressed.length,
             })
         };
@@ -189,7 +190,7 @@ impl Push {
 fn descriptor(media_type: &str, bytes: &[u8]) -> Descriptor {
     Descriptor {
         media_type: media_type.to_owned(),
-        digest: Digest::of(bytes),
+        digest: digest_of(bytes),
         size: bytes.len() as u64,
         platform: None,
     }

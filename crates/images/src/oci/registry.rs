@@ -1,11 +1,12 @@
 //! Speaks to image registries (<https://github.com/opencontainers/distribution-spec/blob/main/spec.md>). Everything that a registry
 //! says is bounded and checked against the digest by which it was asked for.
 
+use super::digest::{digest_of, finished};
 use super::document::Descriptor;
 use super::failure::OciError;
-use super::reference::{Digest, Reference};
 use super::token::{Challenge, Grants};
 use futures_util::StreamExt as _;
+use greenroom_protocol::reference::{Digest, Reference};
 use greenroom_stdx::secret::Secret;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE};
 use reqwest::redirect::Policy;
@@ -53,13 +54,13 @@ pub struct Registry {
     http: reqwest::Client,
     /// For registries of this machine: past any proxy.
     http_here: reqwest::Client,
-    logins: Vec<Login>,
+    login: Option<Login>,
     grants: Grants,
 }
 
 impl Registry {
-    /// With these logins, one per registry.
-    pub fn new(logins: Vec<Login>) -> Result<Self, OciError> {
+    /// Without logins.
+    pub fn new() -> Result<Self, OciError> {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let builder = || {
             reqwest::Client::builder()
@@ -76,9 +77,19 @@ impl Registry {
         Ok(Self {
             http: builder().redirect(elsewhere).build().map_err(OciError::Client)?,
             http_here: builder().no_proxy().build().map_err(OciError::Client)?,
-            logins,
+            login: None,
             grants: Grants::default(),
         })
+    }
+
+    /// The same for somebody who has a login.
+    pub fn with_login(&self, login: Option<Login>) -> Self {
+        Self {
+            http: self.http.clone(),
+            http_here: self.http_here.clone(),
+            login,
+            grants: Grants::default(),
+        }
     }
 
     fn http(&self, reference: &Reference) -> &reqwest::Client {
@@ -94,7 +105,7 @@ impl Registry {
         let bytes = self
             .document(reference, &path, "the manifest", Some(MANIFEST_TYPES))
             .await?;
-        let found = Digest::of(&bytes);
+        let found = digest_of(&bytes);
         match &reference.digest {
             Some(expected) if *expected != found => Err(OciError::Digest {
                 what: "the manifest",
@@ -121,7 +132,7 @@ impl Registry {
                 found: bytes.len().to_string(),
             });
         }
-        match Digest::of(&bytes) {
+        match digest_of(&bytes) {
             found if found == blob.digest => Ok(bytes),
             found => Err(OciError::Digest {
                 what,
@@ -178,7 +189,7 @@ impl Registry {
         if length != blob.size {
             return Err(wrong_size(length.to_string()));
         }
-        match Digest::finished(hash) {
+        match finished(hash) {
             found if found == blob.digest => Ok(()),
             found => Err(OciError::Digest {
                 what: WHAT,
@@ -279,7 +290,7 @@ impl Registry {
     ) -> Result<(), OciError> {
         let path = match &reference.tag {
             Some(tag) => format!("manifests/{tag}"),
-            None => format!("manifests/{}", Digest::of(bytes)),
+            None => format!("manifests/{}", digest_of(bytes)),
         };
         self.patiently(|| async {
             let request = || {
@@ -346,9 +357,9 @@ impl Registry {
                 .next();
             if let Some(challenge) = challenge {
                 let login = self
-                    .logins
-                    .iter()
-                    .find(|login| login.registry == reference.registry);
+                    .login
+                    .as_ref()
+                    .filter(|login| login.registry == reference.registry);
                 self.grants
                     .obtain(self.http(reference), reference, actions, &challenge, login)
                     .await?;

@@ -1,10 +1,10 @@
 //! What a registry wants to see before it answers (<https://distribution.github.io/distribution/spec/auth/token/>).
 
 use super::failure::OciError;
-use super::reference::Reference;
 use super::registry::{Login, bounded, is_this_machine, unreachable};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use greenroom_protocol::reference::Reference;
 use greenroom_stdx::secret::Secret;
 use serde::Deserialize;
 use std::collections::HashMap;

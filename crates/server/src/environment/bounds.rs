@@ -6,7 +6,7 @@ use crate::sandbox::SandboxResources;
 use greenroom_protocol::client::environment::EnvironmentSource;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::environment::{
-    Backend, EgressPolicy, EgressPreset, Environment, PoolSettings, Resources, StepDefinition,
+    Backend, Base, EgressPolicy, EgressPreset, Environment, PoolSettings, Resources, StepDefinition,
 };
 use greenroom_protocol::guest::service::Service;
 use std::time::Duration;
@@ -22,6 +22,8 @@ pub struct Bounds {
     pub backends: Vec<Backend>,
     /// Allowed programs of OCI runtimes; may be empty.
     pub runtimes: Vec<String>,
+    /// Registries whose images a repository's own file may name.
+    pub registries: Vec<String>,
     /// Where a repository's own file may let its sandboxes connect to.
     pub repository_egress: RepositoryEgress,
     /// Most sandboxes of one repository that may wait in the warm pool.
@@ -43,6 +45,7 @@ pub enum RepositoryEgress {
 #[derive(Debug, Clone, PartialEq)]
 pub struct BoundedEnvironment {
     pub source: EnvironmentSource,
+    pub base: Base,
     pub backend: Backend,
     /// Only with the backend `oci`; `None`: the first that the machine has.
     pub runtime: Option<String>,
@@ -102,8 +105,10 @@ impl Bounds {
         let written = environment.written();
         let mut notices = Vec::new();
         let backend = self.backend(written)?;
+        let base = self.base(source, environment.base(), backend)?;
         Ok(BoundedEnvironment {
             source,
+            base,
             backend,
             runtime: self.runtime(written)?,
             resources: self.resources(&written.resources, &mut notices),
@@ -118,6 +123,41 @@ impl Bounds {
             pool: self.pool(&written.pool, &mut notices),
             notices,
         })
+    }
+
+    fn base(&self, source: EnvironmentSource, base: &Base, backend: Backend) -> Result<Base, Problem> {
+        let is_administrators = source == EnvironmentSource::Administrator;
+        match base {
+            Base::Host => {}
+            _ if backend == Backend::Microvm => {
+                return Err(refused(
+                    "base: sandboxes in virtual machines have the host's programs only.".to_owned(),
+                    "Name another backend, or leave the base out.".to_owned(),
+                ));
+            }
+            Base::Files(_) if !is_administrators => {
+                return Err(refused(
+                    "base: only an administrator may name files of the server.".to_owned(),
+                    "Name an image of a registry, or let an administrator set the environment (`greenroom env set`).".to_owned(),
+                ));
+            }
+            Base::Image(reference)
+                if !is_administrators && !self.registries.contains(&reference.registry) =>
+            {
+                return Err(refused(
+                    format!(
+                        "base: images of {} are not allowed on this server.",
+                        reference.registry
+                    ),
+                    format!(
+                        "Allowed are: {} (`image.registries` of the server). An administrator's environment may name any.",
+                        self.registries.join(", ")
+                    ),
+                ));
+            }
+            Base::Files(_) | Base::Image(_) => {}
+        }
+        Ok(base.clone())
     }
 
     fn backend(&self, written: &Environment) -> Result<Backend, Problem> {
@@ -320,6 +360,7 @@ mod tests {
 
     fn bounds(repository_egress: RepositoryEgress) -> Bounds {
         Bounds {
+            registries: vec!["docker.io".to_owned()],
             maximum: SandboxResources {
                 memory_bytes: 1024 * MIB,
                 cpu_millis: 2_000,

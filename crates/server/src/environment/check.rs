@@ -4,7 +4,7 @@
 use greenroom_egress::{Policy, PolicyError};
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::environment::{
-    Backend, EgressCredential, EgressPolicy, Environment, Resources, Restart, ServiceDefinition,
+    Backend, Base, EgressCredential, EgressPolicy, Environment, Resources, Restart, ServiceDefinition,
 };
 use greenroom_protocol::guest::Route;
 use greenroom_protocol::guest::service::{Readiness, RestartPolicy, Service};
@@ -54,6 +54,7 @@ const RESERVED_PREFIX: &str = "GREENROOM_";
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct CheckedEnvironment {
     written: Environment,
+    base: Base,
     services: Vec<Service>,
 }
 
@@ -64,6 +65,7 @@ impl CheckedEnvironment {
     /// Every fault there is, in the order of the fields; lines are for the reader of a text to fill in.
     pub fn new(written: Environment) -> Result<Self, Vec<Fault>> {
         let mut faults = Vec::new();
+        let base = check_base(&written, &mut faults);
         check_backend(&written, &mut faults);
         check_resources(&written.resources, &mut faults);
         check_egress(&written.egress, &mut faults);
@@ -74,12 +76,21 @@ impl CheckedEnvironment {
             return Err(faults);
         }
         let services = written.services.iter().map(service).collect();
-        Ok(Self { written, services })
+        Ok(Self {
+            written,
+            base,
+            services,
+        })
     }
 
     /// As it was written.
     pub fn written(&self) -> &Environment {
         &self.written
+    }
+
+    /// What lies below everything in its sandboxes.
+    pub fn base(&self) -> &Base {
+        &self.base
     }
 
     /// Its services as a guest takes them, in the order they were written; may be empty.
@@ -195,6 +206,29 @@ impl EnvironmentError {
         };
         let problem = Problem::permanent("environment_invalid", format!("{first}{more}."));
         problem.with_hint(hint.unwrap_or("See docs/environments.md for every field."))
+    }
+}
+
+fn check_base(environment: &Environment, faults: &mut Vec<Fault>) -> Base {
+    const HINT: &str = "Such as `oci:docker.io/library/debian:12@sha256:…`; `greenroom image digest NAME` prints the whole text.";
+    let Some(text) = &environment.base else {
+        return Base::default();
+    };
+    let path = Path::of("base");
+    match text.parse() {
+        Ok(base) if base != Base::Host && environment.backend == Some(Backend::Microvm) => {
+            faults.push(Fault::new(
+                path,
+                "must be `host` with `backend = \"microvm\"`",
+                "Virtual machines have the host's programs only. Name another backend, or leave the base out.",
+            ));
+            base
+        }
+        Ok(base) => base,
+        Err(message) => {
+            faults.push(Fault::new(path, message, HINT));
+            Base::default()
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use super::plan::{self, Facts};
 use crate::broker::build_routes;
 use crate::egress::{Advice, EgressLedger, SandboxEgress};
 use crate::environment::{self, BoundedEnvironment, RepositoryEgress};
-use crate::sandbox::{Sandbox, SandboxError};
+use crate::sandbox::{Sandbox, SandboxError, StepObserver};
 use crate::session::services::SessionServices;
 use crate::session::start_and_await_services;
 use crate::start_request::start_request;
@@ -50,7 +50,7 @@ pub async fn build<P: Progress>(
 ) -> Result<(), Problem> {
     let environment = environment_of(services, &image.repository, &image.branch).await?;
     image.environment_digest = plan::environment_digest(&environment);
-    image.base_digest = services.sandboxes.base_digest();
+    image.base_digest = services.sandboxes.base_digest(&environment.base).await?;
     let facts = Facts {
         environment_digest: &image.environment_digest.clone(),
         base_digest: &image.base_digest.clone(),
@@ -127,6 +127,7 @@ impl<P: Progress> Build<'_, P> {
 
     /// Starts a sandbox with the repository in it. Afterwards it has no way to the repository any more.
     async fn clone_repository(&mut self) -> Result<Arc<dyn Sandbox>, Problem> {
+        self.prepare_base().await?;
         let is_cloned = CancellationToken::new();
         // Also when this fails.
         let _closes = is_cloned.clone().drop_guard();
@@ -136,6 +137,30 @@ impl<P: Progress> Build<'_, P> {
         self.own(&sandbox, CLONE, &[&branch, &remote]).await?;
         self.image.commit = Some(self.own(&sandbox, "git rev-parse HEAD", &[]).await?);
         Ok(sandbox)
+    }
+
+    /// Gets what the sandbox begins with, if nothing was built on it before.
+    async fn prepare_base(&mut self) -> Result<(), Problem> {
+        if self.previous.is_some() {
+            return Ok(());
+        }
+        let (sender, mut steps) = mpsc::unbounded_channel();
+        let say: StepObserver = Arc::new(move |step| drop(sender.send(step)));
+        let log = &mut *self.log;
+        let follow = async {
+            while let Some(step) = steps.recv().await {
+                log.line(&step).await;
+            }
+        };
+        let prepare = self.services.sandboxes.prepare_base(&self.environment.base, say);
+        let prepared = async { tokio::join!(prepare, follow).0 };
+        tokio::select! {
+            prepared = prepared => prepared,
+            () = self.services.shutdown.cancelled() => Err(Problem::transient(
+                plan::INTERRUPTED,
+                "The server was stopped while the image was built.",
+            )),
+        }
     }
 
     /// Takes nothing over from the image before.

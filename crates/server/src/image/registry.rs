@@ -332,7 +332,7 @@ impl ImageRegistry {
         let head = head.map_err(|error| error.problem())?;
         let environment = environment_of(services, repository, branch).await?;
         let environment_digest = plan::environment_digest(&environment);
-        let base_digest = services.sandboxes.base_digest();
+        let base_digest = services.sandboxes.base_digest(&environment.base).await?;
         let facts = Facts {
             environment_digest: &environment_digest,
             base_digest: &base_digest,

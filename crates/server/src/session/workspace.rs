@@ -335,7 +335,16 @@ impl SessionWorkspace {
             .current_image(&self.row.repository, &self.row.base_branch)
             .await
         {
-            Ok(image) => image.and_then(|image| image.snapshot_id),
+            Ok(None) => None,
+            Ok(Some(image)) => match self.services.sandboxes.base_digest(&environment.base).await {
+                // One over another base is not what the environment asks for.
+                Ok(base) if base == image.base_digest => image.snapshot_id,
+                Ok(_) => None,
+                Err(problem) => {
+                    tracing::warn!(session = %self.row.id, code = problem.code, "a session begins without an image: {}", problem.message);
+                    None
+                }
+            },
             Err(error) => {
                 tracing::warn!(session = %self.row.id, error = %Chain(&error), "a session begins without an image");
                 None

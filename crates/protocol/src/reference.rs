@@ -1,8 +1,6 @@
-//! Names of images in registries, as people write them.
+//! Names of images in registries, as people write them (<https://github.com/distribution/reference>).
 
-use super::failure::OciError;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use std::fmt;
 use std::str::FromStr;
 
@@ -22,28 +20,9 @@ const MAX_TAG_BYTES: usize = 128;
 pub struct Digest(String);
 
 impl Digest {
-    /// Of these bytes.
-    pub fn of(bytes: &[u8]) -> Self {
-        Self::finished(Sha256::new_with_prefix(bytes))
-    }
-
-    pub(crate) fn finished(hash: Sha256) -> Self {
-        use std::fmt::Write as _;
-        let mut text = "sha256:".to_owned();
-        for byte in hash.finalize() {
-            let _ = write!(text, "{byte:02x}");
-        }
-        Self(text)
-    }
-
     /// With `sha256:`.
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-
-    /// Its first half.
-    pub(crate) fn bits(&self) -> u128 {
-        u128::from_str_radix(&self.0[7..39], 16).unwrap_or_default()
     }
 }
 
@@ -76,8 +55,23 @@ impl From<Digest> for String {
     }
 }
 
-/// An image in a registry.
+/// Why a text is no reference.
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReferenceError {
+    pub given: String,
+    pub why: &'static str,
+}
+
+impl fmt::Display for ReferenceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` is no reference of an image: {}", self.given, self.why)
+    }
+}
+
+impl std::error::Error for ReferenceError {}
+
+/// An image in a registry.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Reference {
     /// Host with optional port, as written; `docker.io` if none was.
     pub registry: String,
@@ -88,7 +82,7 @@ pub struct Reference {
 
 impl Reference {
     /// The machine to ask.
-    pub(crate) fn host(&self) -> &str {
+    pub fn host(&self) -> &str {
         match self.registry.as_str() {
             DEFAULT_REGISTRY => DEFAULT_REGISTRY_HOST,
             registry => registry,
@@ -96,7 +90,7 @@ impl Reference {
     }
 
     /// By what the registry is asked for its manifest.
-    pub(crate) fn version(&self) -> &str {
+    pub fn version(&self) -> &str {
         match (&self.digest, &self.tag) {
             (Some(digest), _) => digest.as_str(),
             (None, Some(tag)) => tag,
@@ -110,13 +104,6 @@ impl Reference {
             digest: Some(digest),
             ..self.clone()
         }
-    }
-
-    /// The digest that it must name.
-    pub fn pin(&self) -> Result<&Digest, OciError> {
-        self.digest
-            .as_ref()
-            .ok_or_else(|| OciError::NotPinned(self.to_string()))
     }
 }
 
@@ -134,11 +121,11 @@ impl fmt::Display for Reference {
 }
 
 impl FromStr for Reference {
-    type Err = OciError;
+    type Err = ReferenceError;
 
     /// `[REGISTRY/]NAME[:TAG][@DIGEST]`, with Docker's rules for what is left out.
-    fn from_str(given: &str) -> Result<Self, OciError> {
-        let wrong = |why| OciError::Reference {
+    fn from_str(given: &str) -> Result<Self, ReferenceError> {
+        let wrong = |why| ReferenceError {
             given: given.to_owned(),
             why,
         };
