@@ -4,6 +4,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::print_stderr)]
 
 mod bad_input;
+mod bases;
 mod crash;
 mod disk;
 mod egress;

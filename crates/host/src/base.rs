@@ -226,6 +226,12 @@ pub(crate) fn add_common(entries: &mut BTreeMap<PathBuf, Entry>) {
     }
 }
 
+pub(crate) fn add_link(path: &str, target: &str, entries: &mut BTreeMap<PathBuf, Entry>) {
+    add_parents(Path::new(path), entries);
+    let target = target.into();
+    entries.insert(path.into(), Entry::Link { target });
+}
+
 pub(crate) fn add_file(path: &str, text: String, entries: &mut BTreeMap<PathBuf, Entry>) {
     add_parents(Path::new(path), entries);
     let bytes = text.into_bytes();

@@ -28,6 +28,9 @@ const DIRECTORIES: &[&str] = &[
 /// Those that everybody may write to.
 const SHARED_DIRECTORIES: &[&str] = &["tmp", "var/tmp"];
 
+/// Where images have bash. One without gets its `sh` under that name, because that is what agents ask for.
+const BASH_PLACES: &[&str] = &["/bin/bash", "/usr/bin/bash", "/usr/local/bin/bash"];
+
 /// For images of this host.
 pub(crate) fn fittings(is_privileged: bool, base_digest: String) -> Fittings {
     let owner = is_privileged.then_some(LAYER_ID);
@@ -45,7 +48,10 @@ fn make(files: &RootFiles, place: &Path, owner: Option<u32>) -> io::Result<()> {
         let bytes = files.read(Path::new(path))?.unwrap_or_default();
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
-    let entries = entries(&text("/etc/passwd")?, &text("/etc/group")?);
+    let mut entries = entries(&text("/etc/passwd")?, &text("/etc/group")?);
+    if !BASH_PLACES.iter().any(|place| files.has(Path::new(place))) {
+        base::add_link("usr/local/bin/bash", "/bin/sh", &mut entries);
+    }
     for (path, entry) in &entries {
         let path = place.join(path);
         base::write(&path, entry)?;

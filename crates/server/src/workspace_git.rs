@@ -30,6 +30,7 @@ pub fn command<'a>(script: &'a str, arguments: &[&'a str]) -> Vec<&'a str> {
 macro_rules! fresh_configuration {
     () => {
         "set -e
+command -v git > /dev/null || { echo 'fatal: the base of the environment has no git; name an image that has' >&2; exit 127; }
 if [ -L .git ] || { [ -e .git ] && [ ! -d .git ]; }; then
   echo 'fatal: a step replaced .git by something else' >&2; exit 1
 fi

@@ -404,3 +404,59 @@ pub fn busybox_root() -> io::Result<Archive> {
     }
     Ok(archive)
 }
+
+/// Programs of this machine that a session's root needs, and those that tests use.
+const PROGRAMS: &[&str] = &[
+    "/usr/bin/bash",
+    "/usr/bin/cat",
+    "/usr/bin/chmod",
+    "/usr/bin/cut",
+    "/usr/bin/dash",
+    "/usr/bin/env",
+    "/usr/bin/find",
+    "/usr/bin/git",
+    "/usr/bin/grep",
+    "/usr/bin/head",
+    "/usr/bin/id",
+    "/usr/bin/ls",
+    "/usr/bin/mkdir",
+    "/usr/bin/mv",
+    "/usr/bin/rm",
+    "/usr/bin/sed",
+    "/usr/bin/sha256sum",
+    "/usr/bin/sleep",
+    "/usr/bin/touch",
+    "/usr/bin/tr",
+    "/usr/bin/wc",
+    "/usr/lib/git-core/git-remote-http",
+];
+
+/// A root with git and bash of this machine, and little else: about 20 MB.
+pub fn git_root() -> io::Result<Archive> {
+    let mut libraries = std::collections::BTreeSet::new();
+    for program in PROGRAMS {
+        let said = run(Command::new("ldd").arg(program))?;
+        // `name => /path (address)` and `/path (address)`.
+        let paths = said.split_whitespace().filter(|word| word.starts_with('/'));
+        libraries.extend(paths.map(ToOwned::to_owned));
+    }
+    let mut archive = Archive::default()
+        .link("bin", "usr/bin")
+        .link("sbin", "usr/bin")
+        .link("usr/bin/sh", "dash");
+    for name in ["lib", "lib64"] {
+        archive = archive.link(name, &format!("usr/{name}"));
+    }
+    for program in PROGRAMS {
+        archive = archive.file(program.trim_start_matches('/'), 0o755, fs::read(program)?);
+    }
+    for library in libraries {
+        let place = library.trim_start_matches('/');
+        let place = match place.starts_with("usr/") {
+            true => place.to_owned(),
+            false => format!("usr/{place}"),
+        };
+        archive = archive.file(&place, 0o755, fs::read(&library)?);
+    }
+    Ok(archive.file("etc/issue", 0o644, "a root of its own\n"))
+}

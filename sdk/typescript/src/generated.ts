@@ -866,6 +866,11 @@ export interface components {
         EnvironmentSource: "defaults" | "repository" | "administrator";
         /** @description An environment. Every part may be left out. */
         Environment: {
+            /**
+             * @description What the sandbox's root is: `host`, the server's own programs (the default); `oci:REFERENCE@DIGEST`, an image of a registry; or
+             *     `rootfs:/PATH`, a directory or an archive on the server.
+             */
+            base?: string | null;
             /** @description What isolates the sandbox. Unset: the first that the server's operator allows. */
             backend?: components["schemas"]["Backend"] | null;
             /** @description Program of an OCI runtime, such as `runsc`; only with the backend `oci`. Unset: the first found of runsc, crun, runc. */

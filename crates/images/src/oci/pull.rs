@@ -47,6 +47,12 @@ pub struct Fittings {
 pub struct RootFiles(View);
 
 impl RootFiles {
+    /// Whether there is something at an absolute path. Follows links, within the image.
+    pub fn has(&self, path: &Path) -> bool {
+        let found = self.0.resolve(path).and_then(|path| self.0.find(&path));
+        found.is_ok_and(|found| found.is_some())
+    }
+
     /// The content of a file by its absolute path; `None` if there is none. Follows links, within the image.
     pub fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
         self.0.read(path)

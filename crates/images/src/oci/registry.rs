@@ -33,7 +33,7 @@ const MAX_REDIRECTS: usize = 5;
 
 /// How often something is asked for that failed for a reason that may pass, and the first pause.
 const TRIES: u32 = 3;
-const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Manifests that are understood.
 const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
