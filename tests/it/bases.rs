@@ -107,6 +107,55 @@ async fn sessions_run_in_an_image_of_a_registry(who: Who) {
     let id = image["id"].as_str().unwrap();
     let log = api.must_get(&format!("/v1/images/{id}/log?after=0")).await;
     assert!(!log["output"].as_str().unwrap().contains(LOGIN.1), "{log}");
+    // To another server, by the command line.
+    let run = |product: &Product, arguments: &[&str]| {
+        let output = product.run(arguments);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let name = format!("{}/images/shop:main", registry.address());
+    let pushed = run(&product, &["image", "push", id, &name]);
+    assert!(pushed.starts_with(&format!("{name}@sha256:")), "{pushed}");
+    assert_eq!(
+        run(&product, &["image", "digest", &name]),
+        format!("oci:{pushed}")
+    );
+    let mut other = Product::with_config(&commands(&[("look", LOOK)]), "[image]\nschedule = \"off\"\n");
+    other.run_as(who);
+    let other_api = shop(&mut other, &[]).await;
+    let login = other_api.request(Method::PUT, &format!("/v1/secrets/{secret}"));
+    let login = login.json(&json!({"value": format!("{}:{}", LOGIN.0, LOGIN.1)}));
+    assert_eq!(other_api.send(login).await.0, 204);
+    assert_eq!(
+        set(&other_api, json!({"base": base, "setup": setup})).await.0,
+        200
+    );
+    let pulled = run(&other, &["image", "pull", "shop", &name, "--json"]);
+    let pulled: Value = serde_json::from_str(&pulled).unwrap();
+    assert_eq!(pulled["commit"], image["commit"]);
+    assert_eq!(pulled["trigger"]["reference"], pushed);
+    let again: Value =
+        serde_json::from_str(&run(&other, &["image", "pull", "shop", &pushed, "--json"])).unwrap();
+    assert_eq!(again["id"], pulled["id"]);
+    let said = look(&other_api).await;
+    assert!(
+        said.contains("A shop.\ninstalled\nbuilt\ngreen\nsmall\ngreenroom/\n"),
+        "{said}"
+    );
+    let (status, problem) = other_api
+        .post(
+            "/v1/repositories/shop/images/pull",
+            json!({"reference": base.trim_start_matches("oci:")}),
+        )
+        .await;
+    assert_eq!(
+        (status, problem["code"].as_str()),
+        (422, Some("image_not_ours")),
+        "{problem}"
+    );
+    other.stop();
+
     // What is here needs no registry.
     drop(registry);
     let expected = "a root of its own\nA shop.\ninstalled\nbuilt\ngreen\nsmall\ngreenroom/\nagent\n";
@@ -130,13 +179,17 @@ async fn sessions_run_in_an_image_of_a_registry(who: Who) {
 
 async fn a_base_that_cannot_be_had_says_why(who: Who) {
     let mut product = product(who, "registries = [\"127.0.0.1:1\"]\n");
+    product.expect_warning("The registry 127.0.0.1:1 cannot be reached");
     let zeros = "0".repeat(64);
     let unreachable = format!("base = 'oci:127.0.0.1:1/base@sha256:{zeros}'\n");
     let api = shop(&mut product, &[(".greenroom/environment.toml", &unreachable)]).await;
     let failed = build(&api).await;
     assert_eq!(failed["problem"]["code"], "registry_unreachable", "{failed}");
     let said = look(&api).await;
-    assert!(said.contains("The registry 127.0.0.1:1 cannot be reached"), "{said}");
+    assert!(
+        said.contains("The registry 127.0.0.1:1 cannot be reached"),
+        "{said}"
+    );
     for (environment, line) in [
         ("base = 'debian:12'\n", 1),
         ("variables = {}\nbase = 'oci:docker.io/library/debian:12'\n", 2),

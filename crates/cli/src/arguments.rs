@@ -350,6 +350,35 @@ pub enum ImageCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Put a published image into a registry, for other servers and other tools
+    #[command(
+        after_help = "Examples:\n  greenroom image push img_… ghcr.io/acme/shop:main\n\nThe login of a registry is the stored secret registry.HOST (registry.HOST_PORT), NAME:PASSWORD."
+    )]
+    Push {
+        /// Image, as `image list` shows it
+        image: String,
+        /// [REGISTRY/]NAME[:TAG]
+        reference: String,
+    },
+    /// Bring an image that a server pushed from a registry, and let sessions begin with it
+    #[command(after_help = "Examples:\n  greenroom image pull shop ghcr.io/acme/shop:main")]
+    Pull {
+        /// Repository in the forge
+        repository: String,
+        /// [REGISTRY/]NAME[:TAG][@DIGEST]
+        reference: String,
+        /// Print the image as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what an environment's base must be to be this image of a registry
+    #[command(
+        after_help = "Examples:\n  greenroom image digest debian:12\n  greenroom image digest ghcr.io/acme/tools"
+    )]
+    Digest {
+        /// [REGISTRY/]NAME[:TAG]
+        reference: String,
+    },
     /// Show the log of an image's build; of one that is being built, until its end
     #[command(after_help = "Examples:\n  greenroom image log img_…")]
     Log {

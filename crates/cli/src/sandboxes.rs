@@ -7,12 +7,14 @@ use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::environment::Base;
 use greenroom_protocol::guest::call::{Call, Exec, Exit, FileBytes, OutputChunk, Reply, Scope};
 use greenroom_protocol::id::{SandboxId, SnapshotId};
+use greenroom_protocol::reference::Reference;
 use greenroom_server::sandbox::{
-    Frozen, Measure, Origin, RouteHandler, Sandbox, SandboxError, SandboxProvider, SandboxResources, Sealed,
-    StartRequest, StepObserver,
+    Frozen, Measure, Origin, Pulled, RouteHandler, Sandbox, SandboxError, SandboxProvider, SandboxResources,
+    Sealed, StartRequest, StepObserver,
 };
 use greenroom_stdx::secret::Secret;
 use greenroom_store::catalog::Catalog;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::mpsc;
@@ -169,6 +171,40 @@ impl SandboxProvider for LocalSandboxes {
 
     async fn prepare_base(&self, base: &Base, say: StepObserver) -> Result<(), Problem> {
         self.base(base, &say).await.map(drop)
+    }
+
+    async fn pin_image(&self, reference: &Reference) -> Result<Reference, Problem> {
+        let login = self.login(&reference.registry).await?;
+        let pinned = self.host.pin_image(reference, login).await;
+        pinned.map_err(|error| error.problem())
+    }
+
+    async fn push_snapshot(
+        &self,
+        id: &SnapshotId,
+        reference: &Reference,
+        annotations: BTreeMap<String, String>,
+        say: StepObserver,
+    ) -> Result<Reference, Problem> {
+        let login = self.login(&reference.registry).await?;
+        let pushed = self.host.push(id, reference, login, annotations, &*say).await;
+        pushed.map_err(|error| error.problem())
+    }
+
+    async fn pull_snapshot(&self, reference: &Reference, say: StepObserver) -> Result<Pulled, Problem> {
+        let login = self.login(&reference.registry).await?;
+        let pull = async {
+            let pulled = self
+                .host
+                .pull(reference, login, self.max_base_bytes, &*say)
+                .await?;
+            Ok(Pulled {
+                size_bytes: self.host.snapshot_bytes(&pulled).await?,
+                id: pulled.id,
+                annotations: pulled.annotations,
+            })
+        };
+        pull.await.map_err(|error: HostError| error.problem())
     }
 
     async fn base_digest(&self, base: &Base) -> Result<String, Problem> {

@@ -2,6 +2,7 @@
 
 use greenroom_protocol::id::{LayerId, SandboxId, SnapshotId};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// A snapshot: the files of one sandbox at one moment, as layers over the base. Immutable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,9 @@ pub struct Snapshot {
     /// Set if the host's base is not below.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<OwnRoot>,
+    /// What a registry had with it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// What is known of layers that are a whole root.

@@ -17,7 +17,7 @@ use crate::tree;
 use greenroom_protocol::id::{LayerId, SandboxId, SnapshotId};
 use greenroom_stdx::id::fresh_bits;
 use serde::{Deserialize, Serialize};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -330,7 +330,7 @@ impl ImageStore {
 
     fn record(&self, sandbox: &SandboxId, chain: Chain) -> Result<Snapshot, ImageError> {
         let id = SnapshotId::from_bits(fresh_bits());
-        self.write_record(id, Some(sandbox.clone()), chain)
+        self.write_record(id, Some(sandbox.clone()), chain, BTreeMap::new())
     }
 
     /// Writes the record of layers that did not come from a sandbox; on disk for good.
@@ -339,6 +339,7 @@ impl ImageStore {
         id: SnapshotId,
         layers: Vec<LayerId>,
         root: Option<OwnRoot>,
+        annotations: BTreeMap<String, String>,
     ) -> Result<Snapshot, E> {
         let chain = Chain {
             given: layers.len(),
@@ -347,7 +348,7 @@ impl ImageStore {
         };
         let snapshot = {
             let _names = self.lock();
-            self.write_record(id, None, chain)?
+            self.write_record(id, None, chain, annotations)?
         };
         self.make_durable(&snapshot.id)?;
         Ok(Snapshot {
@@ -361,6 +362,7 @@ impl ImageStore {
         id: SnapshotId,
         sandbox: Option<SandboxId>,
         chain: Chain,
+        annotations: BTreeMap<String, String>,
     ) -> Result<Snapshot, ImageError> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let snapshot = Snapshot {
@@ -373,6 +375,7 @@ impl ImageStore {
             boot: self.owner.boot.clone(),
             is_durable: false,
             root: chain.root,
+            annotations,
         };
         write_atomically(&self.path(&snapshot.id), &snapshot)?;
         Ok(snapshot)

@@ -110,6 +110,18 @@ fn documented() -> ApiRouter<App> {
             get_with(images::list, told("listImages", "Images of a repository, newest first, and the one that sandboxes begin with."))
                 .post_with(images::build, told("buildImage", "Asks for an image of the default branch. One that waits already is the answer.")),
         )
+        .api_route(
+            "/v1/repositories/{name}/images/pull",
+            post_with(images::pull, told("pullImage", "Brings an image that a server pushed from a registry and publishes it. For the owner. May take minutes, and goes on if nobody waits.")),
+        )
+        .api_route(
+            "/v1/images/{id}/push",
+            post_with(images::push, told("pushImage", "Puts a published image into a registry, as other tools understand it. For the owner. May take minutes, and goes on if nobody waits.")),
+        )
+        .api_route(
+            "/v1/registry-images",
+            get_with(images::pin, told("pinRegistryImage", "What the name of an image in a registry stands for now. For the owner.")),
+        )
         .api_route("/v1/images/{id}", get_with(images::show, told("showImage", "One image, and how far its build is.")))
         .api_route("/v1/images/{id}/log", get_with(images::log, told("showImageLog", "The log of an image's build, from an offset on; it grows while it is built.")))
         .api_route(

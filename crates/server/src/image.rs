@@ -1,9 +1,11 @@
 //! Images: for each environment a filesystem with the repository at a known commit, everything installed, built and run once, so
 //! that sessions begin with it. Built in a sandbox like any other; nothing of a build that failed is ever used.
 //!
-//! [`plan`] decides, [`queue`] takes turns, [`build`] does one build, [`registry`] holds them together.
+//! [`plan`] decides, [`queue`] takes turns, [`build`] does one build, [`registry`] holds them together, and [`exchange`]
+//! brings them to registries and back.
 
 mod build;
+mod exchange;
 mod log;
 mod plan;
 mod queue;

@@ -8,7 +8,9 @@ use greenroom_protocol::environment::{Backend, Base};
 use greenroom_protocol::guest::Route;
 use greenroom_protocol::guest::call::{Call, CallError, Exec, Exit, FileBytes, OutputChunk, Reply, Scope};
 use greenroom_protocol::id::{SandboxId, SnapshotId};
+use greenroom_protocol::reference::Reference;
 use greenroom_stdx::secret::Secret;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
@@ -72,6 +74,16 @@ pub struct Sealed {
     pub size_bytes: u64,
 }
 
+/// A snapshot that came from a registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pulled {
+    pub id: SnapshotId,
+    /// Of all its layers.
+    pub size_bytes: u64,
+    /// As they were pushed with it.
+    pub annotations: BTreeMap<String, String>,
+}
+
 /// Whether a sandbox was there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
@@ -120,6 +132,21 @@ pub trait SandboxProvider: Send + Sync {
 
     /// Gets a base ready that sandboxes are to be started with, which may take minutes. `say` hears of every step.
     async fn prepare_base(&self, base: &Base, say: StepObserver) -> Result<(), Problem>;
+
+    /// What the name of an image in a registry stands for now, with its digest.
+    async fn pin_image(&self, reference: &Reference) -> Result<Reference, Problem>;
+
+    /// Puts a snapshot into a registry; returns the reference with its digest.
+    async fn push_snapshot(
+        &self,
+        id: &SnapshotId,
+        reference: &Reference,
+        annotations: BTreeMap<String, String>,
+        say: StepObserver,
+    ) -> Result<Reference, Problem>;
+
+    /// Brings a snapshot from a registry; the reference has a digest. It is kept for a week, longer if somebody retains it.
+    async fn pull_snapshot(&self, reference: &Reference, say: StepObserver) -> Result<Pulled, Problem>;
 
     /// A base, as a digest.
     async fn base_digest(&self, base: &Base) -> Result<String, Problem>;

@@ -300,6 +300,57 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/repositories/{name}/images/pull": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Brings an image that a server pushed from a registry and publishes it. For the owner. May take minutes, and goes on if nobody waits. */
+        post: operations["pullImage"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/images/{id}/push": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Puts a published image into a registry, as other tools understand it. For the owner. May take minutes, and goes on if nobody waits. */
+        post: operations["pushImage"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/registry-images": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What the name of an image in a registry stands for now. For the owner. */
+        get: operations["pinRegistryImage"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/images/{id}": {
         parameters: {
             query?: never;
@@ -1130,6 +1181,11 @@ export interface components {
             /** @constant */
             kind: "person";
             id: components["schemas"]["PersonId"];
+        } | {
+            /** @constant */
+            kind: "pulled";
+            id: components["schemas"]["PersonId"];
+            reference: string;
         };
         /** @description One step of an image build. */
         ImageStep: {
@@ -1162,6 +1218,14 @@ export interface components {
              * @default false
              */
             from_scratch: boolean;
+        };
+        /**
+         * @description Body of `POST /v1/images/{id}/push` and `POST /v1/repositories/{name}/images/pull`; answer to `GET /v1/registry-images` and to the
+         *     first of them.
+         */
+        RegistryImage: {
+            /** @description `[REGISTRY/]NAME[:TAG][@DIGEST]`; in answers with the digest. */
+            reference: string;
         };
         /** @description `{id}` of an image. */
         ImagePath: {
@@ -2590,6 +2654,123 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Image"];
+                };
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    pullImage: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        /**
+         * @description Body of `POST /v1/images/{id}/push` and `POST /v1/repositories/{name}/images/pull`; answer to `GET /v1/registry-images` and to the
+         *     first of them.
+         */
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RegistryImage"];
+            };
+        };
+        responses: {
+            /** @description An image of a repository's environment at a commit, or the attempt to build one. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Image"];
+                };
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    pushImage: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description `img_…` */
+                id: string;
+            };
+            cookie?: never;
+        };
+        /**
+         * @description Body of `POST /v1/images/{id}/push` and `POST /v1/repositories/{name}/images/pull`; answer to `GET /v1/registry-images` and to the
+         *     first of them.
+         */
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RegistryImage"];
+            };
+        };
+        responses: {
+            /**
+             * @description Body of `POST /v1/images/{id}/push` and `POST /v1/repositories/{name}/images/pull`; answer to `GET /v1/registry-images` and to the
+             *     first of them.
+             */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RegistryImage"];
+                };
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    pinRegistryImage: {
+        parameters: {
+            query: {
+                /** @description `[REGISTRY/]NAME[:TAG][@DIGEST]`; in answers with the digest. */
+                reference: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /**
+             * @description Body of `POST /v1/images/{id}/push` and `POST /v1/repositories/{name}/images/pull`; answer to `GET /v1/registry-images` and to the
+             *     first of them.
+             */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RegistryImage"];
                 };
             };
             /** @description What went wrong. */

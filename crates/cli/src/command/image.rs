@@ -36,6 +36,34 @@ pub async fn run(global: &Global, command: ImageCommand, terminal: Terminal) -> 
             }
             Ok(Exit::Success)
         }
+        ImageCommand::Push { image, reference } => {
+            let client = connection::connect(global)?;
+            terminal.note(&[Span::new(Style::Dim, format!("pushing {image}"))]);
+            let pushed = client.push_image(&image, &reference).await?;
+            terminal.line(&[Span::plain(pushed.reference)])?;
+            Ok(Exit::Success)
+        }
+        ImageCommand::Pull {
+            repository,
+            reference,
+            json,
+        } => {
+            let client = connection::connect(global)?;
+            terminal.note(&[Span::new(Style::Dim, format!("pulling {reference}"))]);
+            let image = client.pull_image(&repository, &reference).await?;
+            match json {
+                true => terminal.json(&image)?,
+                false => show(&image, terminal)?,
+            }
+            Ok(Exit::Success)
+        }
+        ImageCommand::Digest { reference } => {
+            let pinned = connection::connect(global)?
+                .pin_registry_image(&reference)
+                .await?;
+            terminal.line(&[Span::plain(format!("oci:{}", pinned.reference))])?;
+            Ok(Exit::Success)
+        }
         ImageCommand::Log { image } => {
             let client = connection::connect(global)?;
             follow(&client, &image, terminal).await?;

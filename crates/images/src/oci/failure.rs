@@ -138,7 +138,11 @@ impl OciError {
 
     /// As a sentence of its own.
     fn sentence(&self) -> String {
-        let text = greenroom_stdx::chain::Chain(self).to_string();
+        let text = match self {
+            // The steps in between name the address again and again.
+            Self::Unreachable { source, .. } => format!("{self}: {}", innermost(&**source)),
+            _ => greenroom_stdx::chain::Chain(self).to_string(),
+        };
         let mut letters = text.chars();
         let first = letters.next().map(|letter| letter.to_uppercase().to_string());
         format!(
@@ -147,4 +151,11 @@ impl OciError {
             letters.as_str().trim_end_matches('.')
         )
     }
+}
+
+fn innermost<'a>(mut error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error
 }

@@ -12,6 +12,7 @@ use crate::store::ImageStore;
 use crate::view::View;
 use greenroom_protocol::id::{LayerId, SnapshotId};
 use greenroom_protocol::reference::Digest;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Seek as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -92,7 +93,7 @@ impl Import {
             variables: Vec::new(),
             user: String::new(),
         };
-        store.record_pulled(id, ids, Some(root))
+        store.record_pulled(id, ids, Some(root), BTreeMap::new())
     }
 
     /// Through an archive that is never whole.

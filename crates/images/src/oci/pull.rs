@@ -226,7 +226,7 @@ impl Pull {
                 })
             }
         };
-        store.record_pulled(id, ids, root)
+        store.record_pulled(id, ids, root, image.annotations.clone())
     }
 
     /// Makes many layers one, but for the fittings.

@@ -97,6 +97,8 @@ pub enum ImageTrigger {
     Schedule,
     /// Somebody asked for it.
     Person { id: PersonId },
+    /// Somebody brought it from a registry; `reference` has a digest.
+    Pulled { id: PersonId, reference: String },
 }
 
 /// One step of an image build.
@@ -166,6 +168,16 @@ pub struct ImageList {
 pub struct BuildImage {
     /// Take nothing over from the image before.
     pub from_scratch: bool,
+}
+
+/// Body of `POST /v1/images/{id}/push` and `POST /v1/repositories/{name}/images/pull`; answer to `GET /v1/registry-images` and to the
+/// first of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RegistryImage {
+    /// `[REGISTRY/]NAME[:TAG][@DIGEST]`; in answers with the digest.
+    pub reference: String,
 }
 
 /// Answer to `GET /v1/images/{id}/log`.

@@ -2,14 +2,16 @@
 
 use super::app::App;
 use super::body::JsonBody;
-use super::caller::Caller;
+use super::caller::{Caller, check_owner};
 use super::failure::ApiFailure;
 use super::names::{ImagePath, LogQuery, Named};
 use super::parameters::{InPath, InQuery};
 use super::reply::Accepted;
 use axum::Json;
 use axum::extract::State;
-use greenroom_protocol::client::image::{BuildImage, Image, ImageList, ImageLog, ImageTrigger};
+use greenroom_protocol::client::image::{
+    BuildImage, Image, ImageList, ImageLog, ImageTrigger, RegistryImage,
+};
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::id::ImageId;
 
@@ -48,6 +50,37 @@ pub async fn log(
     InQuery(LogQuery { after }): InQuery<LogQuery>,
 ) -> Result<Json<ImageLog>, ApiFailure> {
     Ok(Json(app.images.log(&id(&path)?, after.unwrap_or(0)).await?))
+}
+
+/// What the name of an image in a registry stands for now.
+pub async fn pin(
+    State(app): State<App>,
+    caller: Caller,
+    InQuery(image): InQuery<RegistryImage>,
+) -> Result<Json<RegistryImage>, ApiFailure> {
+    check_owner(&app, &caller).await?;
+    Ok(Json(app.images.pin(&image.reference).await?))
+}
+
+pub async fn push(
+    State(app): State<App>,
+    caller: Caller,
+    InPath(path): InPath<ImagePath>,
+    JsonBody(body): JsonBody<RegistryImage>,
+) -> Result<Json<RegistryImage>, ApiFailure> {
+    check_owner(&app, &caller).await?;
+    Ok(Json(app.images.push(&id(&path)?, &body.reference).await?))
+}
+
+pub async fn pull(
+    State(app): State<App>,
+    caller: Caller,
+    InPath(Named { name }): InPath<Named>,
+    JsonBody(body): JsonBody<RegistryImage>,
+) -> Result<Json<Image>, ApiFailure> {
+    check_owner(&app, &caller).await?;
+    let person = caller.person.id;
+    Ok(Json(app.images.pull(&name, &body.reference, person).await?))
 }
 
 fn id(path: &ImagePath) -> Result<ImageId, Problem> {

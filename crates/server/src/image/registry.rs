@@ -42,7 +42,7 @@ pub struct ImageBounds {
 
 /// All images of this server.
 pub struct ImageRegistry {
-    services: Arc<SessionServices>,
+    pub(super) services: Arc<SessionServices>,
     bounds: ImageBounds,
     queue: Mutex<Queue>,
     /// When an image of a repository was asked for by schedule.
@@ -404,6 +404,6 @@ pub async fn wanted_snapshots(services: &SessionServices) -> Result<Vec<Snapshot
     Ok(images.into_iter().filter_map(|image| image.snapshot_id).collect())
 }
 
-fn kept<T>(result: Result<T, CatalogError>) -> Result<T, Problem> {
+pub(super) fn kept<T>(result: Result<T, CatalogError>) -> Result<T, Problem> {
     result.map_err(|error| error.problem())
 }

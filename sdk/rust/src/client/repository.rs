@@ -3,7 +3,7 @@
 use super::{CALL_TIMEOUT, Client, Repeat};
 use crate::failure::ClientError;
 use greenroom_protocol::client::environment::{CheckEnvironment, EnvironmentReport};
-use greenroom_protocol::client::image::{BuildImage, Image, ImageList, ImageLog};
+use greenroom_protocol::client::image::{BuildImage, Image, ImageList, ImageLog, RegistryImage};
 use greenroom_protocol::client::repository::{
     AddRepository, BranchList, Repository, RepositoryList, TypingReport,
 };
@@ -83,6 +83,27 @@ impl Client {
         self.get(&["images", id]).await
     }
 
+    /// Puts a published image into a registry; answers the reference with its digest. Waits as long as it takes; again, it
+    /// uploads what is missing.
+    pub async fn push_image(&self, id: &str, reference: &str) -> Result<RegistryImage, ClientError> {
+        let request = self.request(Method::POST, self.url(&["images", id, "push"]));
+        self.json(request.json(&registry_image(reference)), Repeat::Safe)
+            .await
+    }
+
+    /// Brings an image that a server pushed from a registry and publishes it. Waits as long as it takes.
+    pub async fn pull_image(&self, repository: &str, reference: &str) -> Result<Image, ClientError> {
+        let url = self.url(&["repositories", repository, "images", "pull"]);
+        let request = self.request(Method::POST, url).json(&registry_image(reference));
+        self.json(request, Repeat::Safe).await
+    }
+
+    /// What the name of an image in a registry stands for now.
+    pub async fn pin_registry_image(&self, reference: &str) -> Result<RegistryImage, ClientError> {
+        let query = [("reference", reference.to_owned())];
+        self.get_with(&["registry-images"], &query).await
+    }
+
     /// The log of an image's build from byte `after` on.
     pub async fn image_log(&self, id: &str, after: u64) -> Result<ImageLog, ClientError> {
         let mut url = self.url(&["images", id, "log"]);
@@ -103,5 +124,11 @@ impl Client {
             text: text.to_owned(),
         };
         self.post(&["environment-checks"], &body).await
+    }
+}
+
+fn registry_image(reference: &str) -> RegistryImage {
+    RegistryImage {
+        reference: reference.to_owned(),
     }
 }
