@@ -1,7 +1,7 @@
 //! Puts this machine's host behind the server's view of sandboxes. Only translation: neither side knows the other.
 
 use async_trait::async_trait;
-use greenroom_host::{Host, HostError, Limits, Login, SandboxFile, StartSandbox};
+use greenroom_host::{Host, HostError, Limits, Login, SandboxFile, SandboxUser, StartSandbox};
 use greenroom_protocol::client::event::SandboxUsage;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::environment::Base;
@@ -97,6 +97,10 @@ impl SandboxProvider for LocalSandboxes {
         let start = StartSandbox {
             env: request.variables,
             limits: limits(&request.resources),
+            user: SandboxUser {
+                is_root: request.is_root || request.user.as_deref() == Some("root"),
+                name: request.user,
+            },
             backend: request.backend,
             runtime: request.runtime,
             files: files.map(|(name, bytes)| SandboxFile { name, bytes }).collect(),

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Raised whenever what is put into an image changes in a way that its entries do not show.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Directories that must be there, and be no links.
 const DIRECTORIES: &[&str] = &[
@@ -31,6 +31,10 @@ const SHARED_DIRECTORIES: &[&str] = &["tmp", "var/tmp"];
 /// Where images have bash. One without gets its `sh` under that name, because that is what agents ask for.
 const BASH_PLACES: &[&str] = &["/bin/bash", "/usr/bin/bash", "/usr/local/bin/bash"];
 
+/// Where apt(8) finds settings, and one for sandboxes whose user is root: it would become another user, and finds that it did not.
+const APT_SETTINGS: &str = "/etc/apt/apt.conf.d";
+const APT_AS_ROOT: &str = "APT::Sandbox::User \"root\";\n";
+
 /// For images of this host.
 pub(crate) fn fittings(is_privileged: bool, base_digest: String) -> Fittings {
     let owner = is_privileged.then_some(LAYER_ID);
@@ -49,6 +53,10 @@ fn make(files: &RootFiles, place: &Path, owner: Option<u32>) -> io::Result<()> {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
     let mut entries = entries(&text("/etc/passwd")?, &text("/etc/group")?);
+    if files.has(Path::new(APT_SETTINGS)) {
+        let path = format!("{}/99greenroom", APT_SETTINGS.trim_start_matches('/'));
+        base::add_file(&path, APT_AS_ROOT.to_owned(), &mut entries);
+    }
     if !BASH_PLACES.iter().any(|place| files.has(Path::new(place))) {
         base::add_link("usr/local/bin/bash", "/bin/sh", &mut entries);
     }

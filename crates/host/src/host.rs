@@ -20,7 +20,7 @@ use greenroom_protocol::environment::Backend;
 use greenroom_protocol::id::{SandboxId, SnapshotId};
 use greenroom_sandbox::cgroup::{self, Placement};
 use greenroom_sandbox::identity;
-use greenroom_sandbox::spec::{EXIT_NAME, LaunchSpec, Limits, Privilege};
+use greenroom_sandbox::spec::{AGENT_ID, EXIT_NAME, LaunchSpec, Limits, Privilege, ROOT_ID};
 use sha2::{Digest as _, Sha256};
 use std::collections::HashSet;
 use std::fs;
@@ -110,6 +110,8 @@ pub struct StartSandbox {
     pub limits: Limits,
     /// Serves what the sandbox asks of the host.
     pub routes: RouteHandler,
+    /// As whom programs run; other than the agent only with [`Backend::Namespace`] and a root of its own.
+    pub user: SandboxUser,
     pub backend: Backend,
     /// Program of an OCI runtime, a name or a path; only with [`Backend::Oci`]. `None`: the first found of runsc, crun, runc.
     pub runtime: Option<String>,
@@ -127,10 +129,29 @@ impl StartSandbox {
             env: Vec::new(),
             limits: Limits::default(),
             routes,
+            user: SandboxUser::default(),
             backend: Backend::default(),
             runtime: None,
             files: Vec::new(),
             from: None,
+        }
+    }
+}
+
+/// As whom programs of a sandbox run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SandboxUser {
+    /// With the number 0 instead of the agent's. That root may no more than the agent, but is told that it may.
+    pub is_root: bool,
+    /// Whose name and home directory they have, of an image's users; `None`: the agent's.
+    pub name: Option<String>,
+}
+
+impl SandboxUser {
+    fn id(&self) -> u32 {
+        match self.is_root {
+            true => ROOT_ID,
+            false => AGENT_ID,
         }
     }
 }
@@ -370,9 +391,10 @@ impl Host {
                 privilege,
                 read_only: base.map(|base| base.read_only.clone()).unwrap_or_default(),
                 is_root_open: own_root.is_some(),
+                user_id: start.user.id(),
                 guest: self.0.programs.guest.clone(),
                 hostname: "sandbox".to_owned(),
-                env: environment(own_root.as_ref(), start.env),
+                env: environment(own_root.as_ref(), &start.user, start.env),
                 limits,
                 cgroups: self.placements(id),
             },
@@ -541,8 +563,12 @@ fn group_name(state_dir: &Path) -> String {
     )
 }
 
-/// Variables of a sandbox: of its image, ours, and those that were asked for. Later ones win; only `PATH` is joined.
-fn environment(root: Option<&OwnRoot>, added: Vec<(String, String)>) -> Vec<(String, String)> {
+/// Variables of a sandbox: of its image, ours, of its user, and those that were asked for. Later ones win; only `PATH` is joined.
+fn environment(
+    root: Option<&OwnRoot>,
+    user: &SandboxUser,
+    added: Vec<(String, String)>,
+) -> Vec<(String, String)> {
     let mut env: Vec<(String, String)> = Vec::new();
     let images = root.map(|root| root.variables.clone()).unwrap_or_default();
     let path = images.iter().find(|(name, _)| name == "PATH");
@@ -551,7 +577,15 @@ fn environment(root: Option<&OwnRoot>, added: Vec<(String, String)>) -> Vec<(Str
         ("PATH", Some(path)) => ("PATH".to_owned(), path.clone()),
         _ => ((*name).to_owned(), (*value).to_owned()),
     });
-    for (name, value) in images.into_iter().chain(given).chain(added) {
+    let home = user.name.as_ref().and_then(|name| root?.homes.get(name));
+    let users = match (&user.name, home) {
+        (Some(name), Some(home)) => vec![("HOME", home), ("USER", name), ("LOGNAME", name)],
+        _ => Vec::new(),
+    };
+    let users = users
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.clone()));
+    for (name, value) in images.into_iter().chain(given).chain(users).chain(added) {
         match env.iter_mut().find(|(known, _)| *known == name) {
             Some(known) => known.1 = value,
             None => env.push((name, value)),
@@ -589,6 +623,7 @@ mod tests {
     fn later_variables_win() {
         let env = environment(
             None,
+            &SandboxUser::default(),
             vec![
                 ("HOME".into(), "/x".into()),
                 ("A".into(), "1".into()),

@@ -28,7 +28,7 @@ pub use failure::{HostError, SandboxError};
 pub use greenroom_images::Snapshot;
 pub use greenroom_images::oci::Login;
 pub use greenroom_sandbox::spec::Limits;
-pub use host::{Host, HostConfig, SandboxFile, StartSandbox};
+pub use host::{Host, HostConfig, SandboxFile, SandboxUser, StartSandbox};
 pub use probe::{Finding, Verdict, probe};
 pub use route::{RouteHandler, RouteStream, refuse_routes};
 pub use sandbox::{Changes, ForwardStream, MAX_READ_BYTES, Program, Sandbox};

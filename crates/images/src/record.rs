@@ -39,4 +39,7 @@ pub struct OwnRoot {
     pub variables: Vec<(String, String)>,
     /// The user as whom the image wants its programs run: a name or a number, with an optional `:GROUP`; empty: root.
     pub user: String,
+    /// Home directories of its users, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub homes: BTreeMap<String, String>,
 }

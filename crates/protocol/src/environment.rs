@@ -18,6 +18,9 @@ pub struct Environment {
     /// `rootfs:/PATH`, a directory or an archive on the server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base: Option<String>,
+    /// A user of the base, as whom programs find themselves: name, home directory, and for `root` the number 0. Unset: `agent`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
     /// What isolates the sandbox. Unset: the first that the server's operator allows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backend: Option<Backend>,
@@ -137,6 +140,9 @@ impl<'de> Deserialize<'de> for StepDefinition {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ImageSettings {
+    /// Whether the steps run as root, whoever `user` is. Default false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub as_root: Option<bool>,
     /// At least this long between two builds by themselves, in minutes. Default 30.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rebuild_minutes: Option<u64>,

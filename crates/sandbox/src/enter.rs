@@ -4,7 +4,7 @@
 use crate::agent::Agent;
 use crate::cgroup::{self, Controller, Version};
 use crate::failure::Step;
-use crate::spec::{GUEST_SOCKET_FD, LaunchFailure, LaunchSpec, Privilege};
+use crate::spec::{GUEST_SOCKET_FD, LaunchFailure, LaunchSpec, Privilege, ROOT_ID};
 use crate::{identity, landlock, mounts, network, seccomp, syscall};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsRawFd, OwnedFd};
@@ -43,9 +43,9 @@ pub(crate) fn prepare(spec: &LaunchSpec, handover: &Handover<'_>) -> Result<(), 
         cgroup::join(placement).step("enter resource group")?;
     }
     if spec.privilege == Privilege::User {
-        identity::map_to_agent(handover.uid, handover.gid)?;
+        identity::map_to(spec.user_id, handover.uid, handover.gid)?;
     }
-    let filter = seccomp::program();
+    let filter = seccomp::program(spec.user_id == ROOT_ID);
     set_environment(spec)?;
 
     // Only now, so that the new namespace's root is the sandbox's own group.
@@ -62,9 +62,9 @@ pub(crate) fn prepare(spec: &LaunchSpec, handover: &Handover<'_>) -> Result<(), 
 
     await_go(handover.supervisor)?;
     if let Some(agent) = handover.agent {
-        identity::become_agent(agent.host_id)?;
+        identity::become_user(agent.host_id, spec.user_id)?;
     }
-    identity::drop_capabilities()?;
+    identity::drop_capabilities(spec.user_id == ROOT_ID)?;
     identity::die_with_parent()?;
     end_if_alone(handover.supervisor);
     set_rlimits(spec)?;

@@ -1,7 +1,7 @@
 //! Which host uid a sandbox gets, and how a process gives up every right but that.
 
 use crate::failure::Step;
-use crate::spec::{AGENT_ID, LaunchFailure};
+use crate::spec::LaunchFailure;
 use rustix::process::DumpableBehavior;
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 
@@ -37,9 +37,9 @@ pub fn is_privileged() -> bool {
     has_capabilities && maps_all
 }
 
-/// Becomes the agent in a new user namespace, for a process that is root: first the sandbox's host id, then the same under
+/// Becomes the sandbox's user in a new user namespace, for a process that is root: first the sandbox's host id, then the same under
 /// its name inside. A process may map its own id by itself, so nobody outside has to answer in between.
-pub(crate) fn become_agent(host_id: u32) -> Result<(), LaunchFailure> {
+pub(crate) fn become_user(host_id: u32, inside: u32) -> Result<(), LaunchFailure> {
     use rustix::process::{Gid, Uid};
     let (uid, gid) = (Uid::from_raw(host_id), Gid::from_raw(host_id));
     rustix::thread::set_thread_groups(&[]).step("leave groups")?;
@@ -52,21 +52,12 @@ pub(crate) fn become_agent(host_id: u32) -> Result<(), LaunchFailure> {
     rustix::thread::set_capabilities(None, sets).step("keep capabilities")?;
     // SAFETY: shares no file descriptors; there is one thread.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER) }.step("make user namespace")?;
-    map_to_agent(host_id, host_id)
+    map_to(inside, host_id, host_id)
 }
 
-/// Maps this process's uid and gid to the agent's in its user namespace, which has no map yet. Groups are given up first
+/// Maps this process's uid and gid to one inside, in its user namespace, which has no map yet. Groups are given up first
 /// (user_namespaces(7)).
-pub(crate) fn map_to_agent(host_uid: u32, host_gid: u32) -> Result<(), LaunchFailure> {
-    map_to(AGENT_ID, host_uid, host_gid)
-}
-
-/// Like [`map_to_agent`], to 0: for a program that wants to be root where it is not.
-pub(crate) fn map_to_root(host_uid: u32, host_gid: u32) -> Result<(), LaunchFailure> {
-    map_to(0, host_uid, host_gid)
-}
-
-fn map_to(inside: u32, host_uid: u32, host_gid: u32) -> Result<(), LaunchFailure> {
+pub(crate) fn map_to(inside: u32, host_uid: u32, host_gid: u32) -> Result<(), LaunchFailure> {
     // A change of identity gives a process's own files in /proc to root.
     rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable).step("own /proc/self")?;
     std::fs::write("/proc/self/setgroups", "deny").step("deny setgroups")?;
@@ -74,9 +65,17 @@ fn map_to(inside: u32, host_uid: u32, host_gid: u32) -> Result<(), LaunchFailure
     std::fs::write("/proc/self/uid_map", format!("{inside} {host_uid} 1")).step("write uid map")
 }
 
-/// Gives up every capability in every set, and the way to get new ones.
-pub(crate) fn drop_capabilities() -> Result<(), LaunchFailure> {
-    for number in 0..64 {
+/// The one capability of a sandbox's root: to read and write its own files whatever their modes say, as installers expect of
+/// themselves. It concerns only files whose owner its user namespace knows (capabilities(7)), and that knows but one.
+const OWN_FILES: CapabilitySet = CapabilitySet::DAC_OVERRIDE;
+
+/// Gives up every capability in every set, and the way to get new ones; a sandbox's root keeps one.
+pub(crate) fn drop_capabilities(is_root: bool) -> Result<(), LaunchFailure> {
+    let kept = match is_root {
+        true => OWN_FILES,
+        false => CapabilitySet::empty(),
+    };
+    for number in (0..64).filter(|number| kept.bits() & (1 << number) == 0) {
         // SAFETY: prctl with integer arguments only.
         let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) };
         if result != 0 {
@@ -89,11 +88,10 @@ pub(crate) fn drop_capabilities() -> Result<(), LaunchFailure> {
         }
     }
     rustix::thread::clear_ambient_capability_set().step("clear ambient capabilities")?;
-    let none = CapabilitySet::empty();
     let sets = CapabilitySets {
-        effective: none,
-        permitted: none,
-        inheritable: none,
+        effective: kept,
+        permitted: kept,
+        inheritable: CapabilitySet::empty(),
     };
     rustix::thread::set_capabilities(None, sets).step("drop capabilities")?;
     rustix::thread::set_no_new_privs(true).step("set no_new_privs")

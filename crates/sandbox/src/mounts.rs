@@ -3,7 +3,7 @@
 
 use crate::agent::Agent;
 use crate::failure::Step;
-use crate::spec::{AGENT_ID, LaunchFailure, LaunchSpec, Root};
+use crate::spec::{LaunchFailure, LaunchSpec, Root};
 use crate::syscall::{ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, Reach, set_mount_attributes};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
@@ -91,7 +91,7 @@ pub(crate) fn enter_root(spec: &LaunchSpec, agent: Option<&Agent>) -> Result<(),
     }
     attach_inside(&proc, &root, "proc").step("attach /proc")?;
     devices_in(&root, &devices, spec)?;
-    attach_inside(&run(agent)?, &root, "run").step("attach /run")?;
+    attach_inside(&run(agent, spec.user_id)?, &root, "run").step("attach /run")?;
     restrict_proc(&root)?;
 
     rustix::process::fchdir(&root).step("enter root")?;
@@ -234,9 +234,9 @@ fn devices_in(root: &OwnedFd, devices: &[OwnedFd], spec: &LaunchSpec) -> Result<
     set_mount_attributes(dev.as_fd(), ATTR_RDONLY, Reach::This).step("make /dev read-only")
 }
 
-/// The agent's own, because services that run as it keep their sockets there.
-fn run(agent: Option<&Agent>) -> Result<OwnedFd, LaunchFailure> {
-    let owner = agent.map_or(AGENT_ID, |agent| agent.host_id).to_string();
+/// The user's own, because services that run as it keep their sockets there.
+fn run(agent: Option<&Agent>, user_id: u32) -> Result<OwnedFd, LaunchFailure> {
+    let owner = agent.map_or(user_id, |agent| agent.host_id).to_string();
     let size = RUN_BYTES.to_string();
     filesystem(
         "tmpfs",

@@ -108,6 +108,27 @@ pub const ABSENT: &[(&str, i64)] = &[
     ("lsm_list_modules", 461),
 ];
 
+/// Answered with 0, without doing anything, to a sandbox's root: installers insist on these, and there is one user, whose all files
+/// are anyway.
+pub const PRETENDED: &[(&str, i64)] = &[
+    ("fchown", libc::SYS_fchown),
+    ("fchownat", libc::SYS_fchownat),
+    ("setuid", libc::SYS_setuid),
+    ("setgid", libc::SYS_setgid),
+    ("setreuid", libc::SYS_setreuid),
+    ("setregid", libc::SYS_setregid),
+    ("setresuid", libc::SYS_setresuid),
+    ("setresgid", libc::SYS_setresgid),
+    ("setfsuid", libc::SYS_setfsuid),
+    ("setfsgid", libc::SYS_setfsgid),
+    ("setgroups", libc::SYS_setgroups),
+    ("capset", libc::SYS_capset),
+    #[cfg(target_arch = "x86_64")]
+    ("chown", libc::SYS_chown),
+    #[cfg(target_arch = "x86_64")]
+    ("lchown", libc::SYS_lchown),
+];
+
 /// Newer calls that are allowed, so that nobody has to wonder whether they were forgotten: what they do older calls do too, or
 /// it concerns the caller alone.
 #[cfg(test)]
@@ -183,29 +204,42 @@ const X32_BIT: u32 = 0x4000_0000;
 
 const DENY: Verdict = Verdict::Errno(libc::EPERM as u16);
 const LACK: Verdict = Verdict::Errno(libc::ENOSYS as u16);
+/// As kernels without them answer to socket families and protocols: programs such as groupadd(8) then go on without an audit.
+const UNKNOWN: Verdict = Verdict::Errno(libc::EAFNOSUPPORT as u16);
+const PRETEND: Verdict = Verdict::Errno(0);
 
-/// The filter. Compiled once.
-pub fn program() -> &'static [sock_filter] {
-    static PROGRAM: LazyLock<Vec<sock_filter>> = LazyLock::new(|| program::compile(AUDIT_ARCH, &ranges()));
-    &PROGRAM
+/// The filter, of a sandbox whose user is root or is not. Each compiled once.
+pub fn program(is_root: bool) -> &'static [sock_filter] {
+    static USER: LazyLock<Vec<sock_filter>> = LazyLock::new(|| program::compile(AUDIT_ARCH, &ranges(&[])));
+    static ROOT: LazyLock<Vec<sock_filter>> =
+        LazyLock::new(|| program::compile(AUDIT_ARCH, &ranges(PRETENDED)));
+    match is_root {
+        true => &ROOT,
+        false => &USER,
+    }
 }
 
-/// Compiles the filter now, so that [`program`] has it at hand.
+/// Compiles the filter of most sandboxes now, so that [`program`] has it at hand.
 pub fn prepare() {
-    program();
+    program(false);
 }
 
 /// What is answered, by where in the numbers it begins. What no list names is allowed.
-fn ranges() -> BTreeMap<u32, Answer> {
+fn ranges(pretended: &[(&str, i64)]) -> BTreeMap<u32, Answer> {
     let always = |list: &[(&str, i64)], verdict: Verdict| -> Vec<(i64, Answer)> {
         list.iter()
             .map(|(_, number)| (*number, Answer::always(verdict)))
             .collect()
     };
-    let decided: BTreeMap<i64, Answer> = [always(DENIED, DENY), always(ABSENT, LACK), by_arguments()]
-        .into_iter()
-        .flatten()
-        .collect();
+    let decided: BTreeMap<i64, Answer> = [
+        always(DENIED, DENY),
+        always(ABSENT, LACK),
+        always(pretended, PRETEND),
+        by_arguments(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     let allowed = Answer::always(Verdict::Allow);
     let mut ranges = BTreeMap::from([(0, allowed.clone())]);
     for (number, answer) in decided {
@@ -221,9 +255,9 @@ fn ranges() -> BTreeMap<u32, Answer> {
 
 /// Calls that are refused for some arguments. The kernel looks at the lower half of these.
 fn by_arguments() -> Vec<(i64, Answer)> {
-    let deny_if = |rules: Vec<Vec<Condition>>| Answer {
+    let refuse_if = |rules: Vec<Vec<Condition>>, if_any| Answer {
         rules,
-        if_any: DENY,
+        if_any,
         otherwise: Verdict::Allow,
     };
     let differs_from_all = |argument, values: &[i32]| -> Vec<Condition> {
@@ -241,16 +275,19 @@ fn by_arguments() -> Vec<(i64, Answer)> {
         .iter()
         .map(|request| vec![Condition::equals(1, *request as u32)]);
     vec![
-        (libc::SYS_clone, deny_if(namespaces.collect())),
+        (libc::SYS_clone, refuse_if(namespaces.collect(), DENY)),
         (
             libc::SYS_socket,
-            deny_if(vec![differs_from_all(0, SOCKET_FAMILIES), other_protocol]),
+            refuse_if(
+                vec![differs_from_all(0, SOCKET_FAMILIES), other_protocol],
+                UNKNOWN,
+            ),
         ),
         (
             libc::SYS_socketpair,
-            deny_if(vec![differs_from_all(0, &[PAIR_FAMILY])]),
+            refuse_if(vec![differs_from_all(0, &[PAIR_FAMILY])], DENY),
         ),
-        (libc::SYS_ioctl, deny_if(injections.collect())),
+        (libc::SYS_ioctl, refuse_if(injections.collect(), DENY)),
     ]
 }
 

@@ -4,8 +4,11 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Uid and gid of every process inside a sandbox.
+/// Uid and gid of every process inside a sandbox, unless they are to be root's.
 pub const AGENT_ID: u32 = 1000;
+
+/// Uid and gid of root, inside.
+pub const ROOT_ID: u32 = 0;
 
 /// Owner of the agent's files on disk, wherever root starts sandboxes: of every layer, whichever sandbox wrote it. Above all
 /// ids that are in use anywhere, and of no process where mounts can be mapped.
@@ -100,6 +103,10 @@ pub struct LaunchSpec {
     /// Whether programs may change everything in the root that is theirs, not only the agent's own places.
     #[serde(default)]
     pub is_root_open: bool,
+    /// Uid and gid of every process inside: [`AGENT_ID`], or [`ROOT_ID`] for programs that insist on being root. That root has no
+    /// rights but over its own files; what it would need others for is answered as if it had worked (`seccomp::PRETENDED`).
+    #[serde(default = "agent_id")]
+    pub user_id: u32,
     /// The guest's program, absolute.
     pub guest: PathBuf,
     pub hostname: String,
@@ -108,6 +115,10 @@ pub struct LaunchSpec {
     pub limits: Limits,
     /// Directories of this sandbox in each cgroup hierarchy, not yet made; may be empty.
     pub cgroups: Vec<crate::cgroup::Placement>,
+}
+
+fn agent_id() -> u32 {
+    AGENT_ID
 }
 
 /// Name of the guest's socket in the sandbox's directory.

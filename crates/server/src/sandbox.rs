@@ -46,6 +46,10 @@ pub struct SandboxResources {
 pub struct StartRequest {
     pub id: SandboxId,
     pub routes: RouteHandler,
+    /// Who programs are: a user of the base; `None`: the agent.
+    pub user: Option<String>,
+    /// Whether programs have root's number, whoever the user is. So it is for the user `root` in any case.
+    pub is_root: bool,
     pub backend: Backend,
     /// Program of an OCI runtime; only with that backend. `None`: the first that is found.
     pub runtime: Option<String>,

@@ -23,6 +23,8 @@ pub fn start_request(
     Ok(StartRequest {
         id: id.clone(),
         routes,
+        user: environment.user.clone(),
+        is_root: false,
         base: environment.base.clone(),
         backend: environment.backend,
         runtime: environment.runtime.clone(),

@@ -922,6 +922,8 @@ export interface components {
              *     `rootfs:/PATH`, a directory or an archive on the server.
              */
             base?: string | null;
+            /** @description A user of the base, as whom programs find themselves: name, home directory, and for `root` the number 0. Unset: `agent`. */
+            user?: string | null;
             /** @description What isolates the sandbox. Unset: the first that the server's operator allows. */
             backend?: components["schemas"]["Backend"] | null;
             /** @description Program of an OCI runtime, such as `runsc`; only with the backend `oci`. Unset: the first found of runsc, crun, runc. */
@@ -1076,6 +1078,8 @@ export interface components {
         };
         /** @description When and how images of the environment are built. What is left out is the server's default. */
         ImageSettings: {
+            /** @description Whether the steps run as root, whoever `user` is. Default false. */
+            as_root?: boolean | null;
             /**
              * Format: uint64
              * @description At least this long between two builds by themselves, in minutes. Default 30.

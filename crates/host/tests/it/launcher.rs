@@ -51,6 +51,7 @@ fn spec(world: &World, id: &SandboxId, cgroups: Vec<Placement>) -> LaunchSpec {
         },
         read_only: vec!["/usr".into()],
         is_root_open: false,
+        user_id: greenroom_sandbox::spec::AGENT_ID,
         guest: program(world, "greenroom-guest"),
         hostname: "sandbox".to_owned(),
         env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],

@@ -1,7 +1,7 @@
 //! Sandboxes whose root is an image of a registry: Debian's docker-registry, filled by skopeo.
 
 use crate::world::{World, fresh_id, sh};
-use greenroom_host::{Host, HostConfig, HostError, Login, Sandbox, Snapshot, StartSandbox};
+use greenroom_host::{Host, HostConfig, HostError, Login, Sandbox, SandboxUser, Snapshot, StartSandbox};
 use greenroom_protocol::reference::Reference;
 use greenroom_testkit::oci::{Archive, Compression, LOGIN, Layout, TestRegistry, busybox_root, is_possible};
 use serde_json::{Value, json};
@@ -22,6 +22,7 @@ crate::scenarios!(
     registries_that_want_a_login,
     what_does_not_fit_is_refused,
     roots_on_this_machine,
+    programs_that_insist_on_being_root,
     a_snapshot_goes_to_a_registry_and_comes_back,
     a_snapshot_over_the_hosts_base_comes_back_to_the_same_base,
 );
@@ -613,4 +614,55 @@ async fn roots_on_this_machine(world: &World) {
     let large = place.join("large.tar");
     std::fs::write(&large, busybox_root().unwrap().finish()).unwrap();
     assert_eq!(code(&large, 4096).await, "image_too_large");
+}
+
+async fn programs_that_insist_on_being_root(world: &World) {
+    if let Err(program) = is_possible() {
+        eprintln!("SKIPPED-FEATURE: {program} is not installed; roots of others are not tested");
+        return;
+    }
+    let path = world.state.with_file_name("root.tar");
+    let root = busybox_root()
+        .unwrap()
+        .directory("etc/apt/apt.conf.d/", 0o755)
+        .file("etc/closed", 0o000, "closed");
+    std::fs::write(&path, root.finish()).unwrap();
+    let image = world.host.import(&path, MAX_BYTES).await.unwrap();
+    let as_user = async |is_root: bool, name: Option<&str>, from: &Snapshot| {
+        let start = StartSandbox {
+            from: Some(from.id.clone()),
+            user: SandboxUser {
+                is_root,
+                name: name.map(ToOwned::to_owned),
+            },
+            ..world.plain(&fresh_id())
+        };
+        world.host.start(start).await.unwrap()
+    };
+    let root = as_user(true, Some("root"), &image).await;
+    let script = "id -u; id -un; echo $HOME; stat -c %u:%g /etc /workspace; touch f && chmod 0 f && echo x > f && chown 33:8 f && chmod 4755 f && stat -c %u:%g f; \
+        cat /etc/closed; cat /etc/apt/apt.conf.d/*; mkdir /root && echo tool > /usr/bin/tool && chown -R 7:7 /usr/bin/tool; \
+        busybox su node -c true && echo su; mkdir t && chown 12:34 t && tar cf x.tar t && rm -r t && tar xf x.tar && ls -d t";
+    assert_eq!(
+        sh(&root, script).await.ok(),
+        "0\nroot\n/root\n0:0\n0:0\n0:0\nclosedAPT::Sandbox::User \"root\";\nsu\nt\n"
+    );
+    // It is told that it may, and may not.
+    let refused = "exec 2> /dev/null; mount -t tmpfs none /tmp 2> /dev/null || echo no mount; mknod d c 1 3 2> /dev/null || echo no device; \
+        chroot / true 2> /dev/null || echo no chroot; hostname x 2> /dev/null || echo no name; \
+        grep -c '^Cap...:\t000000000000000[02]$' /proc/self/status; \
+        echo x > /proc/sysrq-trigger || echo no request; echo x > /proc/sys/kernel/core_pattern || echo no setting; date -s 2000-01-01 > /dev/null 2>&1; test $(date +%Y) = 2000 || echo no clock";
+    assert_eq!(
+        sh(&root, refused).await.ok(),
+        "no mount\nno device\nno chroot\nno name\n5\nno request\nno setting\nno clock\n"
+    );
+    world.host.stop(root.id()).await.unwrap();
+    let taken = world.host.snapshot(root.id()).await.unwrap().snapshot;
+    // What root installed is another's to use and change.
+    let node = as_user(false, Some("node"), &taken).await;
+    let script = "id -u; echo $USER $HOME; cat /usr/bin/tool; echo more >> /usr/bin/tool && rm -r t /root && chown 33 f 2> /dev/null || echo refused";
+    assert_eq!(
+        sh(&node, script).await.ok(),
+        "1000\nnode /home/node\ntool\nrefused\n"
+    );
 }

@@ -3,7 +3,7 @@
 use super::digest::{bits, digest_of};
 use super::failure::OciError;
 use super::pack::Pack;
-use super::pull::{Fittings, MAX_ENTRIES, blocking, fit};
+use super::pull::{Fittings, MAX_ENTRIES, blocking, fit, homes};
 use super::unpack::Unpack;
 use crate::failure::ImageError;
 use crate::marks::Marks;
@@ -92,6 +92,7 @@ impl Import {
             source: self.path.display().to_string(),
             variables: Vec::new(),
             user: String::new(),
+            homes: homes(store, &ids)?,
         };
         store.record_pulled(id, ids, Some(root), BTreeMap::new())
     }

@@ -223,6 +223,7 @@ impl Pull {
                     source: self.reference.to_string(),
                     variables: variables(run),
                     user: run.user.clone(),
+                    homes: homes(store, &ids)?,
                 })
             }
         };
@@ -258,6 +259,24 @@ pub(super) fn fit(store: &ImageStore, ids: &[LayerId], fittings: &Fittings) -> R
         let made = (fittings.make)(&files, draft);
         Ok(made.map_err(ImageError::file("write", draft))?)
     })
+}
+
+/// Home directories of a root's users, as far as they can be used.
+pub(super) fn homes(store: &ImageStore, ids: &[LayerId]) -> Result<BTreeMap<String, String>, OciError> {
+    const MAX_USERS: usize = 200;
+    let layers = ids.iter().map(|id| store.layer(id)).collect();
+    let path = Path::new("/etc/passwd");
+    let read = RootFiles(View::new(layers, store.marks())).read(path);
+    let text = read.map_err(ImageError::file("read", path))?.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let users = text.lines().filter_map(|line| {
+        let fields: Vec<_> = line.split(':').collect();
+        let (name, home) = (fields.first()?, fields.get(5)?);
+        let is_fit = |text: &str| !text.is_empty() && text.len() < 256 && !text.contains('\0');
+        (is_fit(name) && is_fit(home) && home.starts_with('/'))
+            .then(|| ((*name).to_owned(), (*home).to_owned()))
+    });
+    Ok(users.take(MAX_USERS).collect())
 }
 
 /// What a reference stands for now, as one that stays.

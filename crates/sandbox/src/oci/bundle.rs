@@ -134,6 +134,7 @@ fn seccomp_profile(runtime: OciRuntime) -> Value {
             .collect::<Vec<_>>()
     };
     let deny = |names: Value, arguments: Value| json!({"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": libc::EPERM, "args": arguments});
+    let lack = |arguments: Value| json!({"names": ["socket"], "action": "SCMP_ACT_ERRNO", "errnoRet": libc::EAFNOSUPPORT, "args": arguments});
     let mut rules = vec![deny(json!(names(seccomp::DENIED)), json!([]))];
     for flag in seccomp::NAMESPACE_FLAGS {
         rules.push(deny(
@@ -150,15 +151,9 @@ fn seccomp_profile(runtime: OciRuntime) -> Value {
     // One condition per rule and argument is all that a profile can say, so the others are named one by one.
     let last = seccomp::SOCKET_FAMILIES.iter().copied().max().unwrap_or(0);
     for family in (0..last).filter(|family| !seccomp::SOCKET_FAMILIES.contains(family)) {
-        rules.push(deny(
-            json!(["socket"]),
-            json!([{"index": 0, "value": family, "op": "SCMP_CMP_EQ"}]),
-        ));
+        rules.push(lack(json!([{"index": 0, "value": family, "op": "SCMP_CMP_EQ"}])));
     }
-    rules.push(deny(
-        json!(["socket"]),
-        json!([{"index": 0, "value": last, "op": "SCMP_CMP_GT"}]),
-    ));
+    rules.push(lack(json!([{"index": 0, "value": last, "op": "SCMP_CMP_GT"}])));
     rules.push(deny(
         json!(["socketpair"]),
         json!([{"index": 0, "value": seccomp::PAIR_FAMILY, "op": "SCMP_CMP_NE"}]),
@@ -166,13 +161,11 @@ fn seccomp_profile(runtime: OciRuntime) -> Value {
     let netlink = json!({"index": 0, "value": libc::AF_NETLINK, "op": "SCMP_CMP_EQ"});
     let last = seccomp::NETLINK_PROTOCOLS.iter().copied().max().unwrap_or(0);
     for protocol in (0..last).filter(|protocol| !seccomp::NETLINK_PROTOCOLS.contains(protocol)) {
-        rules.push(deny(
-            json!(["socket"]),
+        rules.push(lack(
             json!([netlink, {"index": 2, "value": protocol, "op": "SCMP_CMP_EQ"}]),
         ));
     }
-    rules.push(deny(
-        json!(["socket"]),
+    rules.push(lack(
         json!([netlink, {"index": 2, "value": last, "op": "SCMP_CMP_GT"}]),
     ));
     // gVisor answers every denial with EPERM, which C libraries do not understand of these; it has no io_uring.
@@ -201,6 +194,7 @@ mod tests {
             privilege,
             read_only: Vec::new(),
             is_root_open: false,
+            user_id: AGENT_ID,
             guest: "/g".into(),
             hostname: "sandbox".into(),
             env: vec![("A".into(), "b=c".into())],

@@ -7,7 +7,7 @@ use crate::enter::end_if_alone;
 use crate::failure::Step;
 use crate::mounts::{MEMORY_FILES, RUN_BYTES, attach, attach_inside, filesystem, read_only_copy, root_mount};
 use crate::oci::bundle;
-use crate::spec::{LaunchFailure, OciRuntime, OciSpec, Privilege};
+use crate::spec::{LaunchFailure, OciRuntime, OciSpec, Privilege, ROOT_ID};
 use crate::syscall::{ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, Reach, set_mount_attributes};
 use crate::{identity, syscall};
 use rustix::fd::{AsFd as _, OwnedFd};
@@ -42,7 +42,7 @@ pub(super) fn become_runtime(
         }
     }
     if spec.sandbox.privilege == Privilege::User {
-        identity::map_to_root(ids.0, ids.1)?;
+        identity::map_to(ROOT_ID, ids.0, ids.1)?;
     }
     rustix::process::umask(Mode::from_raw_mode(0o022));
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)

@@ -46,6 +46,8 @@ pub enum RepositoryEgress {
 pub struct BoundedEnvironment {
     pub source: EnvironmentSource,
     pub base: Base,
+    /// Who programs are in the sandbox; `None`: the agent.
+    pub user: Option<String>,
     pub backend: Backend,
     /// Only with the backend `oci`; `None`: the first that the machine has.
     pub runtime: Option<String>,
@@ -64,6 +66,8 @@ pub struct BoundedEnvironment {
 /// What images of an environment are built by, defaults filled in.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImagePlan {
+    /// Whether the steps run as root.
+    pub as_root: bool,
     pub setup: Option<StepDefinition>,
     pub build: Option<StepDefinition>,
     pub warm: Option<StepDefinition>,
@@ -77,6 +81,7 @@ impl ImagePlan {
         let minutes = |minutes: u64| Duration::from_secs(minutes.saturating_mul(60));
         let settings = &written.image;
         Self {
+            as_root: settings.as_root.unwrap_or(false),
             setup: written.setup.clone(),
             build: written.build.clone(),
             warm: written.warm.clone(),
@@ -109,6 +114,7 @@ impl Bounds {
         Ok(BoundedEnvironment {
             source,
             base,
+            user: self.user(written, backend)?,
             backend,
             runtime: self.runtime(written)?,
             resources: self.resources(&written.resources, &mut notices),
@@ -158,6 +164,19 @@ impl Bounds {
             Base::Files(_) | Base::Image(_) => {}
         }
         Ok(base.clone())
+    }
+
+    /// Other backends than that of namespaces cannot make root look like one.
+    fn user(&self, written: &Environment, backend: Backend) -> Result<Option<String>, Problem> {
+        let user = written.user.clone().filter(|user| user != "agent");
+        let wants_other = user.is_some() || written.image.as_root == Some(true);
+        match backend {
+            Backend::Oci | Backend::Microvm if wants_other => Err(refused(
+                "user: programs are the agent with this server's backends.".to_owned(),
+                "Leave `user` and `image.as_root` out, or let the operator allow the backend namespace (`sandbox.backends`).".to_owned(),
+            )),
+            _ => Ok(user),
+        }
     }
 
     fn backend(&self, written: &Environment) -> Result<Backend, Problem> {

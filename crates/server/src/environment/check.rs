@@ -13,6 +13,9 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use thiserror::Error;
 
+/// Who programs are unless an environment says otherwise.
+const DEFAULT_USER: &str = "agent";
+
 /// Entries of `egress.allow` and of `egress.credentials`.
 const MAX_EGRESS_ENTRIES: usize = 500;
 const MAX_SERVICES: usize = 32;
@@ -66,6 +69,7 @@ impl CheckedEnvironment {
     pub fn new(written: Environment) -> Result<Self, Vec<Fault>> {
         let mut faults = Vec::new();
         let base = check_base(&written, &mut faults);
+        check_users(&written, &base, &mut faults);
         check_backend(&written, &mut faults);
         check_resources(&written.resources, &mut faults);
         check_egress(&written.egress, &mut faults);
@@ -229,6 +233,39 @@ fn check_base(environment: &Environment, faults: &mut Vec<Fault>) -> Base {
             faults.push(Fault::new(path, message, HINT));
             Base::default()
         }
+    }
+}
+
+/// Those who are not the agent.
+fn check_users(environment: &Environment, base: &Base, faults: &mut Vec<Fault>) {
+    const HINT: &str = "Name a base that is not the host's, and no other backend than namespace.";
+    let is_possible = *base != Base::Host && matches!(environment.backend, None | Some(Backend::Namespace));
+    if let Some(user) = &environment.user {
+        let is_name = (1..=32).contains(&user.len())
+            && user.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+            && user
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
+        if !is_name {
+            faults.push(Fault::new(
+                Path::of("user"),
+                "must be the name of a user",
+                "Such as `root`, `node` or `vscode`.",
+            ));
+        } else if user != DEFAULT_USER && !is_possible {
+            faults.push(Fault::new(
+                Path::of("user"),
+                "can only be `agent` in sandboxes with the host's programs, and with other backends",
+                HINT,
+            ));
+        }
+    }
+    if environment.image.as_root == Some(true) && !is_possible {
+        faults.push(Fault::new(
+            Path::of("image").field("as_root"),
+            "is not possible in sandboxes with the host's programs, and with other backends",
+            HINT,
+        ));
     }
 }
 

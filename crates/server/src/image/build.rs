@@ -7,7 +7,7 @@ use super::plan::{self, Facts};
 use crate::broker::build_routes;
 use crate::egress::{Advice, EgressLedger, SandboxEgress};
 use crate::environment::{self, BoundedEnvironment, RepositoryEgress};
-use crate::sandbox::{Sandbox, SandboxError, StepObserver};
+use crate::sandbox::{Sandbox, SandboxError, StartRequest, StepObserver};
 use crate::session::services::SessionServices;
 use crate::session::start_and_await_services;
 use crate::start_request::start_request;
@@ -196,7 +196,10 @@ impl<P: Progress> Build<'_, P> {
             .previous
             .as_ref()
             .and_then(|previous| previous.snapshot_id.clone());
-        let mut request = start_request(environment, &self.id, &egress, routes, from)?;
+        let mut request = StartRequest {
+            is_root: environment.image.as_root,
+            ..start_request(environment, &self.id, &egress, routes, from)?
+        };
         let started = services.sandboxes.start(request.clone()).await;
         let started = match started {
             // Its files are gone, so it is built from nothing.

@@ -74,6 +74,8 @@ pub struct Attempts<'a> {
 pub fn environment_digest(environment: &BoundedEnvironment) -> String {
     let plan = &environment.image;
     let parts = serde_json::json!([
+        environment.user,
+        plan.as_root,
         environment.backend,
         environment.runtime,
         environment.egress,
@@ -229,6 +231,7 @@ mod tests {
 
     fn plan() -> ImagePlan {
         ImagePlan {
+            as_root: false,
             setup: Some(step("npm ci")),
             build: None,
             warm: None,

@@ -98,6 +98,7 @@ fn launch(
             privilege,
             read_only: Vec::new(),
             is_root_open: false,
+            user_id: greenroom_sandbox::spec::AGENT_ID,
             guest: programs.guest.clone(),
             hostname: "sandbox".to_owned(),
             env: Vec::new(),

@@ -64,6 +64,7 @@ impl World {
                 privilege,
                 read_only: self.base.read_only.clone(),
                 is_root_open: false,
+                user_id: greenroom_sandbox::spec::AGENT_ID,
                 guest: self.programs.guest.clone(),
                 hostname: "sandbox".to_owned(),
                 env: vec![
