@@ -4,14 +4,16 @@ use crate::script::{add, commands, outputs};
 use greenroom_system_tests::api::{Api, pretty};
 use greenroom_system_tests::product::{Product, Who};
 use greenroom_system_tests::repo;
-use greenroom_testkit::oci::{Compression, LOGIN, Layout, TestRegistry, git_root, is_possible};
+use greenroom_testkit::oci::{Archive, Compression, LOGIN, Layout, TestRegistry, git_root, is_possible};
 use reqwest::Method;
 use serde_json::{Value, json};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 greenroom_system_tests::for_both_users! {
     sessions_run_in_an_image_of_a_registry,
     a_base_that_cannot_be_had_says_why,
+    a_dev_container_is_an_environment,
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -21,12 +23,22 @@ const LOOK: &str = "cat /etc/issue README.md; cat /usr/local/tool made 2> /dev/n
     git status --porcelain; git branch --show-current | cut -c1-10; id -un; echo mine > mine.txt";
 
 fn registry(product: &Product, wants_login: bool) -> Option<(TestRegistry, Layout)> {
+    registry_at(&product.root().join("registry"), wants_login)
+}
+
+fn tempfile_place() -> tempfile::TempDir {
+    tempfile::Builder::new()
+        .prefix("gr-registry-")
+        .tempdir_in("/tmp")
+        .unwrap()
+}
+
+fn registry_at(place: &Path, wants_login: bool) -> Option<(TestRegistry, Layout)> {
     if let Err(program) = is_possible() {
         eprintln!("SKIPPED-FEATURE: {program} is not installed; bases of registries are not tested");
         return None;
     }
-    let place = product.root().join("registry");
-    let registry = TestRegistry::start(&place, wants_login).unwrap();
+    let registry = TestRegistry::start(place, wants_login).unwrap();
     Some((registry, Layout::new(&place.join("layout")).unwrap()))
 }
 
@@ -73,7 +85,11 @@ async fn build(api: &Api) -> Value {
 }
 
 async fn look(api: &Api) -> String {
-    let session = api.start_session("shop", "look").await;
+    look_with(api, "look").await
+}
+
+async fn look_with(api: &Api, prompt: &str) -> String {
+    let session = api.start_session("shop", prompt).await;
     let events = api.wait_for_turns(&session, 1).await;
     match outputs(&events).first() {
         Some(output) => output.clone(),
@@ -213,4 +229,115 @@ async fn a_base_that_cannot_be_had_says_why(who: Who) {
     let failed = build(&api).await;
     assert_eq!(failed["problem"]["code"], "base_missing", "{failed}");
     product.stop();
+}
+
+/// A dev container feature that installs a greeting.
+fn feature() -> Vec<u8> {
+    let description = r#"{"id": "greeting", "version": "1.0.0",
+        "options": {"text": {"type": "string", "default": "hello"}, "loud": {"type": "boolean", "default": true}},
+        "containerEnv": {"PATH": "/opt/greeting:${PATH}"}, "privileged": true}"#;
+    let install = "#!/bin/sh\nset -e\ntest \"$(id -u)\" = 0\nmkdir -p /opt/greeting\n\
+        printf '#!/bin/sh\\necho %s %s %s\\n' \"$TEXT\" \"$LOUD\" \"$_REMOTE_USER\" > /opt/greeting/greet\nchmod 755 /opt/greeting/greet\n\
+        chown -R 0:0 /opt/greeting\n";
+    Archive::default()
+        .file("./devcontainer-feature.json", 0o644, description)
+        .file("./install.sh", 0o644, install)
+        .finish()
+}
+
+async fn a_dev_container_is_an_environment(who: Who) {
+    let look =
+        "greet; cat made; id -un; echo $HOME $TEAM; cat ~/created; git status --porcelain; cat started";
+    let script = commands(&[("look", look)]);
+    let place = tempfile_place();
+    let Some((registry, mut layout)) = registry_at(place.path(), false) else {
+        return;
+    };
+    let config = format!(
+        "[image]\nschedule = \"off\"\nregistries = [\"{}\"]\n",
+        registry.address()
+    );
+    let mut product = Product::with_config(&script, &config);
+    product.run_as(who);
+    let run = json!({"Env": ["PATH=/usr/local/bin:/usr/bin"]});
+    let vscode = "root:x:0:0:root:/root:/bin/bash\nvscode:x:1000:1000::/home/vscode:/bin/bash\n";
+    let root = git_root()
+        .unwrap()
+        .file("etc/passwd", 0o644, vscode)
+        .directory("home/vscode/", 0o755);
+    layout
+        .image("v1", &[root.finish()], run, Compression::Gzip)
+        .unwrap();
+    registry.publish(&layout, "v1", "dev/base").unwrap();
+    layout.artifact("1", &feature()).unwrap();
+    registry.publish(&layout, "1", "features/greeting").unwrap();
+    let address = registry.address();
+    let devcontainer = format!(
+        r#"{{
+        // As people write them.
+        "image": "{address}/dev/base:v1",
+        "features": {{ "{address}/features/greeting:1": {{ "text": "it is me" }} }},
+        "onCreateCommand": "echo created > ~/created",
+        "updateContentCommand": ["sh", "-c", "echo made by $(id -u) > made"],
+        "postStartCommand": "echo started > started; sleep 1000",
+        "containerEnv": {{ "TEAM": "checkout" }},
+        "remoteUser": "vscode",
+        "customizations": {{ "vscode": {{}} }},
+        }}"#
+    );
+    let api = shop(
+        &mut product,
+        &[
+            (".devcontainer/devcontainer.json", &devcontainer),
+            (".gitignore", "started\n"),
+        ],
+    )
+    .await;
+    let report = api.must_get("/v1/repositories/shop/environment").await;
+    let base = report["environment"]["base"].as_str().unwrap();
+    assert!(
+        base.starts_with(&format!("oci:{address}/dev/base:v1@sha256:")),
+        "{report}"
+    );
+    assert!(
+        report["notices"][0]["message"]
+            .as_str()
+            .unwrap()
+            .contains("customizations"),
+        "{report}"
+    );
+    let image = build(&api).await;
+    let id = image["id"].as_str().unwrap();
+    let log = api.must_get(&format!("/v1/images/{id}/log?after=0")).await;
+    let log = log["output"].as_str().unwrap();
+    assert_eq!(image["state"], "published", "{image} {log}");
+    assert!(log.contains("its `privileged` is not supported"), "{log}");
+    let said = look_with(&api, "look").await;
+    assert_eq!(
+        said,
+        "it is me true vscode\nmade by 0\nagent\n/home/vscode checkout\ncreated\nstarted\n[exit code 0]"
+    );
+    // The same image again: the feature is not installed again, and what it needs is at hand.
+    let stop = registry;
+    drop(stop);
+    let again = build(&api).await;
+    assert_eq!(again["state"], "published", "{again}");
+    assert_eq!(again["steps"][1]["name"], "features");
+    assert_eq!(again["steps"][1]["outcome"], "cached");
+    let said = look_with(&api, "look").await;
+    assert_eq!(
+        said,
+        "it is me true vscode\nmade by 0\nagent\n/home/vscode checkout\ncreated\nstarted\n[exit code 0]"
+    );
+    product.stop();
+
+    // What is wrong is said with line and field, without a server.
+    let file = place.path().join("devcontainer.json");
+    std::fs::write(&file, "{\n\"image\": \"debian\",\n\"build\": {}\n}").unwrap();
+    let output = product.run(&["env", "check", file.to_str().unwrap()]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        text.contains("devcontainer.json:3: build: is not supported"),
+        "{text}"
+    );
 }

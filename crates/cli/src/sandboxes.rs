@@ -9,8 +9,8 @@ use greenroom_protocol::guest::call::{Call, Exec, Exit, FileBytes, OutputChunk, 
 use greenroom_protocol::id::{SandboxId, SnapshotId};
 use greenroom_protocol::reference::Reference;
 use greenroom_server::sandbox::{
-    Frozen, Measure, Origin, Pulled, RouteHandler, Sandbox, SandboxError, SandboxProvider, SandboxResources,
-    Sealed, StartRequest, StepObserver,
+    Artifact, Frozen, Measure, Origin, Pulled, RouteHandler, Sandbox, SandboxError, SandboxProvider,
+    SandboxResources, Sealed, StartRequest, StepObserver,
 };
 use greenroom_stdx::secret::Secret;
 use greenroom_store::catalog::Catalog;
@@ -104,6 +104,7 @@ impl SandboxProvider for LocalSandboxes {
             backend: request.backend,
             runtime: request.runtime,
             files: files.map(|(name, bytes)| SandboxFile { name, bytes }).collect(),
+            root_variables: request.root_variables,
             from,
             ..StartSandbox::new(request.id, request.routes)
         };
@@ -181,6 +182,13 @@ impl SandboxProvider for LocalSandboxes {
         let login = self.login(&reference.registry).await?;
         let pinned = self.host.pin_image(reference, login).await;
         pinned.map_err(|error| error.problem())
+    }
+
+    async fn pull_artifact(&self, reference: &Reference, file: &str) -> Result<Artifact, Problem> {
+        let login = self.login(&reference.registry).await?;
+        let pulled = self.host.pull_artifact(reference, login, file).await;
+        let (archive, file) = pulled.map_err(|error| error.problem())?;
+        Ok(Artifact { archive, file })
     }
 
     async fn push_snapshot(

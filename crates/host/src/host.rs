@@ -117,6 +117,9 @@ pub struct StartSandbox {
     pub runtime: Option<String>,
     /// Files for this start. Names are unique.
     pub files: Vec<SandboxFile>,
+    /// Added to the variables of a root of its own, for it and all that begin with its snapshots; `${NAME}` stands for what a variable of the
+    /// root was. Of account as `from` is.
+    pub root_variables: Vec<(String, String)>,
     /// What the sandbox begins with. Of no account for one that was started before: it goes on with its own files.
     pub from: Option<SnapshotId>,
 }
@@ -133,6 +136,7 @@ impl StartSandbox {
             backend: Backend::default(),
             runtime: None,
             files: Vec::new(),
+            root_variables: Vec::new(),
             from: None,
         }
     }

@@ -3,7 +3,7 @@
 use crate::failure::HostError;
 use crate::fittings::fittings;
 use crate::host::{Host, blocking};
-use greenroom_images::oci::{self, Import, Login, Pull, Push};
+use greenroom_images::oci::{self, Artifact, Import, Login, Pull, Push};
 use greenroom_images::{ImageError, Snapshot};
 use greenroom_protocol::id::SnapshotId;
 use greenroom_protocol::reference::Reference;
@@ -36,6 +36,19 @@ impl Host {
         Ok(pull
             .run(&self.0.images, &self.0.registry.with_login(login), say)
             .await?)
+    }
+
+    /// Something in a registry that is one archive, and a file at the top of it. `reference` has a digest.
+    pub async fn pull_artifact(
+        &self,
+        reference: &Reference,
+        login: Option<Login>,
+        file: &str,
+    ) -> Result<(Vec<u8>, Option<Vec<u8>>), HostError> {
+        let registry = self.0.registry.with_login(login);
+        let artifact = Artifact::pull(&self.0.images, &registry, reference).await?;
+        let found = artifact.file(file)?;
+        Ok((artifact.archive, found))
     }
 
     /// The snapshot of a directory or an archive of this machine, made if it is not there yet: a whole root, in which the agent may

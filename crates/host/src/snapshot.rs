@@ -162,7 +162,7 @@ impl Host {
                     crate::backend::make_private(directory)
                         .map_err(HostError::file("make directory", directory))?;
                 }
-                images.begin(directory, snapshot)?
+                images.begin(directory, snapshot, &start.root_variables)?
             }
             Some(_) | None if is_new => Chain::default(),
             Some(_) | None => images.chain(directory)?,

@@ -1,6 +1,7 @@
 //! Images of registries: pulled to be what sandboxes begin with, pushed so that others can use them.
 
 mod archive;
+mod artifact;
 mod digest;
 mod document;
 mod failure;
@@ -12,6 +13,7 @@ mod registry;
 mod token;
 mod unpack;
 
+pub use artifact::Artifact;
 pub use failure::OciError;
 pub use import::Import;
 pub(crate) use pull::Incoming;

@@ -43,3 +43,20 @@ pub struct OwnRoot {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub homes: BTreeMap<String, String>,
 }
+
+impl OwnRoot {
+    /// With more variables. In them `${NAME}` stands for what a variable was before.
+    pub fn with_variables(mut self, added: &[(String, String)]) -> Self {
+        for (name, value) in added {
+            let mut value = value.clone();
+            for (known, before) in &self.variables {
+                value = value.replace(&format!("${{{known}}}"), before);
+            }
+            match self.variables.iter_mut().find(|(known, _)| known == name) {
+                Some(known) => known.1 = value,
+                None => self.variables.push((name.clone(), value)),
+            }
+        }
+        self
+    }
+}

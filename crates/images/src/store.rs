@@ -38,6 +38,9 @@ const LEAVING: &str = ".leaving-";
 /// How long images of registries are kept that nobody begins with.
 const UNUSED_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
+/// How long small things of registries are kept.
+const ARTIFACT_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
 /// Ends the names of files beside a layer: its size, and how it looks in registries.
 const BYTES: &str = ".bytes";
 const NOTE: &str = ".oci.json";
@@ -71,6 +74,8 @@ pub struct ImageStore {
     snapshots: PathBuf,
     /// What is being downloaded.
     incoming: PathBuf,
+    /// Small things of registries.
+    artifacts: PathBuf,
     /// Directories of sandboxes, each with its chain.
     sandboxes: PathBuf,
     owner: Owner,
@@ -114,6 +119,7 @@ impl ImageStore {
             layers: place.join("layers"),
             snapshots: place.join("snapshots"),
             incoming: place.join("incoming"),
+            artifacts: place.join("artifacts"),
             sandboxes: sandboxes.to_owned(),
             owner,
             base: base.to_owned(),
@@ -122,7 +128,13 @@ impl ImageStore {
         };
         // Downloads that were killed.
         tree::remove(&store.incoming).map_err(ImageError::file("remove", &store.incoming))?;
-        for directory in [place, &store.layers, &store.snapshots, &store.incoming] {
+        for directory in [
+            place,
+            &store.layers,
+            &store.snapshots,
+            &store.incoming,
+            &store.artifacts,
+        ] {
             let made = fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
@@ -131,6 +143,7 @@ impl ImageStore {
         }
         tree::spread(&store.layers).map_err(ImageError::file("open", &store.layers))?;
         store.forget_unusable()?;
+        store.forget_artifacts()?;
         Ok(store)
     }
 
@@ -159,7 +172,13 @@ impl ImageStore {
     }
 
     /// Makes a sandbox that was never started begin with a snapshot.
-    pub fn begin(&self, directory: &Path, from: &SnapshotId) -> Result<Chain, ImageError> {
+    /// `variables` are added to those of a root of its own.
+    pub fn begin(
+        &self,
+        directory: &Path,
+        from: &SnapshotId,
+        variables: &[(String, String)],
+    ) -> Result<Chain, ImageError> {
         let _names = self.lock();
         let snapshot = self
             .snapshot(from)?
@@ -174,7 +193,7 @@ impl ImageStore {
         let chain = Chain {
             given: snapshot.layers.len(),
             layers: snapshot.layers,
-            root: snapshot.root,
+            root: snapshot.root.map(|root| root.with_variables(variables)),
         };
         chain.write(directory)?;
         Ok(chain)
@@ -570,6 +589,27 @@ impl ImageStore {
         Marks {
             by_root: self.owner.by_root,
         }
+    }
+
+    /// Where the archive of a small thing of a registry is kept.
+    pub(crate) fn artifact(&self, digest: &str) -> PathBuf {
+        self.artifacts.join(digest.replace(':', "-"))
+    }
+
+    /// Removes small things that were got long ago; whoever wants one gets it again.
+    fn forget_artifacts(&self) -> Result<(), ImageError> {
+        for name in names(&self.artifacts)? {
+            let path = self.artifacts.join(name);
+            let got = fs::metadata(&path).and_then(|metadata| metadata.modified());
+            if got
+                .ok()
+                .and_then(|got| got.elapsed().ok())
+                .is_some_and(|age| age > ARTIFACT_AGE)
+            {
+                tree::remove_file(&path).map_err(ImageError::file("remove", &path))?;
+            }
+        }
+        Ok(())
     }
 
     /// Layers that somebody needs. A record that cannot be read is an error: what it needs is unknown.

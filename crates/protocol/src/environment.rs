@@ -33,6 +33,9 @@ pub struct Environment {
     pub variables: BTreeMap<String, String>,
     /// Processes that run beside the agent. Names are unique.
     pub services: Vec<ServiceDefinition>,
+    /// Dev container features, installed in this order when an image is built, before `setup`. They run as root.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<FeatureDefinition>,
     /// Installs what the repository needs, when an image is built.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub setup: Option<StepDefinition>,
@@ -133,6 +136,18 @@ impl<'de> Deserialize<'de> for StepDefinition {
 
         deserializer.deserialize_any(TextOrTable)
     }
+}
+
+/// A dev container feature (<https://containers.dev/implementors/features/>).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct FeatureDefinition {
+    /// Its artifact in a registry, with a digest: `ghcr.io/devcontainers/features/node:1@sha256:…`.
+    pub reference: String,
+    /// As its own description names them. What is left out has its default.
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
 }
 
 /// When and how images of the environment are built. What is left out is the server's default.

@@ -3,13 +3,15 @@
 
 mod bounds;
 mod check;
+mod devcontainer;
 mod read;
 mod source;
 
 pub use bounds::{BoundedEnvironment, Bounds, ImagePlan, RepositoryEgress, backend_name};
 pub use check::{CheckedEnvironment, EnvironmentError, Fault, is_secret_name};
+pub use devcontainer::{DevContainer, read_devcontainer};
 pub use read::read_toml;
-pub use source::{FoundEnvironment, find};
+pub use source::{EnvironmentFinder, FoundEnvironment};
 
 /// Where a repository keeps its own environment.
 pub const ENVIRONMENT_FILE: &str = ".greenroom/environment.toml";

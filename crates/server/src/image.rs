@@ -6,6 +6,7 @@
 
 mod build;
 mod exchange;
+mod features;
 mod log;
 mod plan;
 mod queue;

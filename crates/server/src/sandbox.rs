@@ -60,6 +60,9 @@ pub struct StartRequest {
     pub files: Vec<(String, Vec<u8>)>,
     /// What lies below everything in it, if it was never started and begins with no snapshot.
     pub base: Base,
+    /// Added to the variables of the base, for this sandbox and all that begin with its snapshots; `${NAME}` stands for what a variable
+    /// of the base was. Of account only where a sandbox begins with a base.
+    pub root_variables: Vec<(String, String)>,
     /// What it begins with if it was never started; `None`: an empty workspace.
     pub from: Option<SnapshotId>,
 }
@@ -76,6 +79,15 @@ pub struct Sealed {
     pub id: SnapshotId,
     /// Of all its layers.
     pub size_bytes: u64,
+}
+
+/// Something in a registry that is one archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Artifact {
+    /// A tar archive, perhaps compressed with gzip.
+    pub archive: Vec<u8>,
+    /// The file that was asked for, if there is one.
+    pub file: Option<Vec<u8>>,
 }
 
 /// A snapshot that came from a registry.
@@ -139,6 +151,9 @@ pub trait SandboxProvider: Send + Sync {
 
     /// What the name of an image in a registry stands for now, with its digest.
     async fn pin_image(&self, reference: &Reference) -> Result<Reference, Problem>;
+
+    /// Something in a registry that is one archive, and a file at the top of it. The reference has a digest.
+    async fn pull_artifact(&self, reference: &Reference, file: &str) -> Result<Artifact, Problem>;
 
     /// Puts a snapshot into a registry; returns the reference with its digest.
     async fn push_snapshot(

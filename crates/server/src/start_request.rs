@@ -31,6 +31,7 @@ pub fn start_request(
         resources: environment.resources,
         variables,
         files,
+        root_variables: Vec::new(),
         from,
     })
 }

@@ -2,6 +2,7 @@
 //! writer thread and one reader thread; all that `Ok` reports is on disk.
 
 mod environments;
+mod image_pins;
 mod images;
 mod people;
 mod repositories;

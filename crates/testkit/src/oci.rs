@@ -209,6 +209,23 @@ impl Layout {
         self.name(tag, index)
     }
 
+    /// Adds something that is no image: an archive, as dev container features are.
+    pub fn artifact(&mut self, tag: &str, archive: &[u8]) -> io::Result<()> {
+        let mut layer = self.blob(archive)?;
+        layer["mediaType"] = json!("application/vnd.devcontainers.layer.v1+tar");
+        let mut config = self.blob(b"{}")?;
+        config["mediaType"] = json!("application/vnd.devcontainers");
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": config,
+            "layers": [layer],
+        });
+        let mut manifest = self.blob(manifest.to_string().as_bytes())?;
+        manifest["mediaType"] = json!("application/vnd.oci.image.manifest.v1+json");
+        self.name(tag, manifest)
+    }
+
     /// The digest by which the image is known.
     pub fn digest(&self, tag: &str) -> io::Result<String> {
         let wanted = |image: &&Value| image["annotations"]["org.opencontainers.image.ref.name"] == tag;
@@ -418,6 +435,7 @@ const PROGRAMS: &[&str] = &[
     "/usr/bin/bash",
     "/usr/bin/cat",
     "/usr/bin/chmod",
+    "/usr/bin/chown",
     "/usr/bin/cut",
     "/usr/bin/dash",
     "/usr/bin/env",
@@ -428,11 +446,13 @@ const PROGRAMS: &[&str] = &[
     "/usr/bin/id",
     "/usr/bin/ls",
     "/usr/bin/mkdir",
+    "/usr/bin/mktemp",
     "/usr/bin/mv",
     "/usr/bin/rm",
     "/usr/bin/sed",
     "/usr/bin/sha256sum",
     "/usr/bin/sleep",
+    "/usr/bin/tar",
     "/usr/bin/touch",
     "/usr/bin/tr",
     "/usr/bin/wc",

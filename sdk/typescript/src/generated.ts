@@ -950,6 +950,8 @@ export interface components {
              * @default []
              */
             services: components["schemas"]["ServiceDefinition"][];
+            /** @description Dev container features, installed in this order when an image is built, before `setup`. They run as root. */
+            features?: components["schemas"]["FeatureDefinition"][];
             /** @description Installs what the repository needs, when an image is built. */
             setup?: components["schemas"]["StepDefinition"] | null;
             /** @description Builds the repository, when an image is built; after `setup`. */
@@ -1066,6 +1068,18 @@ export interface components {
          * @enum {string}
          */
         Restart: "never" | "on-failure" | "always";
+        /** @description A dev container feature (<https://containers.dev/implementors/features/>). */
+        FeatureDefinition: {
+            /** @description Its artifact in a registry, with a digest: `ghcr.io/devcontainers/features/node:1@sha256:…`. */
+            reference: string;
+            /**
+             * @description As its own description names them. What is left out has its default.
+             * @default {}
+             */
+            options: {
+                [key: string]: string;
+            };
+        };
         /** @description A command of an image build: a text, or a table with more. */
         StepDefinition: {
             /** @description Run by `sh -c` in the workspace; must exit with 0. */
@@ -1206,11 +1220,8 @@ export interface components {
              */
             key: string;
         };
-        /**
-         * @description The steps of an image build, in their order.
-         * @enum {string}
-         */
-        StepName: "clone" | "setup" | "build" | "warm" | "seal";
+        /** @description The steps of an image build, in their order. */
+        StepName: ("clone" | "setup" | "build" | "warm" | "seal") | "features";
         /** @description What became of a step. */
         StepOutcome: ("running" | "done" | "failed") | "cached";
         /** @description The files of one sandbox at one moment. */
@@ -1258,9 +1269,16 @@ export interface components {
         };
         /** @description Body of `POST /v1/environment-checks`. */
         CheckEnvironment: {
-            /** @description Text of an `environment.toml`, at most 64 KiB; checked as a repository's own file. */
+            /** @description Text of an `environment.toml` or a `devcontainer.json`, at most 64 KiB; checked as a repository's own file. */
             text: string;
+            /** @default toml */
+            kind: components["schemas"]["EnvironmentKind"];
         };
+        /**
+         * @description In what language an environment is written.
+         * @enum {string}
+         */
+        EnvironmentKind: "toml" | "devcontainer";
         /** @description Which sessions to list. */
         SessionQuery: {
             /**

@@ -5,10 +5,12 @@ use crate::arguments::{EnvCommand, Global};
 use crate::connection;
 use crate::failure::{Exit, Failure};
 use crate::terminal::{Span, Style, Terminal};
-use greenroom_protocol::client::environment::{EnvironmentReport, EnvironmentSource};
+use greenroom_protocol::client::environment::{EnvironmentKind, EnvironmentReport, EnvironmentSource};
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::environment::Environment;
-use greenroom_server::environment::{CheckedEnvironment, EnvironmentError, MAX_ENVIRONMENT_BYTES, read_toml};
+use greenroom_server::environment::{
+    CheckedEnvironment, EnvironmentError, MAX_ENVIRONMENT_BYTES, read_devcontainer, read_toml,
+};
 use std::path::Path;
 
 /// Carries out one of the environment commands.
@@ -80,14 +82,32 @@ fn unreadable(place: &str, error: &std::io::Error) -> Failure {
     .with_hint("name a TOML file; docs/environments.md shows what one looks like")
 }
 
-/// Shows all errors but the last, which becomes the failure.
 fn checked(place: &str, text: &[u8], terminal: Terminal) -> Result<CheckedEnvironment, Failure> {
-    read_toml(place, text).map_err(|error| {
-        let mut failures: Vec<_> = failures(&error).collect();
-        let last = failures.pop();
-        failures.iter().for_each(|failure| terminal.failure(failure));
-        last.unwrap_or_else(|| Failure::usage("environment_invalid", error.to_string()))
-    })
+    read_toml(place, text).map_err(|error| failed(&error, terminal))
+}
+
+/// Shows all errors but the last, which becomes the failure.
+fn failed(error: &EnvironmentError, terminal: Terminal) -> Failure {
+    let mut failures: Vec<_> = failures(error).collect();
+    let last = failures.pop();
+    failures.iter().for_each(|failure| terminal.failure(failure));
+    last.unwrap_or_else(|| Failure::usage("environment_invalid", error.to_string()))
+}
+
+/// By the name of its file.
+fn kind_of(place: &str) -> EnvironmentKind {
+    match place.ends_with(".json") {
+        true => EnvironmentKind::Devcontainer,
+        false => EnvironmentKind::Toml,
+    }
+}
+
+/// What is wrong with a text, and what of it is not supported.
+fn look_at(place: &str, text: &[u8]) -> Result<Vec<Problem>, EnvironmentError> {
+    match kind_of(place) {
+        EnvironmentKind::Toml => read_toml(place, text).map(|_| Vec::new()),
+        EnvironmentKind::Devcontainer => read_devcontainer(place, text).map(|found| found.notices),
+    }
 }
 
 fn failures(error: &EnvironmentError) -> impl Iterator<Item = Failure> {
@@ -101,8 +121,8 @@ fn failures(error: &EnvironmentError) -> impl Iterator<Item = Failure> {
 }
 
 async fn check(global: &Global, place: &str, text: &[u8], terminal: Terminal) -> Result<Exit, Failure> {
-    checked(place, text, terminal)?;
-    match ask_server(global, text).await {
+    let unsupported = look_at(place, text).map_err(|error| failed(&error, terminal))?;
+    match ask_server(global, place, text).await {
         Ok(report) => {
             report.notices.iter().for_each(|notice| warn(notice, terminal));
             if let Some(problem) = report.problem {
@@ -111,6 +131,7 @@ async fn check(global: &Global, place: &str, text: &[u8], terminal: Terminal) ->
             terminal.line(&[Span::new(Style::Green, "ok "), Span::plain(place)])?;
         }
         Err(failure) if failure.exit == Exit::Unreachable => {
+            unsupported.iter().for_each(|notice| warn(notice, terminal));
             terminal.line(&[Span::new(Style::Green, "ok "), Span::plain(place)])?;
             terminal.note(&[Span::new(
                 Style::Yellow,
@@ -123,7 +144,7 @@ async fn check(global: &Global, place: &str, text: &[u8], terminal: Terminal) ->
 }
 
 async fn check_json(global: &Global, place: &str, text: &[u8], terminal: Terminal) -> Result<Exit, Failure> {
-    if let Err(error) = read_toml(place, text) {
+    if let Err(error) = look_at(place, text) {
         let errors: Vec<_> = error
             .faults
             .iter()
@@ -136,7 +157,7 @@ async fn check_json(global: &Global, place: &str, text: &[u8], terminal: Termina
         terminal.json(&serde_json::json!({ "errors": errors }))?;
         return Ok(Exit::Usage);
     }
-    match ask_server(global, text).await {
+    match ask_server(global, place, text).await {
         Ok(report) => {
             let exit = match report.problem {
                 Some(_) => Exit::Failed,
@@ -155,15 +176,17 @@ async fn check_json(global: &Global, place: &str, text: &[u8], terminal: Termina
     }
 }
 
-async fn ask_server(global: &Global, text: &[u8]) -> Result<EnvironmentReport, Failure> {
+async fn ask_server(global: &Global, place: &str, text: &[u8]) -> Result<EnvironmentReport, Failure> {
     let text = String::from_utf8_lossy(text);
-    Ok(connection::connect(global)?.check_environment(&text).await?)
+    Ok(connection::connect(global)?
+        .check_environment(&text, kind_of(place))
+        .await?)
 }
 
 fn show(report: &EnvironmentReport, terminal: Terminal) -> Result<(), Failure> {
     let from = match report.source {
         EnvironmentSource::Defaults => "the server's defaults; nobody wrote an environment",
-        EnvironmentSource::Repository => "from .greenroom/environment.toml on the default branch",
+        EnvironmentSource::Repository => "from the repository's own file on the default branch",
         EnvironmentSource::Administrator => "set by an administrator",
     };
     terminal.line(&[Span::new(Style::Dim, format!("# {from}"))])?;

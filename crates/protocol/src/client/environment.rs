@@ -37,8 +37,20 @@ pub struct EnvironmentReport {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CheckEnvironment {
-    /// Text of an `environment.toml`, at most 64 KiB; checked as a repository's own file.
+    /// Text of an `environment.toml` or a `devcontainer.json`, at most 64 KiB; checked as a repository's own file.
     pub text: String,
+    #[serde(default)]
+    pub kind: EnvironmentKind,
+}
+
+/// In what language an environment is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum EnvironmentKind {
+    #[default]
+    Toml,
+    Devcontainer,
 }
 
 /// A service of a session's sandbox.

@@ -120,6 +120,8 @@ pub struct ImageStep {
 #[serde(rename_all = "snake_case")]
 pub enum StepName {
     Clone,
+    /// Installs dev container features.
+    Features,
     Setup,
     Build,
     Warm,
@@ -131,6 +133,7 @@ impl StepName {
     pub fn name(self) -> &'static str {
         match self {
             Self::Clone => "clone",
+            Self::Features => "features",
             Self::Setup => "setup",
             Self::Build => "build",
             Self::Warm => "warm",

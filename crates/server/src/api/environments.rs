@@ -7,18 +7,21 @@ use super::failure::ApiFailure;
 use super::names::Named;
 use super::parameters::InPath;
 use crate::environment::{
-    self, CheckedEnvironment, ENVIRONMENT_FILE, EnvironmentError, FoundEnvironment, MAX_ENVIRONMENT_BYTES,
-    read_toml,
+    CheckedEnvironment, ENVIRONMENT_FILE, EnvironmentError, FoundEnvironment, MAX_ENVIRONMENT_BYTES,
+    read_devcontainer, read_toml,
 };
 use axum::Json;
 use axum::extract::State;
 use axum::response::NoContent;
-use greenroom_protocol::client::environment::{CheckEnvironment, EnvironmentReport, EnvironmentSource};
+use greenroom_protocol::client::environment::{
+    CheckEnvironment, EnvironmentKind, EnvironmentReport, EnvironmentSource,
+};
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::environment::Environment;
 
 /// How an environment from the API is called in problems.
 const PLACE: &str = "the environment";
+const DEVCONTAINER: &str = "devcontainer.json";
 
 pub async fn show(
     State(app): State<App>,
@@ -31,7 +34,7 @@ pub async fn show(
         .await
         .map_err(|error| error.problem())?;
     let branch = repository.default_branch.as_deref();
-    let found = environment::find(&app.catalog, &app.forge, &name, branch).await?;
+    let found = app.services.environments(true).find(&name, branch).await?;
     Ok(Json(report(&app, found).await?))
 }
 
@@ -59,10 +62,7 @@ pub async fn set(
         let place = PLACE.to_owned();
         EnvironmentError { place, faults }.problem()
     })?;
-    let found = FoundEnvironment {
-        source: EnvironmentSource::Administrator,
-        checked: Ok(checked),
-    };
+    let found = FoundEnvironment::new(EnvironmentSource::Administrator, Ok(checked));
     let report = report(&app, found).await?;
     // One that no sandbox could start with is not kept.
     if let Some(problem) = report.problem {
@@ -100,29 +100,40 @@ pub async fn check(
     _: Caller,
     JsonBody(body): JsonBody<CheckEnvironment>,
 ) -> Result<Json<EnvironmentReport>, ApiFailure> {
-    let found = FoundEnvironment {
-        source: EnvironmentSource::Repository,
-        checked: read_toml(ENVIRONMENT_FILE, body.text.as_bytes()),
+    let own = EnvironmentSource::Repository;
+    let found = match body.kind {
+        EnvironmentKind::Toml => {
+            FoundEnvironment::new(own, read_toml(ENVIRONMENT_FILE, body.text.as_bytes()))
+        }
+        EnvironmentKind::Devcontainer => match read_devcontainer(DEVCONTAINER, body.text.as_bytes()) {
+            Ok(found) => {
+                app.services
+                    .environments(true)
+                    .pinned(DEVCONTAINER, found)
+                    .await?
+            }
+            Err(error) => FoundEnvironment::new(own, Err(error)),
+        },
     };
     Ok(Json(report(&app, found).await?))
 }
 
 async fn report(app: &App, found: FoundEnvironment) -> Result<EnvironmentReport, Problem> {
-    let source = found.source;
+    let (source, unsupported) = (found.source, found.notices);
     let checked = match found.checked {
         Ok(checked) => checked,
         Err(error) => {
             return Ok(EnvironmentReport {
                 source,
                 environment: Environment::default(),
-                notices: Vec::new(),
+                notices: unsupported,
                 problem: Some(error.problem()),
             });
         }
     };
     let (mut notices, problem) = match app.services.bounds.apply(source, &checked) {
-        Ok(bounded) => (bounded.notices, None),
-        Err(problem) => (Vec::new(), Some(problem)),
+        Ok(bounded) => ([unsupported, bounded.notices].concat(), None),
+        Err(problem) => (unsupported, Some(problem)),
     };
     if source == EnvironmentSource::Administrator {
         notices.extend(missing_secrets(app, checked.written()).await?);

@@ -6,9 +6,11 @@ use crate::sandbox::SandboxResources;
 use greenroom_protocol::client::environment::EnvironmentSource;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::environment::{
-    Backend, Base, EgressPolicy, EgressPreset, Environment, PoolSettings, Resources, StepDefinition,
+    Backend, Base, EgressPolicy, EgressPreset, Environment, FeatureDefinition, PoolSettings, Resources,
+    StepDefinition,
 };
 use greenroom_protocol::guest::service::Service;
+use greenroom_protocol::reference::Reference;
 use std::time::Duration;
 
 const MIB: u64 = 1024 * 1024;
@@ -68,6 +70,9 @@ pub struct BoundedEnvironment {
 pub struct ImagePlan {
     /// Whether the steps run as root.
     pub as_root: bool,
+    pub features: Vec<FeatureDefinition>,
+    /// The step that installs them, as it is shown.
+    pub install: Option<StepDefinition>,
     pub setup: Option<StepDefinition>,
     pub build: Option<StepDefinition>,
     pub warm: Option<StepDefinition>,
@@ -82,6 +87,8 @@ impl ImagePlan {
         let settings = &written.image;
         Self {
             as_root: settings.as_root.unwrap_or(false),
+            install: install(&written.features),
+            features: written.features.clone(),
             setup: written.setup.clone(),
             build: written.build.clone(),
             warm: written.warm.clone(),
@@ -93,7 +100,7 @@ impl ImagePlan {
 
     /// Whether anything is to be done beyond cloning.
     pub fn has_steps(&self) -> bool {
-        self.setup.is_some() || self.build.is_some() || self.warm.is_some()
+        !self.features.is_empty() || self.setup.is_some() || self.build.is_some() || self.warm.is_some()
     }
 }
 
@@ -111,6 +118,7 @@ impl Bounds {
         let mut notices = Vec::new();
         let backend = self.backend(written)?;
         let base = self.base(source, environment.base(), backend)?;
+        self.check_features(source, written)?;
         Ok(BoundedEnvironment {
             source,
             base,
@@ -147,23 +155,38 @@ impl Bounds {
                     "Name an image of a registry, or let an administrator set the environment (`greenroom env set`).".to_owned(),
                 ));
             }
-            Base::Image(reference)
-                if !is_administrators && !self.registries.contains(&reference.registry) =>
-            {
-                return Err(refused(
-                    format!(
-                        "base: images of {} are not allowed on this server.",
-                        reference.registry
-                    ),
-                    format!(
-                        "Allowed are: {} (`image.registries` of the server). An administrator's environment may name any.",
-                        self.registries.join(", ")
-                    ),
-                ));
-            }
+            Base::Image(reference) if !is_administrators => self.check_registry(reference)?,
             Base::Files(_) | Base::Image(_) => {}
         }
         Ok(base.clone())
+    }
+
+    /// Features come from registries.
+    fn check_features(&self, source: EnvironmentSource, written: &Environment) -> Result<(), Problem> {
+        for feature in &written.features {
+            // Those that are none were refused before.
+            if let (Ok(reference), EnvironmentSource::Repository) = (feature.reference.parse(), source) {
+                self.check_registry(&reference)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a repository's own file may name something of a registry.
+    pub fn check_registry(&self, reference: &Reference) -> Result<(), Problem> {
+        match self.registries.contains(&reference.registry) {
+            true => Ok(()),
+            false => Err(refused(
+                format!(
+                    "{} is not a registry that repositories may name on this server.",
+                    reference.registry
+                ),
+                format!(
+                    "Allowed are: {} (`image.registries` of the server). An administrator's environment may name any.",
+                    self.registries.join(", ")
+                ),
+            )),
+        }
     }
 
     /// Other backends than that of namespaces cannot make root look like one.
@@ -339,6 +362,17 @@ impl Bounds {
         }
         given
     }
+}
+
+fn install(features: &[FeatureDefinition]) -> Option<StepDefinition> {
+    let names: Vec<_> = features
+        .iter()
+        .map(|feature| feature.reference.as_str())
+        .collect();
+    (!names.is_empty()).then(|| StepDefinition {
+        run: format!("install {}", names.join(" ")),
+        inputs: Vec::new(),
+    })
 }
 
 /// A few names, and how many more.

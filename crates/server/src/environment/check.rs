@@ -8,6 +8,7 @@ use greenroom_protocol::environment::{
 };
 use greenroom_protocol::guest::Route;
 use greenroom_protocol::guest::service::{Readiness, RestartPolicy, Service};
+use greenroom_protocol::reference::Reference;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -19,6 +20,7 @@ const DEFAULT_USER: &str = "agent";
 /// Entries of `egress.allow` and of `egress.credentials`.
 const MAX_EGRESS_ENTRIES: usize = 500;
 const MAX_SERVICES: usize = 32;
+const MAX_FEATURES: usize = 50;
 /// Patterns of one step's inputs.
 const MAX_INPUTS: usize = 200;
 /// Sandboxes of one repository that wait for people.
@@ -70,6 +72,7 @@ impl CheckedEnvironment {
         let mut faults = Vec::new();
         let base = check_base(&written, &mut faults);
         check_users(&written, &base, &mut faults);
+        check_features(&written, &base, &mut faults);
         check_backend(&written, &mut faults);
         check_resources(&written.resources, &mut faults);
         check_egress(&written.egress, &mut faults);
@@ -266,6 +269,43 @@ fn check_users(environment: &Environment, base: &Base, faults: &mut Vec<Fault>) 
             "is not possible in sandboxes with the host's programs, and with other backends",
             HINT,
         ));
+    }
+}
+
+fn check_features(environment: &Environment, base: &Base, faults: &mut Vec<Fault>) {
+    let path = Path::of("features");
+    check_count(environment.features.len(), MAX_FEATURES, &path, faults);
+    if !environment.features.is_empty() && *base == Base::Host {
+        faults.push(Fault::new(
+            path.clone(),
+            "cannot be installed in sandboxes with the host's programs",
+            "Name a `base` that is not the host's.",
+        ));
+    }
+    for (index, feature) in environment.features.iter().enumerate() {
+        let path = path.index(index);
+        let message = match feature.reference.parse::<Reference>() {
+            Ok(reference) if reference.digest.is_some() => None,
+            Ok(_) => Some("must name the feature's digest".to_owned()),
+            Err(error) => Some(format!("is wrong: {error}")),
+        };
+        if let Some(message) = message {
+            faults.push(Fault::new(
+                path.field("reference"),
+                message,
+                "Such as `ghcr.io/devcontainers/features/node:1@sha256:…`; `greenroom image digest NAME` prints it.",
+            ));
+        }
+        let is_fit = |(name, value): (&String, &String)| {
+            (1..=100).contains(&name.len()) && value.len() <= MAX_TEXT_BYTES && !value.contains('\0')
+        };
+        if feature.options.len() > MAX_VARIABLES || !feature.options.iter().all(is_fit) {
+            faults.push(Fault::new(
+                path.field("options"),
+                "must be at most 200, with names of at most 100 bytes and values of at most 32 KiB",
+                "See the feature's own description.",
+            ));
+        }
     }
 }
 

@@ -2,11 +2,12 @@
 //! cloned, so before any code of the repository runs.
 
 use super::IMAGE_MARK;
+use super::features::{self, Feature};
 use super::log::BuildLog;
 use super::plan::{self, Facts};
 use crate::broker::build_routes;
 use crate::egress::{Advice, EgressLedger, SandboxEgress};
-use crate::environment::{self, BoundedEnvironment, RepositoryEgress};
+use crate::environment::{BoundedEnvironment, RepositoryEgress};
 use crate::sandbox::{Sandbox, SandboxError, StartRequest, StepObserver};
 use crate::session::services::SessionServices;
 use crate::session::start_and_await_services;
@@ -18,6 +19,7 @@ use greenroom_protocol::environment::StepDefinition;
 use greenroom_protocol::guest::call::{Exec, Exit, KillReason, LimitKind, OutputChunk};
 use greenroom_protocol::guest::{GIT_PORT, WORKSPACE_PATH};
 use greenroom_protocol::id::SandboxId;
+use greenroom_protocol::reference::ReferenceError;
 use greenroom_stdx::id::fresh_bits;
 use greenroom_stdx::secret::Secret;
 use std::sync::Arc;
@@ -27,6 +29,9 @@ use tokio_util::sync::CancellationToken;
 
 /// For programs of ours, such as git.
 const OWN_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
+/// What a feature's archive says of it.
+const DESCRIPTION: &str = "devcontainer-feature.json";
 
 /// Output kept of a program of ours, in bytes.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
@@ -70,6 +75,7 @@ pub async fn build<P: Progress>(
         facts,
         image,
         previous,
+        features: Vec::new(),
         log,
         progress,
         id: id.clone(),
@@ -87,9 +93,11 @@ pub async fn environment_of(
     repository: &str,
     branch: &str,
 ) -> Result<BoundedEnvironment, Problem> {
-    let found = environment::find(&services.catalog, &services.forge, repository, Some(branch)).await?;
-    let checked = found.checked.map_err(|error| error.problem())?;
-    services.bounds.apply(found.source, &checked)
+    let finder = services.environments(true);
+    finder
+        .find(repository, Some(branch))
+        .await?
+        .bounded(&services.bounds)
 }
 
 struct Build<'a, P> {
@@ -98,6 +106,8 @@ struct Build<'a, P> {
     facts: Facts<'a>,
     image: &'a mut Image,
     previous: Option<Image>,
+    /// Set with the sandbox.
+    features: Vec<Feature>,
     log: &'a mut BuildLog,
     progress: &'a P,
     id: SandboxId,
@@ -163,6 +173,27 @@ impl<P: Progress> Build<'_, P> {
         }
     }
 
+    async fn get_features(&mut self) -> Result<(), Problem> {
+        self.features.clear();
+        for definition in &self.facts.plan.features {
+            let reference = definition.reference.parse();
+            let reference = reference.map_err(|error: ReferenceError| {
+                Problem::permanent("feature_invalid", format!("{error}."))
+            })?;
+            let artifact = self
+                .services
+                .sandboxes
+                .pull_artifact(&reference, DESCRIPTION)
+                .await?;
+            let feature = Feature::new(definition.clone(), artifact.archive, artifact.file.as_deref())?;
+            for remark in feature.remarks() {
+                self.log.line(&remark).await;
+            }
+            self.features.push(feature);
+        }
+        Ok(())
+    }
+
     /// Takes nothing over from the image before.
     fn begin_anew(&mut self) {
         self.previous = None;
@@ -192,6 +223,7 @@ impl<P: Progress> Build<'_, P> {
             is_cloned,
             egress.clone(),
         );
+        self.get_features().await?;
         let from = self
             .previous
             .as_ref()
@@ -200,6 +232,10 @@ impl<P: Progress> Build<'_, P> {
             is_root: environment.image.as_root,
             ..start_request(environment, &self.id, &egress, routes, from)?
         };
+        for (number, feature) in self.features.iter().enumerate() {
+            request.files.push(feature.file(number));
+        }
+        request.root_variables = features::variables(&self.features);
         let started = services.sandboxes.start(request.clone()).await;
         let started = match started {
             // Its files are gone, so it is built from nothing.
@@ -283,8 +319,13 @@ impl<P: Progress> Build<'_, P> {
         step: &StepDefinition,
     ) -> Result<(), Problem> {
         self.log.line(&format!("$ {}", step.run)).await;
+        let installing = features::script(&self.features);
+        let script = match name {
+            StepName::Features => &installing,
+            _ => &step.run,
+        };
         let exec = Exec {
-            argv: ["sh", "-c", &step.run].map(str::to_owned).to_vec(),
+            argv: ["sh", "-c", script].map(str::to_owned).to_vec(),
             timeout_ms: u64::try_from(self.facts.plan.step_timeout.as_millis()).ok(),
             ..self.program()
         };

@@ -81,6 +81,7 @@ pub fn environment_digest(environment: &BoundedEnvironment) -> String {
         environment.egress,
         environment.variables,
         environment.services,
+        plan.features,
         plan.setup,
         plan.build,
         plan.warm,
@@ -142,6 +143,7 @@ fn ms(duration: Duration) -> i64 {
 /// The steps of a plan that there are.
 pub fn steps(plan: &ImagePlan) -> impl Iterator<Item = (StepName, &StepDefinition)> {
     [
+        (StepName::Features, &plan.install),
         (StepName::Setup, &plan.setup),
         (StepName::Build, &plan.build),
         (StepName::Warm, &plan.warm),
@@ -154,6 +156,8 @@ pub fn steps(plan: &ImagePlan) -> impl Iterator<Item = (StepName, &StepDefinitio
 pub fn inputs(name: StepName, step: &StepDefinition) -> Vec<String> {
     let pattern = |text: &str| format!(":(glob){text}");
     match name {
+        // Whatever the repository holds.
+        StepName::Features => vec![pattern(".git/none")],
         _ if !step.inputs.is_empty() => {
             // A directory means all below it.
             let all = step.inputs.iter().map(|text| text.trim_end_matches('/'));
@@ -232,6 +236,8 @@ mod tests {
     fn plan() -> ImagePlan {
         ImagePlan {
             as_root: false,
+            features: Vec::new(),
+            install: None,
             setup: Some(step("npm ci")),
             build: None,
             warm: None,

@@ -3,7 +3,7 @@
 use super::running::RunningSandboxes;
 use crate::changes::RepositoryChanges;
 use crate::egress::EgressSettings;
-use crate::environment::Bounds;
+use crate::environment::{Bounds, EnvironmentFinder};
 use crate::metrics::Metrics;
 use crate::models::ModelDirectory;
 use crate::pool::WarmPool;
@@ -44,6 +44,20 @@ pub struct SessionServices {
     pub node: String,
     pub rows: RowWriter,
     pub tasks: TaskTracker,
+}
+
+impl SessionServices {
+    /// Where environments are looked for. `may_ask_again`: whether there is time to ask registries about names that are known.
+    pub fn environments(&self, may_ask_again: bool) -> EnvironmentFinder<'_> {
+        EnvironmentFinder {
+            catalog: &self.catalog,
+            forge: &self.forge,
+            sandboxes: &*self.sandboxes,
+            bounds: &self.bounds,
+            now_ms: self.clock.now_ms(),
+            may_ask_again,
+        }
+    }
 }
 
 /// Brings session rows into the catalog, off the actors' path. The catalog's rows can be rebuilt from the logs, so the

@@ -11,7 +11,7 @@ use super::sandbox_slot::SandboxSlot;
 use super::service_watch::{self, READY_PATIENCE};
 use super::services::SessionServices;
 use super::way_out::WayOut;
-use crate::environment::{self, BoundedEnvironment};
+use crate::environment::BoundedEnvironment;
 use crate::pool::{Claimed, Kind};
 use crate::sandbox::{Measure, Origin, Sandbox, StartRequest};
 use crate::start_request::start_request;
@@ -243,10 +243,11 @@ impl SessionWorkspace {
         let find = async || {
             let services = &self.services;
             let (repository, branch) = (&self.row.repository, &self.row.base_branch);
-            let found =
-                environment::find(&services.catalog, &services.forge, repository, Some(branch)).await?;
-            let checked = found.checked.map_err(|error| error.problem())?;
-            services.bounds.apply(found.source, &checked)
+            let found = services
+                .environments(false)
+                .find(repository, Some(branch))
+                .await?;
+            found.bounded(&services.bounds)
         };
         self.environment.get_or_try_init(find).await
     }

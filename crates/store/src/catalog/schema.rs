@@ -99,5 +99,12 @@ CREATE TABLE images (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX images_by_repository ON images (repository, created_at_ms, id);
 ",
+        "
+CREATE TABLE image_pins (
+  name TEXT PRIMARY KEY,
+  reference TEXT NOT NULL,
+  pinned_at_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+",
     ],
 };

@@ -2,7 +2,7 @@
 
 use super::{CALL_TIMEOUT, Client, Repeat};
 use crate::failure::ClientError;
-use greenroom_protocol::client::environment::{CheckEnvironment, EnvironmentReport};
+use greenroom_protocol::client::environment::{CheckEnvironment, EnvironmentKind, EnvironmentReport};
 use greenroom_protocol::client::image::{BuildImage, Image, ImageList, ImageLog, RegistryImage};
 use greenroom_protocol::client::repository::{
     AddRepository, BranchList, Repository, RepositoryList, TypingReport,
@@ -119,9 +119,14 @@ impl Client {
     }
 
     /// Whether a text would do as a repository's own environment on this server.
-    pub async fn check_environment(&self, text: &str) -> Result<EnvironmentReport, ClientError> {
+    pub async fn check_environment(
+        &self,
+        text: &str,
+        kind: EnvironmentKind,
+    ) -> Result<EnvironmentReport, ClientError> {
         let body = CheckEnvironment {
             text: text.to_owned(),
+            kind,
         };
         self.post(&["environment-checks"], &body).await
     }
