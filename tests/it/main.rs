@@ -19,5 +19,6 @@ mod ordinary_user;
 mod pool;
 mod script;
 mod services;
+mod snapshots;
 mod together;
 mod wire_formats;

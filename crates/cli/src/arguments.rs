@@ -235,6 +235,23 @@ pub enum SessionCommand {
         #[arg(long, conflicts_with = "log")]
         json: bool,
     },
+    /// List snapshots of a session's sandbox, take one, or remove one
+    #[command(
+        after_help = "Examples:\n  greenroom session snapshots ses_…\n  greenroom session snapshots ses_… --take\n  greenroom session snapshots ses_… --remove snp_…\n\nOne is taken by itself when a turn has changed something. One that you take stays until you remove it."
+    )]
+    Snapshots {
+        /// The session's id, or the end of it
+        id: String,
+        /// Take one now; what runs goes on
+        #[arg(long, conflicts_with = "remove")]
+        take: bool,
+        /// Remove this one
+        #[arg(long, value_name = "SNAPSHOT")]
+        remove: Option<String>,
+        /// Print JSON for programs
+        #[arg(long)]
+        json: bool,
+    },
     /// Ask the running turn to stop
     #[command(after_help = "Examples:\n  greenroom session stop ses_…")]
     Stop {

@@ -33,6 +33,7 @@ pub struct Config {
     pub models: ModelsConfig,
     pub sandbox: SandboxConfig,
     pub image: ImageConfig,
+    pub snapshot: SnapshotConfig,
     /// Sandboxes of one repository that may wait.
     pub max_pool: u32,
     pub egress: EgressConfig,
@@ -159,6 +160,18 @@ pub struct ImageConfig {
     pub disk_mb: u64,
     /// Whose images a repository's own environment may name.
     pub registries: Vec<String>,
+}
+
+/// Snapshots of sessions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SnapshotConfig {
+    /// Of each session.
+    pub kept: usize,
+    pub max_age_days: u64,
+    /// Of all.
+    pub disk_mb: u64,
+    /// A sandbox that wrote more is not copied by itself.
+    pub max_sandbox_mb: u64,
 }
 
 /// Where sandboxes may connect to.

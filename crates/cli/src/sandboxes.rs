@@ -144,6 +144,22 @@ impl SandboxProvider for LocalSandboxes {
         seal.await.map_err(|error: HostError| error.problem())
     }
 
+    async fn snapshot(&self, id: &SandboxId) -> Result<Sealed, Problem> {
+        let take = async {
+            let snapshot = self.host.snapshot(id).await?.snapshot;
+            let size_bytes = self.host.snapshot_bytes(&snapshot).await?;
+            Ok(Sealed {
+                id: snapshot.id,
+                size_bytes,
+            })
+        };
+        take.await.map_err(|error: HostError| error.problem())
+    }
+
+    async fn is_new(&self, id: &SandboxId) -> bool {
+        self.host.is_new(id).await
+    }
+
     async fn find_text(
         &self,
         id: &SandboxId,

@@ -17,6 +17,7 @@ use greenroom_server::models::ModelDirectory;
 use greenroom_server::sandbox::SandboxResources;
 use greenroom_server::server::{Server, ServerParts};
 use greenroom_server::session::running::RunningBounds;
+use greenroom_server::session::snapshots::SnapshotBounds;
 use greenroom_stdx::chain::Chain;
 use greenroom_stdx::clock::Clock;
 use greenroom_store::catalog::Catalog;
@@ -112,6 +113,12 @@ pub async fn up(config: Config, ready: impl FnOnce(&Ready)) -> anyhow::Result<()
             max_builds: config.image.max_builds,
             max_disk_bytes: config.image.disk_mb.saturating_mul(MIB),
             is_scheduled: config.image.is_scheduled,
+        },
+        snapshots: SnapshotBounds {
+            kept: config.snapshot.kept,
+            max_age: Duration::from_secs(config.snapshot.max_age_days.saturating_mul(24 * 60 * 60)),
+            max_disk_bytes: config.snapshot.disk_mb.saturating_mul(MIB),
+            max_sandbox_bytes: config.snapshot.max_sandbox_mb.saturating_mul(MIB),
         },
         limits: TurnLimits {
             max_steps: config.agent.max_steps,

@@ -11,7 +11,7 @@ use crate::link::Link;
 use crate::registry::Pulls;
 use crate::route::RouteHandler;
 use crate::sandbox::Sandbox;
-use crate::snapshot::Busy;
+use crate::snapshot::{Busy, HeldStill};
 use crate::supervisor;
 use crate::usage::{self, Meter};
 use greenroom_images::oci;
@@ -269,6 +269,7 @@ impl Host {
             if !supervisor::is_alive(&directory)? {
                 return Ok(None);
             }
+            HeldStill::release(&directory);
             let deadline = Instant::now() + START_PATIENCE;
             loop {
                 match supervisor::connect(&directory) {

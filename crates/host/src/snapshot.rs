@@ -56,7 +56,7 @@ impl Host {
         blocking(move || {
             let supervisor = supervisor::process(&directory)?;
             Ok(Frozen {
-                _stopped: supervisor.map(processes::stop_below),
+                _held: supervisor.map(|supervisor| HeldStill::new(&directory, supervisor)),
             })
         })
         .await
@@ -130,7 +130,11 @@ impl Host {
         let _busy = self.0.busy.hold(id);
         let images = &self.0.images;
         if let Some(supervisor) = supervisor::process(&directory)? {
-            let (snapshot, paused) = images.copy(id, &directory, &Running { supervisor })?;
+            let running = Running {
+                directory: &directory,
+                supervisor,
+            };
+            let (snapshot, paused) = images.copy(id, &directory, &running)?;
             return Ok(Taken { snapshot, paused });
         }
         Ok(Taken {
@@ -191,7 +195,47 @@ pub(crate) struct Layers {
 
 /// A sandbox that stands still.
 pub struct Frozen {
-    _stopped: Option<Stopped>,
+    _held: Option<HeldStill>,
+}
+
+/// Name of the file that says that programs of a sandbox stand still.
+const HELD_NAME: &str = "held";
+
+/// Programs of a sandbox that stand still until this is dropped. A host that is killed meanwhile leaves a mark, by which the next
+/// lets them go on.
+pub(crate) struct HeldStill {
+    stopped: Option<Stopped>,
+    mark: PathBuf,
+}
+
+impl HeldStill {
+    fn new(directory: &Path, supervisor: i32) -> Self {
+        let mark = directory.join(HELD_NAME);
+        // Without it they stand still only if this host is killed right now.
+        let _ = std::fs::write(&mark, "");
+        Self {
+            stopped: Some(processes::stop_below(supervisor)),
+            mark,
+        }
+    }
+
+    /// Lets programs go on that a host held which was killed.
+    pub(crate) fn release(directory: &Path) {
+        let mark = directory.join(HELD_NAME);
+        if mark.exists()
+            && let Ok(Some(supervisor)) = supervisor::process(directory)
+        {
+            processes::continue_below(supervisor);
+            let _ = std::fs::remove_file(mark);
+        }
+    }
+}
+
+impl Drop for HeldStill {
+    fn drop(&mut self) {
+        drop(self.stopped.take());
+        let _ = std::fs::remove_file(&self.mark);
+    }
 }
 
 /// Whether a sandbox was never started.
@@ -202,15 +246,16 @@ fn is_unused(directory: &Path) -> bool {
 }
 
 /// The programs of a sandbox that runs.
-struct Running {
+struct Running<'a> {
+    directory: &'a Path,
     supervisor: i32,
 }
 
-impl Programs for Running {
-    type Held = Stopped;
+impl Programs for Running<'_> {
+    type Held = HeldStill;
 
-    fn hold(&self) -> Stopped {
-        processes::stop_below(self.supervisor)
+    fn hold(&self) -> HeldStill {
+        HeldStill::new(self.directory, self.supervisor)
     }
 
     fn mapped(&self) -> HashSet<u64> {

@@ -81,6 +81,13 @@ pub fn stop_below(supervisor: i32) -> Stopped {
     stop_each(|| tree(supervisor).split_off(1))
 }
 
+/// Lets everything below `supervisor` go on, whoever stopped it.
+pub fn continue_below(supervisor: i32) {
+    for pid in tree(supervisor).split_off(1).into_iter().rev() {
+        signal(pid, libc::SIGCONT);
+    }
+}
+
 fn stop_each(find: impl Fn() -> Vec<i32>) -> Stopped {
     let mut stopped = Stopped { pids: Vec::new() };
     let mut seen = HashSet::new();

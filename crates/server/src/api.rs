@@ -21,6 +21,7 @@ mod secrets;
 mod sent;
 mod services;
 mod sessions;
+mod snapshots;
 mod stream;
 pub mod tickets;
 mod web;
@@ -145,6 +146,15 @@ fn documented() -> ApiRouter<App> {
         )
         .api_route("/v1/sessions/{id}/stop", post_with(sessions::stop, told("stopTurn", "Stops the running turn.")))
         .api_route("/v1/sessions/{id}/diff", get_with(sessions::diff, told("showSessionDiff", "What the session changed, as pushed.")))
+        .api_route(
+            "/v1/sessions/{id}/snapshots",
+            get_with(snapshots::list, told("listSnapshots", "Snapshots of the session's sandbox, the newest first."))
+                .post_with(snapshots::take, told("takeSnapshot", "Takes a snapshot of the session's sandbox, which may go on. It stays until somebody removes it.")),
+        )
+        .api_route(
+            "/v1/sessions/{id}/snapshots/{snapshot_id}",
+            delete_with(snapshots::remove, told("removeSnapshot", "Removes a snapshot. What sandboxes began with stays.")),
+        )
         .api_route("/v1/sessions/{id}/services", get_with(services::list, told("listServices", "Services of the session's sandbox; none while it does not run.")))
         .api_route("/v1/sessions/{id}/services/{name}/log", get_with(services::log, told("showServiceLog", "What a service wrote, from an offset on.")))
         .route("/v1/sessions/{id}/stream", get(stream::stream))

@@ -129,6 +129,12 @@ pub trait SandboxProvider: Send + Sync {
     /// Ends a sandbox and makes what it wrote a snapshot. Returns when that is on disk for good.
     async fn seal(&self, id: &SandboxId) -> Result<Sealed, Problem>;
 
+    /// Takes a snapshot of a sandbox, whether it runs or not; on disk for good a while later.
+    async fn snapshot(&self, id: &SandboxId) -> Result<Sealed, Problem>;
+
+    /// Whether a sandbox has no files yet, or has none any more.
+    async fn is_new(&self, id: &SandboxId) -> bool;
+
     /// The first file that a sandbox, which does not run, wrote since its last snapshot and that holds one of the texts; and which
     /// of them it is, counted from 0.
     async fn find_text(&self, id: &SandboxId, texts: Vec<Secret>)

@@ -15,6 +15,7 @@ use crate::session::command::SessionHandle;
 use crate::session::registry::SessionRegistry;
 use crate::session::running::{RunningBounds, RunningSandboxes};
 use crate::session::services::{RowWriter, SessionServices};
+use crate::session::snapshots::SnapshotBounds;
 use greenroom_agent::world::{Driver, TurnLimits};
 use greenroom_forge::Forge;
 use greenroom_protocol::client::person::Person;
@@ -54,6 +55,7 @@ pub struct ServerParts {
     pub running: RunningBounds,
     pub limits: TurnLimits,
     pub images: ImageBounds,
+    pub snapshots: SnapshotBounds,
 }
 
 /// A server that is ready to listen.
@@ -77,6 +79,7 @@ impl Server {
             sandboxes: parts.sandboxes,
             clock: parts.clock.clone(),
             bounds: parts.bounds,
+            snapshots: parts.snapshots,
             limits: parts.limits,
             egress: parts.egress,
             running: RunningSandboxes::new(parts.running),

@@ -17,6 +17,7 @@ pub mod running;
 mod sandbox_slot;
 mod service_watch;
 pub mod services;
+pub mod snapshots;
 pub mod state;
 mod turn;
 mod way_out;

@@ -10,6 +10,7 @@ mod schema;
 mod secrets;
 mod sessions;
 mod sign_in;
+mod snapshots;
 
 pub use repositories::RepositoryRow;
 pub use sessions::SessionQuery;

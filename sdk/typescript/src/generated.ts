@@ -522,6 +522,41 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/sessions/{id}/snapshots": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Snapshots of the session's sandbox, the newest first. */
+        get: operations["listSnapshots"];
+        put?: never;
+        /** Takes a snapshot of the session's sandbox, which may go on. It stays until somebody removes it. */
+        post: operations["takeSnapshot"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{id}/snapshots/{snapshot_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Removes a snapshot. What sandboxes began with stays. */
+        delete: operations["removeSnapshot"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/sessions/{id}/services": {
         parameters: {
             query?: never;
@@ -1729,6 +1764,34 @@ export interface components {
          * @enum {string}
          */
         FileStatus: "added" | "modified" | "deleted" | "renamed";
+        /** @description Answer to `GET /v1/sessions/{id}/snapshots`: the newest first. */
+        SessionSnapshotList: {
+            snapshots: components["schemas"]["SessionSnapshot"][];
+        };
+        /** @description The files of a session's sandbox at one moment. Answer to `POST /v1/sessions/{id}/snapshots`. */
+        SessionSnapshot: {
+            id: components["schemas"]["SnapshotId"];
+            session_id: components["schemas"]["SessionId"];
+            /**
+             * Format: int64
+             * @description Milliseconds since 1970.
+             */
+            created_at_ms: number;
+            /**
+             * Format: uint64
+             * @description Of all its layers; layers that snapshots share count in each.
+             */
+            size_bytes: number;
+            /** @description Whether it stays until somebody removes it. */
+            is_pinned: boolean;
+        };
+        /** @description `{id}` of a session and `{snapshot_id}` of one of its snapshots. */
+        SnapshotPath: {
+            /** @description `ses_…` */
+            id: string;
+            /** @description `snp_…` */
+            snapshot_id: string;
+        };
         /** @description Answer to `GET /v1/sessions/{id}/services`, sorted by name; empty while no sandbox runs. */
         SessionServices: {
             services: components["schemas"]["SessionService"][];
@@ -3173,6 +3236,102 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["Diff"];
                 };
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listSnapshots: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description `ses_…` */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Answer to `GET /v1/sessions/{id}/snapshots`: the newest first. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionSnapshotList"];
+                };
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    takeSnapshot: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description `ses_…` */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The files of a session's sandbox at one moment. Answer to `POST /v1/sessions/{id}/snapshots`. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionSnapshot"];
+                };
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    removeSnapshot: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description `ses_…` */
+                id: string;
+                /** @description `snp_…` */
+                snapshot_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description no content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description What went wrong. */
             default: {

@@ -8,7 +8,7 @@ use crate::failure::{Exit, Failure};
 use crate::terminal::{Span, Style, Terminal};
 use crate::turn_view::model_label;
 use greenroom_protocol::client::prompt::SendPrompt;
-use greenroom_protocol::client::session::{Session, SessionState};
+use greenroom_protocol::client::session::{Session, SessionSnapshot, SessionState};
 use greenroom_protocol::guest::service::ServiceState;
 use greenroom_protocol::id::SessionId;
 use greenroom_sdk::{Client, IdempotencyKey, SessionFilter};
@@ -90,6 +90,36 @@ pub async fn run(global: &Global, command: SessionCommand, terminal: Terminal) -
                 }
             }
         }
+        SessionCommand::Snapshots {
+            id,
+            take,
+            remove,
+            json,
+        } => {
+            let client = connection::connect(global)?;
+            let id = input::session_id(&client, &id).await?;
+            match remove {
+                Some(snapshot) => {
+                    client.remove_snapshot(&id, &snapshot).await?;
+                    terminal.line(&[Span::plain(format!("removed {snapshot}"))])?;
+                }
+                None if take => {
+                    let taken = client.take_snapshot(&id).await?;
+                    match json {
+                        true => terminal.json(&taken)?,
+                        false => snapshots(&[taken], terminal)?,
+                    }
+                }
+                None => {
+                    let listed = client.session_snapshots(&id).await?;
+                    match json {
+                        true => terminal.json(&listed)?,
+                        false => snapshots(&listed.snapshots, terminal)?,
+                    }
+                }
+            }
+            Ok(Exit::Success)
+        }
         SessionCommand::Stop { id } => {
             let client = connection::connect(global)?;
             let id = input::session_id(&client, &id).await?;
@@ -98,6 +128,38 @@ pub async fn run(global: &Global, command: SessionCommand, terminal: Terminal) -
             Ok(Exit::Success)
         }
     }
+}
+
+fn snapshots(snapshots: &[SessionSnapshot], terminal: Terminal) -> Result<(), Failure> {
+    if snapshots.is_empty() {
+        terminal.note(&[Span::new(
+            Style::Dim,
+            "no snapshots; one is taken when a turn has changed something, or with --take",
+        )]);
+        return Ok(());
+    }
+    let rows: Vec<_> = snapshots
+        .iter()
+        .map(|snapshot| {
+            let taken = jiff::Timestamp::from_millisecond(snapshot.created_at_ms);
+            let taken = taken.map_or_else(
+                |_| "-".to_owned(),
+                |taken| taken.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
+            );
+            let kept = if snapshot.is_pinned {
+                "until removed"
+            } else {
+                "for a while"
+            };
+            vec![
+                snapshot.id.to_string(),
+                taken,
+                format!("{} MiB", snapshot.size_bytes.div_ceil(1 << 20)),
+                kept.to_owned(),
+            ]
+        })
+        .collect();
+    table::print(terminal, &["SNAPSHOT", "TAKEN", "SIZE", "KEPT"], &rows)
 }
 
 async fn services(client: &Client, id: &SessionId, json: bool, terminal: Terminal) -> Result<(), Failure> {

@@ -6,7 +6,7 @@ use super::read::{
 };
 use super::{
     AgentConfig, Config, EgressConfig, ImageConfig, KeyOrigin, LogConfig, LogFormat, ModelsConfig,
-    ProviderConfig, ProviderKind, SandboxConfig, ServerConfig, ShownOption, builtin, locate,
+    ProviderConfig, ProviderKind, SandboxConfig, ServerConfig, ShownOption, SnapshotConfig, builtin, locate,
 };
 use greenroom_egress::{AddressException, AddressExceptionInvalid};
 use greenroom_protocol::environment::Backend;
@@ -127,6 +127,12 @@ fn build(
             max_builds: usize::try_from(get.integer("image.max_builds")).unwrap_or(usize::MAX),
             disk_mb: get.integer("image.disk_mb"),
             registries: get.list("image.registries"),
+        },
+        snapshot: SnapshotConfig {
+            kept: usize::try_from(get.integer("snapshot.keep")).unwrap_or(usize::MAX),
+            max_age_days: get.integer("snapshot.max_age_days"),
+            disk_mb: get.integer("snapshot.disk_mb"),
+            max_sandbox_mb: get.integer("snapshot.max_sandbox_mb"),
         },
         max_pool: u32::try_from(get.integer("pool.max_per_repository")).unwrap_or(u32::MAX),
         egress: EgressConfig {

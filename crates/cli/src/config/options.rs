@@ -265,6 +265,45 @@ pub const OPTIONS: &[OptionSpec] = &[
                   NAME:PASSWORD.",
     },
     OptionSpec {
+        section: "snapshot",
+        name: "keep",
+        variable: "GREENROOM_SNAPSHOT_KEEP",
+        form: Form::Integer { min: 0, max: 1_000 },
+        default: "2",
+        meaning: "Snapshots that are kept of each session, besides pinned ones. One is taken when a turn has changed something and \
+                  before an idle sandbox is stopped; 0: none by itself.",
+    },
+    OptionSpec {
+        section: "snapshot",
+        name: "max_age_days",
+        variable: "GREENROOM_SNAPSHOT_MAX_AGE_DAYS",
+        form: Form::Integer { min: 1, max: 36_500 },
+        default: "30",
+        meaning: "Snapshots of sessions that are older are removed, unless they are pinned, in days.",
+    },
+    OptionSpec {
+        section: "snapshot",
+        name: "disk_mb",
+        variable: "GREENROOM_SNAPSHOT_DISK_MB",
+        form: Form::Integer {
+            min: 0,
+            max: 1_073_741_824,
+        },
+        default: "51200",
+        meaning: "What snapshots of all sessions may take on disk, in MiB; at that the oldest are removed, unless they are pinned.",
+    },
+    OptionSpec {
+        section: "snapshot",
+        name: "max_sandbox_mb",
+        variable: "GREENROOM_SNAPSHOT_MAX_SANDBOX_MB",
+        form: Form::Integer {
+            min: 0,
+            max: 1_073_741_824,
+        },
+        default: "1024",
+        meaning: "A sandbox that wrote more than this, in MiB, is not copied by itself. What it began with does not count.",
+    },
+    OptionSpec {
         section: "pool",
         name: "max_per_repository",
         variable: "GREENROOM_POOL_MAX_PER_REPOSITORY",

@@ -28,6 +28,7 @@ crate::scenarios!(
     what_lies_in_layers_counts_against_the_limit,
     a_sealing_that_was_killed_did_not_happen,
     unusable_ones_are_forgotten,
+    what_a_killed_host_held_goes_on,
     starts_and_snapshots_of_one_sandbox_take_turns,
     wrong_ones_are_refused,
 );
@@ -589,4 +590,28 @@ async fn what_is_mapped_is_copied_as_it_is(world: &World) {
         assert_eq!(seen, format!("{number:08}\n{number:08}"));
         world.host.remove(copy.id()).await.unwrap();
     }
+}
+
+async fn what_a_killed_host_held_goes_on(world: &World) {
+    let sandbox = world.start().await;
+    let ticking = "while true; do echo x >> ticks; sleep 0.01; done > /dev/null 2>&1 & echo";
+    sh(&sandbox, ticking).await.ok();
+    let frozen = world.host.freeze(sandbox.id()).await.unwrap();
+    let directory = world.state.join("sb").join(sandbox.id().as_str());
+    assert!(directory.join("held").exists());
+    // As a kill leaves it: nobody lets go.
+    std::mem::forget(frozen);
+    let again = open(&world.state).await;
+    let found = again
+        .find(sandbox.id(), greenroom_host::refuse_routes())
+        .await
+        .unwrap()
+        .unwrap();
+    let before = sh(&found, "wc -l < ticks").await.ok();
+    eventually("it ticks", async || {
+        (sh(&found, "wc -l < ticks").await.ok() != before).then_some(())
+    })
+    .await;
+    assert!(!directory.join("held").exists());
+    again.close().await;
 }

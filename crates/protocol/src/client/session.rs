@@ -3,7 +3,7 @@
 use super::person::Person;
 use super::prompt::{ImageAttachment, PromptReceipt};
 use super::pull_request::PullRequestState;
-use crate::id::SessionId;
+use crate::id::{SessionId, SnapshotId};
 use serde::{Deserialize, Serialize};
 
 /// What a session is doing.
@@ -91,6 +91,27 @@ pub struct CreatedSession {
     pub session: Session,
     /// Receipt of the first prompt, if one was sent.
     pub prompt: Option<PromptReceipt>,
+}
+
+/// The files of a session's sandbox at one moment. Answer to `POST /v1/sessions/{id}/snapshots`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct SessionSnapshot {
+    pub id: SnapshotId,
+    pub session_id: SessionId,
+    /// Milliseconds since 1970.
+    pub created_at_ms: i64,
+    /// Of all its layers; layers that snapshots share count in each.
+    pub size_bytes: u64,
+    /// Whether it stays until somebody removes it.
+    pub is_pinned: bool,
+}
+
+/// Answer to `GET /v1/sessions/{id}/snapshots`: the newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct SessionSnapshotList {
+    pub snapshots: Vec<SessionSnapshot>,
 }
 
 /// Answer to `GET /v1/sessions`: newest activity first.

@@ -33,6 +33,15 @@ pub struct PromptPath {
     pub prompt_id: String,
 }
 
+/// `{id}` of a session and `{snapshot_id}` of one of its snapshots.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct SnapshotPath {
+    /// `ses_…`
+    pub id: String,
+    /// `snp_…`
+    pub snapshot_id: String,
+}
+
 /// A service of a session's sandbox.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct ServicePath {

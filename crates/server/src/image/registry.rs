@@ -401,7 +401,11 @@ impl Progress for ImageRegistry {
 /// Snapshots that images need.
 pub async fn wanted_snapshots(services: &SessionServices) -> Result<Vec<SnapshotId>, Problem> {
     let images = kept(services.catalog.all_images().await)?;
-    Ok(images.into_iter().filter_map(|image| image.snapshot_id).collect())
+    let sessions = kept(services.catalog.all_snapshots().await)?;
+    let images = images.into_iter().filter_map(|image| image.snapshot_id);
+    Ok(images
+        .chain(sessions.into_iter().map(|snapshot| snapshot.id))
+        .collect())
 }
 
 pub(super) fn kept<T>(result: Result<T, CatalogError>) -> Result<T, Problem> {

@@ -3,6 +3,7 @@
 use super::command::SessionHandle;
 use super::early_reads::EarlyReads;
 use super::services::SessionServices;
+use super::snapshots;
 use super::way_out::WayOut;
 use crate::broker::session_routes;
 use crate::egress::EgressLedger;
@@ -139,6 +140,8 @@ impl SandboxSlot {
         {
             return Ok(false);
         }
+        // What its last turn left, and what went on after it.
+        snapshots::take_by_itself(services, &handle.id, id).await;
         services.sandboxes.stop(id).await?;
         *ready = None;
         self.adopted.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -1,6 +1,7 @@
 //! What every session actor shares: the log, the forge, models, sandboxes, the clock.
 
 use super::running::RunningSandboxes;
+use super::snapshots::SnapshotBounds;
 use crate::changes::RepositoryChanges;
 use crate::egress::EgressSettings;
 use crate::environment::{Bounds, EnvironmentFinder};
@@ -31,6 +32,7 @@ pub struct SessionServices {
     pub clock: Clock,
     /// What environments may ask for.
     pub bounds: Bounds,
+    pub snapshots: SnapshotBounds,
     pub limits: TurnLimits,
     /// What the operator adds to every sandbox's way out.
     pub egress: EgressSettings,

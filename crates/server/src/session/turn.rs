@@ -161,9 +161,11 @@ async fn run(
     // A resumed turn may have ended before the crash, with its changes still to be brought home.
     if workspace.has_unpushed() {
         let subject = super::state::title_from_prompt(&running.prompt.text);
-        if let Err(problem) = bring_home(&services, handle, &workspace, &subject, &stopping).await {
+        match bring_home(&services, handle, &workspace, &subject, &stopping).await {
+            Ok(true) => workspace.keep_snapshot().await,
+            Ok(false) => {}
             // The files stay in the sandbox; the next turn tries again.
-            notices.push(problem);
+            Err(problem) => notices.push(problem),
         }
     }
     let sandbox = workspace.usage().await;
@@ -218,14 +220,14 @@ fn network(environment: &BoundedEnvironment) -> Vec<String> {
         .collect()
 }
 
-/// Commits and pushes. Somebody who stops the turn waits [`STOP_GRACE`] for it and no longer.
+/// Commits and pushes; returns whether there was anything. Somebody who stops the turn waits [`STOP_GRACE`] for it and no longer.
 async fn bring_home(
     services: &SessionServices,
     handle: &SessionHandle,
     workspace: &SessionWorkspace,
     subject: &str,
     stopping: &CancellationToken,
-) -> Result<(), Problem> {
+) -> Result<bool, Problem> {
     let cancel = CancellationToken::new();
     let pushing = changes::commit_and_push(services, handle, workspace, subject, &cancel);
     tokio::pin!(pushing);
@@ -234,10 +236,10 @@ async fn bring_home(
         tokio::time::sleep(STOP_GRACE).await;
     };
     tokio::select! {
-        pushed = &mut pushing => return pushed.map(|_| ()),
+        pushed = &mut pushing => return pushed.map(|commit| commit.is_some()),
         () = impatient => cancel.cancel(),
     }
-    pushing.await.map(|_| ())
+    pushing.await.map(|commit| commit.is_some())
 }
 
 fn failed(problem: Problem) -> TurnEnd {

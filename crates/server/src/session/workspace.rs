@@ -10,6 +10,7 @@ use super::running::{self, Admission};
 use super::sandbox_slot::SandboxSlot;
 use super::service_watch::{self, READY_PATIENCE};
 use super::services::SessionServices;
+use super::snapshots;
 use super::way_out::WayOut;
 use crate::environment::BoundedEnvironment;
 use crate::pool::{Claimed, Kind};
@@ -216,6 +217,17 @@ impl SessionWorkspace {
         }
     }
 
+    /// Takes a snapshot of what the turn changed, in the background.
+    pub async fn keep_snapshot(&self) {
+        let Ok(id) = self.sandbox_id().await else {
+            return;
+        };
+        let (services, session) = (self.services.clone(), self.row.id.clone());
+        self.services.tasks.spawn(async move {
+            snapshots::take_by_itself(&services, &session, &id).await;
+        });
+    }
+
     /// The turn is over: nobody needs the sandbox now.
     pub async fn leave(&self) {
         self.is_over.store(true, Ordering::SeqCst);
@@ -264,7 +276,12 @@ impl SessionWorkspace {
             notices.clone_into(&mut told);
             fresh
         };
-        let events = fresh.into_iter().map(|problem| EventBody::ItemCompleted {
+        self.tell(fresh).await;
+    }
+
+    /// Shows problems that do not end the turn.
+    async fn tell(&self, problems: Vec<Problem>) {
+        let events = problems.into_iter().map(|problem| EventBody::ItemCompleted {
             turn_id: self.turn_id.clone(),
             item: Item {
                 id: ItemId::from_bits(fresh_bits()),
@@ -292,7 +309,10 @@ impl SessionWorkspace {
                 (claimed.sandbox.clone(), Origin::Found)
             }
             None => {
-                let from = self.image(environment).await;
+                let from = match self.lost_files(id).await {
+                    Some(snapshot) => Some(snapshot),
+                    None => self.image(environment).await,
+                };
                 let request = start_request(environment, id, &egress, routes, from)?;
                 self.start_from_image(request).await?
             }
@@ -323,6 +343,19 @@ impl SessionWorkspace {
         let (repository, branch) = (&self.row.repository, &self.row.base_branch);
         let head = self.services.forge.branch_commit(repository, branch).await.ok()?;
         (head == claimed.commit).then_some(head)
+    }
+
+    /// The newest snapshot of a session whose sandbox lost its files; says so.
+    async fn lost_files(&self, id: &SandboxId) -> Option<SnapshotId> {
+        let newest = snapshots::newest(&self.services, &self.row.id).await.ok()??;
+        if !self.services.sandboxes.is_new(id).await {
+            return None;
+        }
+        let message = "The files of the sandbox were lost. It goes on from its last snapshot.".to_owned();
+        let hint = "What was changed after that and not pushed is missing.";
+        let problem = Problem::transient("sandbox_restored", message).with_hint(hint);
+        self.tell(vec![problem]).await;
+        Some(newest.id)
     }
 
     /// The image that a fresh sandbox begins with; `None`: an empty workspace, into which the repository is cloned.

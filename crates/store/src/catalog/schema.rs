@@ -105,6 +105,14 @@ CREATE TABLE image_pins (
   reference TEXT NOT NULL,
   pinned_at_ms INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE snapshots (
+  id TEXT PRIMARY KEY,
+  session_id TEXT NOT NULL,
+  created_at_ms INTEGER NOT NULL,
+  size_bytes INTEGER NOT NULL,
+  is_pinned INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX snapshots_by_session ON snapshots (session_id, created_at_ms, id);
 ",
     ],
 };

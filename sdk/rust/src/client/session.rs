@@ -8,7 +8,9 @@ use greenroom_protocol::client::environment::{ServiceLog, SessionServices};
 use greenroom_protocol::client::event::EventPage;
 use greenroom_protocol::client::prompt::{PromptReceipt, SendPrompt};
 use greenroom_protocol::client::pull_request::Diff;
-use greenroom_protocol::client::session::{CreateSession, CreatedSession, Session, SessionList};
+use greenroom_protocol::client::session::{
+    CreateSession, CreatedSession, Session, SessionList, SessionSnapshot, SessionSnapshotList,
+};
 use greenroom_protocol::id::{PromptId, SessionId};
 use reqwest::Method;
 
@@ -101,6 +103,23 @@ impl Client {
         let query = [("after", after.to_string())];
         self.get_with(&["sessions", id.as_str(), "services", name, "log"], &query)
             .await
+    }
+
+    /// Snapshots of the session's sandbox, the newest first.
+    pub async fn session_snapshots(&self, id: &SessionId) -> Result<SessionSnapshotList, ClientError> {
+        self.get(&["sessions", id.as_str(), "snapshots"]).await
+    }
+
+    /// Takes a snapshot of the session's sandbox, which may go on; 422 `sandbox_none`.
+    pub async fn take_snapshot(&self, id: &SessionId) -> Result<SessionSnapshot, ClientError> {
+        self.command(Method::POST, &["sessions", id.as_str(), "snapshots"])
+            .await
+    }
+
+    /// Removes a snapshot; 404 `snapshot_unknown`.
+    pub async fn remove_snapshot(&self, id: &SessionId, snapshot: &str) -> Result<(), ClientError> {
+        let url = self.url(&["sessions", id.as_str(), "snapshots", snapshot]);
+        self.acknowledge(self.request(Method::DELETE, url)).await
     }
 
     /// All events behind `after`, then live ones; reconnects by itself. Sends nothing before the first

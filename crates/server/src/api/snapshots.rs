@@ -1,0 +1,75 @@
+//! Snapshots of sessions: which there are, taking one, removing one.
+
+use super::app::App;
+use super::caller::Caller;
+use super::failure::ApiFailure;
+use super::names::{SessionPath, SnapshotPath};
+use super::parameters::InPath;
+use crate::session::snapshots;
+use axum::Json;
+use axum::extract::State;
+use axum::response::NoContent;
+use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::client::session::{SessionSnapshot, SessionSnapshotList};
+use greenroom_protocol::id::SessionId;
+
+pub async fn list(
+    State(app): State<App>,
+    _: Caller,
+    InPath(path): InPath<SessionPath>,
+) -> Result<Json<SessionSnapshotList>, ApiFailure> {
+    let session = known(&app, &path.id).await?;
+    let snapshots = app.catalog.snapshots(&session).await;
+    Ok(Json(SessionSnapshotList {
+        snapshots: snapshots.map_err(|error| error.problem())?,
+    }))
+}
+
+/// Pinned, because somebody wanted it.
+pub async fn take(
+    State(app): State<App>,
+    _: Caller,
+    InPath(path): InPath<SessionPath>,
+) -> Result<Json<SessionSnapshot>, ApiFailure> {
+    let session = known(&app, &path.id).await?;
+    let sandbox = app.catalog.sandbox(&session).await;
+    let Some(sandbox) = sandbox.map_err(|error| error.problem())? else {
+        return Err(
+            Problem::permanent("sandbox_none", "The session has no sandbox yet.")
+                .with_hint("Its first turn that uses one makes it.")
+                .into(),
+        );
+    };
+    Ok(Json(
+        snapshots::take(&app.services, &session, &sandbox, true).await?,
+    ))
+}
+
+pub async fn remove(
+    State(app): State<App>,
+    _: Caller,
+    InPath(path): InPath<SnapshotPath>,
+) -> Result<NoContent, ApiFailure> {
+    let session = known(&app, &path.id).await?;
+    let all = app.catalog.snapshots(&session).await;
+    let all = all.map_err(|error| error.problem())?;
+    let Some(snapshot) = all
+        .into_iter()
+        .find(|snapshot| snapshot.id.as_str() == path.snapshot_id)
+    else {
+        return Err(
+            Problem::permanent("snapshot_unknown", "The session has no such snapshot.")
+                .with_hint("List them with `greenroom session snapshots SESSION`.")
+                .into(),
+        );
+    };
+    snapshots::remove(&app.services, &[snapshot.id]).await?;
+    Ok(NoContent)
+}
+
+async fn known(app: &App, id: &str) -> Result<SessionId, Problem> {
+    let unknown = || Problem::permanent("session_unknown", "There is no such session.");
+    let id: SessionId = id.parse().map_err(|_| unknown())?;
+    let found = app.catalog.session(&id).await.map_err(|error| error.problem())?;
+    found.map(|_| id).ok_or_else(unknown)
+}
