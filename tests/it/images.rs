@@ -19,6 +19,7 @@ greenroom_system_tests::for_both_users! {
     a_base_branch_that_was_rewritten_or_deleted_is_no_mystery,
     what_a_step_leaves_behind_decides_nothing_later,
     leftovers_of_steps_are_nobodys_change,
+    a_server_that_waits_takes_no_processor,
 }
 
 /// Images are built when a test says so.
@@ -550,5 +551,25 @@ touch 'café.txt' 'sp ' "$(printf 'tab\tx')" '"q"' "$(printf 'new\nline')" '[a]*
     let events = api.wait_for_turns(&session, 1).await;
     let output = &outputs(&events)[0];
     assert!(output.starts_with("made.txt\n?? out/mine.txt\n"), "{output}");
+    product.stop();
+}
+
+/// Processor time of a process, in ticks.
+fn ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+async fn a_server_that_waits_takes_no_processor(who: Who) {
+    let mut product = Product::with_config(&commands(&[("look", "true")]), BY_HAND);
+    product.run_as(who);
+    let (_api, _source) = start(&mut product, "setup = 'true'\n").await;
+    // What follows a start.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = ticks(product.pid());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let taken = ticks(product.pid()) - before;
+    assert!(taken < 60, "{taken} of 200 ticks");
     product.stop();
 }

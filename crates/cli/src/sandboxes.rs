@@ -51,7 +51,19 @@ impl LocalSandboxes {
             }
             Base::Files(path) => self.host.import(path, self.max_base_bytes).await,
         };
-        Ok(Some(found.map_err(|error| error.problem())?.id))
+        let found = found.map_err(|error| {
+            let cause = greenroom_stdx::chain::Chain(&error);
+            tracing::info!(%base, error = %cause, "a base cannot be had");
+            error.problem()
+        })?;
+        match found.root {
+            Some(_) => Ok(Some(found.id)),
+            None => Err(Problem::permanent(
+                "base_is_no_root",
+                "The base holds only what lies above a host's own programs.",
+            )
+            .with_hint("It was pushed from a sandbox over the base `host`. Pull it with `greenroom image pull` instead.")),
+        }
     }
 
     /// A login is a secret that is named for the registry.
@@ -238,7 +250,7 @@ impl SandboxProvider for LocalSandboxes {
     async fn base_digest(&self, base: &Base) -> Result<String, Problem> {
         match base {
             Base::Host => Ok(self.host.base_digest()),
-            Base::Image(reference) => Ok(reference.version().to_owned()),
+            Base::Image(reference) => self.host.image_digest(reference).map_err(|error| error.problem()),
             Base::Files(path) => self
                 .host
                 .files_digest(path)

@@ -49,6 +49,8 @@ pub enum HostError {
     },
     #[error("the sandbox's layers cannot be used")]
     Images(#[from] ImageError),
+    #[error("the root has no user {0}")]
+    UserUnknown(String),
     #[error("the image cannot be used")]
     Oci(#[from] OciError),
     #[error("a worker of the host was cancelled")]
@@ -121,6 +123,11 @@ impl HostError {
                 "It said: {reason}. Run `greenroom doctor` to see which runtimes work here."
             )),
             Self::Images(error) => error.problem(),
+            Self::UserUnknown(name) => Problem::permanent(
+                "user_unknown",
+                format!("The base of the environment has no user {name}."),
+            )
+            .with_hint("Name a user of the image's /etc/passwd, or leave `user` out."),
             Self::Oci(error) => error.problem(),
             Self::Cancelled => Problem::transient("server_stopping", "The server is stopping."),
         }

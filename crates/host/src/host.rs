@@ -161,7 +161,8 @@ impl SandboxUser {
 }
 
 /// A file that appears in a sandbox as `/etc/greenroom/NAME`, mode 0644, for one start. Nobody inside can change it; in an
-/// ordinary user's sandbox it belongs to the agent, and only the kernel's Landlock stands in the way.
+/// ordinary user's sandbox it belongs to the agent, and only the kernel's Landlock stands in the way. In a root that is the agent's own
+/// the agent can put others in its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SandboxFile {
     /// One component of a path.
@@ -377,6 +378,13 @@ impl Host {
         let is_blank = self.0.blanks.become_directory(&directory);
         let below = self.layers(&start, &directory, is_blank)?;
         let (own_root, sealed_bytes) = (below.root, below.own_bytes);
+        if let Some(name) = &start.user.name
+            && !own_root
+                .as_ref()
+                .is_some_and(|root| root.homes.contains_key(name))
+        {
+            return Err(HostError::UserUnknown(name.clone()));
+        }
         let base = own_root.is_none().then_some(&self.0.base);
         let below = Below {
             layers: below.layers,

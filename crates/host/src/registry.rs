@@ -38,6 +38,16 @@ impl Host {
             .await?)
     }
 
+    /// A base, as a digest: changes with the image, and with what is put into it here.
+    pub fn image_digest(&self, reference: &Reference) -> Result<String, HostError> {
+        let pull = Pull {
+            reference: reference.clone(),
+            fittings: fittings(identity::is_privileged(), self.base_digest()),
+            max_bytes: 0,
+        };
+        Ok(pull.snapshot_id()?.to_string())
+    }
+
     /// Something in a registry that is one archive, and a file at the top of it. `reference` has a digest.
     pub async fn pull_artifact(
         &self,

@@ -1,6 +1,7 @@
 //! Makes one layer of several that lie on each other, by hard links: nothing is copied, and nobody sees a difference.
 
 use crate::marks::{self, Marks};
+use crate::tree;
 use crate::view::{Directory, Entry, View};
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
@@ -41,7 +42,7 @@ impl Flatten {
     /// Into an empty directory on the same filesystem.
     pub(crate) fn run(&self, target: &Path) -> io::Result<()> {
         match self.joined.root() {
-            Some(root) => self.directory(&root, Path::new(""), target),
+            Some(root) => tree::with_deep_stack(|| self.directory(&root, Path::new(""), target)),
             None => Ok(()),
         }
     }

@@ -12,6 +12,7 @@ mod push;
 mod registry;
 mod token;
 mod unpack;
+mod zstd;
 
 pub use artifact::Artifact;
 pub use failure::OciError;

@@ -30,6 +30,12 @@ pub struct Snapshot {
     pub annotations: BTreeMap<String, String>,
 }
 
+/// Where programs are looked for in a root that does not say it.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Longest value of a variable, in bytes.
+const MAX_VARIABLE_BYTES: usize = 32 * 1024;
+
 /// What is known of layers that are a whole root.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnRoot {
@@ -45,18 +51,68 @@ pub struct OwnRoot {
 }
 
 impl OwnRoot {
-    /// With more variables. In them `${NAME}` stands for what a variable was before.
+    /// With more variables. In them `${NAME}` stands for what a variable was before; one that gets too long by that is left out.
     pub fn with_variables(mut self, added: &[(String, String)]) -> Self {
         for (name, value) in added {
-            let mut value = value.clone();
-            for (known, before) in &self.variables {
-                value = value.replace(&format!("${{{known}}}"), before);
-            }
+            let Some(value) = self.expanded(value) else {
+                tracing::warn!(name, "a variable of an image is too long and is left out");
+                continue;
+            };
             match self.variables.iter_mut().find(|(known, _)| known == name) {
                 Some(known) => known.1 = value,
                 None => self.variables.push((name.clone(), value)),
             }
         }
         self
+    }
+
+    /// What is put in is not looked into again.
+    fn expanded(&self, value: &str) -> Option<String> {
+        let mut expanded = String::new();
+        let mut rest = value;
+        while let Some((before, after)) = rest.split_once("${") {
+            expanded.push_str(before);
+            let known = after.split_once('}').and_then(|(name, after)| {
+                let known = self.variables.iter().find(|(known, _)| known == name);
+                let value = match known {
+                    Some((_, value)) => value.as_str(),
+                    None if name == "PATH" => DEFAULT_PATH,
+                    None => return None,
+                };
+                Some((value, after))
+            });
+            let (put_in, after) = known.unwrap_or(("${", after));
+            expanded.push_str(put_in);
+            rest = after;
+            if expanded.len() > MAX_VARIABLE_BYTES {
+                return None;
+            }
+        }
+        expanded.push_str(rest);
+        (expanded.len() <= MAX_VARIABLE_BYTES).then_some(expanded)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_build_on_those_before_and_stay_short() {
+        let root = OwnRoot {
+            source: String::new(),
+            variables: vec![("PATH".to_owned(), "/usr/bin".to_owned())],
+            user: String::new(),
+            homes: BTreeMap::new(),
+        };
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let found = root.clone().with_variables(&[
+            pair("PATH", "/opt/bin:${PATH}"),
+            pair("OTHER", "${NONE} ${PATH} ${"),
+        ]);
+        assert_eq!(found.variables[0].1, "/opt/bin:/usr/bin");
+        assert_eq!(found.variables[1].1, "${NONE} /opt/bin:/usr/bin ${");
+        let doubling: Vec<_> = (0..100).map(|_| pair("PATH", "${PATH}${PATH}")).collect();
+        assert!(root.with_variables(&doubling).variables[0].1.len() <= MAX_VARIABLE_BYTES);
     }
 }

@@ -20,9 +20,10 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::io;
+use std::ops::Deref;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Name of the directory below a sandbox's own that holds what it writes.
@@ -143,7 +144,8 @@ impl ImageStore {
         }
         tree::spread(&store.layers).map_err(ImageError::file("open", &store.layers))?;
         store.forget_unusable()?;
-        store.forget_artifacts()?;
+        // What a pull made that was killed, and what lost power before it was on disk: nothing trusts it that finds it by its name.
+        store.collect()?;
         Ok(store)
     }
 
@@ -367,6 +369,9 @@ impl ImageStore {
         };
         let snapshot = {
             let _names = self.lock();
+            if chain.layers.iter().any(|id| !self.layer(id).is_dir()) {
+                return Err(ImageError::LayerMissing(self.path(&id)).into());
+            }
             self.write_record(id, None, chain, annotations)?
         };
         self.make_durable(&snapshot.id)?;
@@ -430,9 +435,13 @@ impl ImageStore {
 
     /// A snapshot by its name, if its layers are there. It counts as used now.
     pub(crate) fn usable_snapshot(&self, id: &SnapshotId) -> Result<Option<Snapshot>, ImageError> {
-        let _names = self.lock();
+        let names = self.lock();
         let is_whole = |snapshot: &Snapshot| snapshot.layers.iter().all(|id| self.layer(id).is_dir());
         let found = self.snapshot(id)?.filter(is_whole);
+        drop(names);
+        if let Some(snapshot) = found.as_ref().filter(|snapshot| !snapshot.is_durable) {
+            self.make_durable(&snapshot.id)?;
+        }
         if found.is_some() {
             // One that cannot be touched is removed early, and pulled again.
             let file = fs::File::options().append(true).open(self.path(id));
@@ -500,6 +509,7 @@ impl ImageStore {
     /// Removes layers that no snapshot and no sandbox names. What cannot be removed now is tried again the next time; while a record
     /// cannot be read, nothing is.
     pub fn collect(&self) -> Result<Collected, ImageError> {
+        self.forget_artifacts()?;
         let mut leaving = Vec::new();
         {
             let _names = self.lock();
@@ -538,14 +548,27 @@ impl ImageStore {
     }
 
     /// Keeps layers from being removed that nothing names yet, whether they are there or not.
-    pub(crate) fn hold(&self, ids: &[LayerId]) -> Held<'_> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        for id in ids {
-            *held.entry(id.clone()).or_default() += 1;
-        }
+    pub(crate) fn hold(&self, ids: &[LayerId]) -> Held<&Self> {
+        self.add_held(ids);
         Held {
             store: self,
             ids: ids.to_vec(),
+        }
+    }
+
+    /// Like [`ImageStore::hold`], for work that goes on elsewhere.
+    pub(crate) fn hold_owned(self: &Arc<Self>, ids: &[LayerId]) -> Held<Arc<Self>> {
+        self.add_held(ids);
+        Held {
+            store: self.clone(),
+            ids: ids.to_vec(),
+        }
+    }
+
+    fn add_held(&self, ids: &[LayerId]) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        for id in ids {
+            *held.entry(id.clone()).or_default() += 1;
         }
     }
 
@@ -666,12 +689,12 @@ impl ImageStore {
 
 /// Layers that are not removed until this is dropped.
 #[derive(Debug)]
-pub struct Held<'a> {
-    store: &'a ImageStore,
+pub struct Held<S: Deref<Target = ImageStore>> {
+    store: S,
     ids: Vec<LayerId>,
 }
 
-impl Drop for Held<'_> {
+impl<S: Deref<Target = ImageStore>> Drop for Held<S> {
     fn drop(&mut self) {
         let mut held = self.store.held.lock().unwrap_or_else(PoisonError::into_inner);
         for id in &self.ids {

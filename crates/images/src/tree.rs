@@ -26,14 +26,17 @@ pub fn remove_file(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Gives the owner every right on all directories.
+/// Gives the owner every right on all directories. However deep they are: sandboxes make what they like.
 fn open_up(directory: &Path) -> io::Result<()> {
-    fs::set_permissions(directory, fs::Permissions::from_mode(0o700))?;
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        // Of the entry itself, not of what a link leads to.
-        if entry.file_type()?.is_dir() {
-            open_up(&entry.path())?;
+    let mut pending = vec![directory.to_owned()];
+    while let Some(directory) = pending.pop() {
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o700))?;
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            // Of the entry itself, not of what a link leads to.
+            if entry.file_type()?.is_dir() {
+                pending.push(entry.path());
+            }
         }
     }
     Ok(())
@@ -42,15 +45,21 @@ fn open_up(directory: &Path) -> io::Result<()> {
 /// Bytes of all files below `directory`, each rounded up to a page, and a page for everything else. Follows no links.
 pub fn size_bytes(directory: &Path) -> io::Result<u64> {
     const PAGE: u64 = 4096;
-    let mut total = PAGE;
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        let metadata = entry.metadata()?;
-        total += match metadata.is_dir() {
-            true => size_bytes(&entry.path())?,
-            false if metadata.is_file() => metadata.len().div_ceil(PAGE) * PAGE,
-            false => PAGE,
-        };
+    let mut total = 0;
+    let mut pending = vec![directory.to_owned()];
+    while let Some(directory) = pending.pop() {
+        total += PAGE;
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            if metadata.is_dir() {
+                pending.push(entry.path());
+            } else if metadata.is_file() {
+                total += metadata.len().div_ceil(PAGE) * PAGE;
+            } else {
+                total += PAGE;
+            }
+        }
     }
     Ok(total)
 }
@@ -89,4 +98,39 @@ pub fn spread(directory: &Path) -> io::Result<()> {
         let _ = rustix::fs::ioctl_setflags(&directory, flags | IFlags::TOPDIR);
     }
     Ok(())
+}
+
+/// Runs work that calls itself for each directory in a directory, as deep as sandboxes may make them.
+pub(crate) fn with_deep_stack<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    const STACK_BYTES: usize = 64 << 20;
+    std::thread::scope(|scope| {
+        let worker = std::thread::Builder::new()
+            .stack_size(STACK_BYTES)
+            .spawn_scoped(scope, work)?;
+        worker
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("a worker ended early")))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deep_trees_are_measured_and_removed() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path().join("root");
+        // Longer than a path may be.
+        let mut place = root.clone();
+        for _ in 0..1800 {
+            place.push("d");
+        }
+        fs::create_dir_all(&place).unwrap();
+        fs::write(place.join("file"), "x").unwrap();
+        assert_eq!(size_bytes(&root).unwrap(), 1802 * 4096);
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o500)).unwrap();
+        remove(&root).unwrap();
+        assert!(!root.exists());
+    }
 }

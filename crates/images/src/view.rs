@@ -4,11 +4,14 @@ use crate::marks::{Marks, is_whiteout};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Component, Path, PathBuf};
 
 /// Links that are followed to find a path, as the kernel does.
 const MAX_LINKS: usize = 40;
+
+/// Largest file that is read as a whole, in bytes.
+const MAX_READ_BYTES: u64 = 1 << 20;
 
 /// Layers, topmost first.
 #[derive(Debug, Clone)]
@@ -226,10 +229,22 @@ impl View {
         Ok(found)
     }
 
-    /// The content of a file; `None` if there is no such file. Follows links.
+    /// The content of a file; `None` if there is no such file. Follows links. A file of more than `MAX_READ_BYTES` is an error.
     pub(crate) fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
         match self.find(&self.resolve(path)?)? {
-            Some(Entry::Other(place, metadata)) if metadata.is_file() => fs::read(place).map(Some),
+            Some(Entry::Other(place, metadata)) if metadata.is_file() => {
+                let mut bytes = Vec::new();
+                let length = fs::File::open(place)?
+                    .take(MAX_READ_BYTES + 1)
+                    .read_to_end(&mut bytes)?;
+                match length as u64 > MAX_READ_BYTES {
+                    true => {
+                        let message = format!("{} has more than {MAX_READ_BYTES} bytes", path.display());
+                        Err(io::Error::new(io::ErrorKind::InvalidData, message))
+                    }
+                    false => Ok(Some(bytes)),
+                }
+            }
             _ => Ok(None),
         }
     }

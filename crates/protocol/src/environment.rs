@@ -61,6 +61,29 @@ pub enum Base {
     Files(PathBuf),
 }
 
+impl fmt::Display for Base {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host => f.write_str("host"),
+            Self::Image(reference) => write!(f, "oci:{reference}"),
+            Self::Files(path) => write!(f, "rootfs:{}", path.display()),
+        }
+    }
+}
+
+impl Base {
+    /// Whether two are the same but for their version: then what was built over the one serves until something is built over the
+    /// other.
+    pub fn is_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Image(one), Self::Image(other)) => {
+                (&one.registry, &one.repository) == (&other.registry, &other.repository)
+            }
+            _ => self == other,
+        }
+    }
+}
+
 impl FromStr for Base {
     type Err = String;
 

@@ -156,7 +156,11 @@ fn overlay(
         fsconfig_set_string(&context, "workdir", below(work))?;
         match agent {
             // Lets directories of lower layers be renamed.
-            Some(_) => fsconfig_set_string(&context, "redirect_dir", "on")?,
+            Some(_) => {
+                fsconfig_set_string(&context, "redirect_dir", "on")?;
+                // Otherwise, where a kernel has it on, files whose mode changed would come without their content.
+                fsconfig_set_string(&context, "metacopy", "off")?;
+            }
             None => fsconfig_set_flag(&context, "userxattr")?,
         }
         // A sandbox that survives a power cut is not promised; not syncing at every unmount is worth much.

@@ -12,9 +12,23 @@ mod plan;
 mod queue;
 mod registry;
 
+use crate::environment::BoundedEnvironment;
+use greenroom_protocol::client::image::Image;
+use greenroom_protocol::environment::Base;
+
 pub use build::environment_of;
 pub use plan::environment_digest;
 pub use registry::{ImageBounds, ImageRegistry, wanted_snapshots};
+
+/// Whether sandboxes of an environment may begin with an image: one over the same base, perhaps in another version. What was built before
+/// bases had names is over the host's.
+pub fn fits(image: &Image, environment: &BoundedEnvironment) -> bool {
+    let base = match image.base.as_str() {
+        "" => Ok(Base::Host),
+        text => text.parse(),
+    };
+    base.is_ok_and(|base: Base| base.is_like(&environment.base))
+}
 
 /// Where an image says in its sandboxes of which commit it is; the checkout of a session goes on from there.
 pub const IMAGE_MARK: &str = "/home/agent/.greenroom/image";

@@ -30,13 +30,14 @@ pub fn command<'a>(script: &'a str, arguments: &[&'a str]) -> Vec<&'a str> {
 macro_rules! fresh_configuration {
     () => {
         "set -e
+unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_OBJECT_DIRECTORY GIT_ALTERNATE_OBJECT_DIRECTORIES GIT_COMMON_DIR GIT_NAMESPACE GIT_EXEC_PATH GIT_TEMPLATE_DIR
 command -v git > /dev/null || { echo 'fatal: the base of the environment has no git; name an image that has' >&2; exit 127; }
 if [ -L .git ] || { [ -e .git ] && [ ! -d .git ]; }; then
   echo 'fatal: a step replaced .git by something else' >&2; exit 1
 fi
 if [ -d .git ]; then
   rm -rf .git/*.lock .git/config .git/config.worktree .git/hooks .git/info/attributes
-  find .git/refs -name '*.lock' -type f -delete 2> /dev/null || true
+  find .git/refs -name '*.lock' -type f -exec rm -f {} + 2> /dev/null || true
   printf '[core]\\n\\trepositoryformatversion = 0\\n\\tfilemode = true\\n\\tbare = false\\n\\tlogallrefupdates = true\\n' > .git/config
 fi
 "
@@ -95,7 +96,7 @@ list $whole | tr '\\n\\0' '\\001\\n' | sed 's/[][*?\\!#]/\\\\&/g; s/\\x01/?/g; s
 mkdir -p \"${1%/*}\"
 git rev-parse HEAD > \"$1\"
 chmod -R u+rwX /tmp 2> /dev/null || true
-find /tmp -mindepth 1 -delete"
+find /tmp -mindepth 1 -maxdepth 1 -exec rm -rf {} +"
 );
 
 /// Writes the mark by which a session knows that the repository is there, and says which commit it is. `$1`: the file.

@@ -1191,7 +1191,12 @@ export interface components {
              */
             environment_digest: string;
             /**
-             * @description SHA-256 of what its sandboxes have below their layers.
+             * @description What its sandboxes have below their layers, as its environment says it: `host`, `oci:…` or `rootfs:…`.
+             * @default
+             */
+            base: string;
+            /**
+             * @description The same as a digest.
              * @default
              */
             base_digest: string;

@@ -55,7 +55,8 @@ pub(crate) fn prepare(
         if !is_blank {
             make_private(directory)?;
         }
-        let layer = file_layer(directory, is_blank, files)?;
+        let owner = (base.is_none() && privilege == Privilege::Root).then_some(LAYER_ID);
+        let layer = file_layer(directory, is_blank, files, owner)?;
         let copied = directory.join("copy");
         if !is_blank && copied.is_dir() {
             add_files(&copied, files)?;
@@ -66,8 +67,8 @@ pub(crate) fn prepare(
         let publish = || match layers.is_empty() {
             true => publish_upper(&draft, &upper, privilege),
             false => {
-                if base.is_none() && privilege == Privilege::Root {
-                    chown(&draft, Some(LAYER_ID), Some(LAYER_ID))?;
+                if let Some(id) = owner {
+                    chown(&draft, Some(id), Some(id))?;
                 }
                 publish_bare_upper(&draft, &upper)
             }
@@ -122,7 +123,14 @@ fn publish_bare_upper(draft: &Path, upper: &Path) -> io::Result<()> {
 }
 
 /// A layer of its own for the files of this start, which the sandbox never writes to; `None` without files.
-fn file_layer(directory: &Path, is_blank: bool, files: &[SandboxFile]) -> io::Result<Option<PathBuf>> {
+///
+/// `owner`: of the directories that it shares with a root of the agent's own.
+fn file_layer(
+    directory: &Path,
+    is_blank: bool,
+    files: &[SandboxFile],
+    owner: Option<u32>,
+) -> io::Result<Option<PathBuf>> {
     let layer = directory.join("files");
     if !is_blank {
         tree::remove(&layer)?;
@@ -134,6 +142,11 @@ fn file_layer(directory: &Path, is_blank: bool, files: &[SandboxFile]) -> io::Re
     fs::create_dir_all(&place)?;
     for path in place.ancestors().take_while(|path| path.starts_with(&layer)) {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+        if path != place
+            && let Some(id) = owner
+        {
+            chown(path, Some(id), Some(id))?;
+        }
     }
     add_files(&layer, files)?;
     Ok(Some(layer))

@@ -325,11 +325,47 @@ async fn what_does_not_fit_is_refused(world: &World) {
     ] {
         assert_eq!(code(publish(tag, archive)).await, expected, "{tag}");
     }
+    // Deeper than any stack, and extensions without end.
+    let deep = "d/".repeat(300) + "f";
+    let deep = Archive::default()
+        .entry(
+            tar::EntryType::GNULongName,
+            "././@LongLink",
+            0o644,
+            "",
+            deep.as_bytes(),
+        )
+        .file("short", 0o644, "");
+    assert_eq!(code(publish("deep", deep)).await, "image_invalid");
+    let record = |number: usize| {
+        let rest = format!(" SCHILY.xattr.user.x{number:03}={}\n", "v".repeat(500_000));
+        format!("{}{rest}", rest.len() + 6)
+    };
+    let mut many = Archive::default();
+    for number in 0..4 {
+        many = many.entry(tar::EntryType::XHeader, "x", 0o644, "", record(number).as_bytes());
+    }
+    assert_eq!(
+        code(publish("many", many.file("a", 0o644, ""))).await,
+        "image_invalid"
+    );
+    let users = busybox_root()
+        .unwrap()
+        .file("etc/passwd", 0o644, vec![b'x'; 2 << 20]);
+    assert_eq!(code(publish("users", users)).await, "image_invalid");
     // Links lead nowhere but within the image.
     let outside = world.state.with_file_name("outside");
     std::fs::create_dir(&outside).unwrap();
+    let (victim, long_ago) = (outside.join("victim"), std::time::UNIX_EPOCH);
+    std::fs::create_dir(&victim).unwrap();
+    let before = std::fs::metadata(&victim).unwrap().modified().unwrap();
+    assert_ne!(before, long_ago);
     let archive = busybox_root()
         .unwrap()
+        // A directory that becomes a link; its time is set at the end.
+        .directory("late/", 0o755)
+        .directory("late/victim/", 0o755)
+        .link("late", outside.to_str().unwrap())
         .link("out", outside.to_str().unwrap())
         .link("up", "../../../../../../..")
         .file("out/planted", 0o644, "inside")
@@ -339,7 +375,8 @@ async fn what_does_not_fit_is_refused(world: &World) {
         .link("run", "/etc")
         .link("workspace", "/etc");
     let image = world.pulled(&publish("links", archive)).await.unwrap();
-    assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 1);
+    assert_eq!(std::fs::metadata(&victim).unwrap().modified().unwrap(), before);
     let sandbox = world.started_in(&image).await;
     let said = sh(
         &sandbox,

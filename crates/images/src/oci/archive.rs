@@ -7,8 +7,15 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Component, Path, PathBuf};
 use tar::{EntryType, Header, PaxExtensions};
 
-/// Longest extension of an entry: long names and attributes.
+/// Directories in each other.
+const MAX_DEPTH: usize = 256;
+
+/// Longest extensions of an entry together: long names and attributes.
 const MAX_EXTENSION_BYTES: u64 = 1 << 20;
+
+/// The only attributes that are kept, but for those of an overlay.
+const KEPT_ATTRIBUTES: &str = "user.";
+const OVERLAY_ATTRIBUTES: &str = "user.overlay.";
 
 /// Begins the names of extended attributes in an archive.
 pub(super) const ATTRIBUTE: &str = "SCHILY.xattr.";
@@ -36,6 +43,8 @@ struct Extensions {
     target: Option<Vec<u8>>,
     modified: Option<i64>,
     attributes: Vec<(String, Vec<u8>)>,
+    /// Of all before one entry.
+    length: u64,
 }
 
 /// Calls `each` with every entry and its content, in order.
@@ -50,9 +59,12 @@ pub(super) fn read(
         let mut entry = entry.map_err(unreadable)?;
         let header = entry.header().clone();
         match header.entry_type() {
-            EntryType::GNULongName => extensions.path = Some(text(&mut entry)?),
-            EntryType::GNULongLink => extensions.target = Some(text(&mut entry)?),
-            EntryType::XHeader => extensions.read(&extension(&mut entry)?)?,
+            EntryType::GNULongName => extensions.path = Some(text(extensions.extension(&mut entry)?)),
+            EntryType::GNULongLink => extensions.target = Some(text(extensions.extension(&mut entry)?)),
+            EntryType::XHeader => {
+                let bytes = extensions.extension(&mut entry)?;
+                extensions.read(&bytes)?;
+            }
             EntryType::XGlobalHeader => {}
             EntryType::GNUSparse => {
                 return Err(OciError::Archive("it has files with holes".to_owned()));
@@ -67,6 +79,21 @@ pub(super) fn read(
 }
 
 impl Extensions {
+    /// The content of one, if all together are not too long.
+    fn extension(&mut self, entry: &mut impl Read) -> Result<Vec<u8>, OciError> {
+        let mut bytes = Vec::new();
+        let left = MAX_EXTENSION_BYTES - self.length;
+        let read = entry.take(left + 1).read_to_end(&mut bytes);
+        let length = read.map_err(unreadable)? as u64;
+        if length > left {
+            return Err(OciError::Archive(format!(
+                "extensions of an entry have more than {MAX_EXTENSION_BYTES} bytes"
+            )));
+        }
+        self.length += length;
+        Ok(bytes)
+    }
+
     fn read(&mut self, bytes: &[u8]) -> Result<(), OciError> {
         for extension in PaxExtensions::new(bytes) {
             let extension = extension.map_err(unreadable)?;
@@ -83,7 +110,9 @@ impl Extensions {
                 // Only of files that do not fit into the header: above 8 GiB.
                 "size" => return Err(OciError::Archive("it has a file above 8 GiB".to_owned())),
                 _ => {
-                    if let Some(name) = key.strip_prefix(ATTRIBUTE) {
+                    if let Some(name) = key.strip_prefix(ATTRIBUTE)
+                        && is_kept(name)
+                    {
                         self.attributes.push((name.to_owned(), value.to_vec()));
                     }
                 }
@@ -127,26 +156,24 @@ pub(super) fn normalised(path: &Path) -> Result<PathBuf, OciError> {
             _ => {}
         }
     }
+    if kept.components().count() > MAX_DEPTH {
+        return Err(OciError::Archive(format!(
+            "it has directories more than {MAX_DEPTH} deep"
+        )));
+    }
     Ok(kept)
 }
 
-fn extension(entry: &mut impl Read) -> Result<Vec<u8>, OciError> {
-    let mut bytes = Vec::new();
-    let read = entry.take(MAX_EXTENSION_BYTES + 1).read_to_end(&mut bytes);
-    match read.map_err(unreadable)? as u64 > MAX_EXTENSION_BYTES {
-        true => Err(OciError::Archive(format!(
-            "an extension has more than {MAX_EXTENSION_BYTES} bytes"
-        ))),
-        false => Ok(bytes),
-    }
-}
-
 /// Ends with a zero.
-fn text(entry: &mut impl Read) -> Result<Vec<u8>, OciError> {
-    let mut bytes = extension(entry)?;
+fn text(mut bytes: Vec<u8>) -> Vec<u8> {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     bytes.truncate(end);
-    Ok(bytes)
+    bytes
+}
+
+/// Whether programs set an attribute, and not a kernel or an overlay.
+pub(super) fn is_kept(attribute: &str) -> bool {
+    attribute.starts_with(KEPT_ATTRIBUTES) && !attribute.starts_with(OVERLAY_ATTRIBUTES)
 }
 
 /// What a reader of ours said, or the library.

@@ -1,6 +1,7 @@
 //! Small things in registries that are no images, such as dev container features: one archive each.
 
 use super::archive;
+use super::digest::digest_of;
 use super::document::Manifest;
 use super::failure::OciError;
 use super::pull::blocking;
@@ -31,9 +32,16 @@ impl Artifact {
         registry: &Registry,
         reference: &Reference,
     ) -> Result<Self, OciError> {
-        let digest = reference.digest.clone();
-        let digest = digest.ok_or_else(|| OciError::NotPinned(reference.to_string()))?;
-        let kept = store.artifact(digest.as_str());
+        if reference.digest.is_none() {
+            return Err(OciError::NotPinned(reference.to_string()));
+        }
+        let name = format!(
+            "{}/{} {}",
+            reference.registry,
+            reference.repository,
+            reference.version()
+        );
+        let kept = store.artifact(digest_of(name.as_bytes()).as_str());
         if let Ok(archive) = std::fs::read(&kept) {
             return Ok(Self { archive });
         }
@@ -52,8 +60,9 @@ impl Artifact {
         registry.download(reference, layer, &file.0).await?;
         blocking(move || {
             let archive = std::fs::read(&file.0).map_err(ImageError::file("read", &file.0))?;
-            // Got again if it cannot be kept.
-            let _ = std::fs::rename(&file.0, kept);
+            // Got again if it cannot be kept; on disk before it has its name.
+            let synced = std::fs::File::open(&file.0).and_then(|file| file.sync_all());
+            let _ = synced.and_then(|()| std::fs::rename(&file.0, kept));
             Ok(Self { archive })
         })
         .await

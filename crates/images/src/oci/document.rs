@@ -109,7 +109,10 @@ impl Manifest {
             .find(fits)
             .ok_or_else(|| OciError::Platform {
                 wanted: platform.name(),
-                offered: offered().map(Platform::name).collect::<Vec<_>>().join(", "),
+                offered: match offered().next() {
+                    Some(_) => offered().map(Platform::name).collect::<Vec<_>>().join(", "),
+                    None => "platforms that it does not name".to_owned(),
+                },
             })
     }
 }

@@ -6,6 +6,9 @@ use greenroom_protocol::reference::Digest;
 use std::path::PathBuf;
 use thiserror::Error;
 
+/// Longest message for people.
+const MAX_CHARS: usize = 500;
+
 /// Why an image could not be pulled or pushed.
 #[derive(Debug, Error)]
 pub enum OciError {
@@ -86,7 +89,7 @@ impl OciError {
             }
             | Self::Login { .. } => permanent(
                 "registry_refused",
-                "The image does not exist, or the server's operator has to add a login for this registry: `[[registries]]` of its configuration.",
+                "The image does not exist, or this registry wants a login: `greenroom secret set registry.HOST` (registry.HOST_PORT), NAME:PASSWORD.",
             ),
             Self::Refused { status: 404, .. } => permanent(
                 "image_missing",
@@ -143,6 +146,12 @@ impl OciError {
             Self::Unreachable { source, .. } => format!("{self}: {}", innermost(&**source)),
             _ => greenroom_stdx::chain::Chain(self).to_string(),
         };
+        // Much of it was written by whoever made the image.
+        let text: String = text
+            .chars()
+            .map(|letter| if letter.is_control() { ' ' } else { letter })
+            .take(MAX_CHARS)
+            .collect();
         let mut letters = text.chars();
         let first = letters.next().map(|letter| letter.to_uppercase().to_string());
         format!(

@@ -5,10 +5,12 @@ use super::failure::OciError;
 use super::pack::Pack;
 use super::pull::{Fittings, MAX_ENTRIES, blocking, fit, homes};
 use super::unpack::Unpack;
+use super::zstd::ZstdFrames;
 use crate::failure::ImageError;
 use crate::marks::Marks;
 use crate::record::{OwnRoot, Snapshot};
 use crate::store::ImageStore;
+use crate::tree;
 use crate::view::View;
 use greenroom_protocol::id::{LayerId, SnapshotId};
 use greenroom_protocol::reference::Digest;
@@ -39,6 +41,12 @@ impl Import {
             path: path.to_owned(),
             why: error.to_string(),
         })?;
+        if !metadata.is_file() && !metadata.is_dir() {
+            return Err(OciError::Root {
+                path: path.to_owned(),
+                why: "it is neither a file nor a directory".to_owned(),
+            });
+        }
         let stamp = (metadata.dev(), metadata.ino(), metadata.size());
         let times = (
             metadata.mtime(),
@@ -106,7 +114,8 @@ impl Import {
                 // It has marks of no overlay.
                 let marks = Marks { by_root: false };
                 let view = View::new(vec![self.path.clone()], marks);
-                let mut writer = Pack::new(BufWriter::new(writer), &self.path, &view, marks).run()?;
+                let pack = Pack::new(BufWriter::new(writer), &self.path, &view, marks);
+                let mut writer = tree::with_deep_stack(|| pack.run())?;
                 io::Write::flush(&mut writer)
             });
             let unpacked = unpack.run(BufReader::new(reader));
@@ -128,10 +137,7 @@ impl Import {
         let file = BufReader::with_capacity(256 << 10, file);
         Ok(match () {
             () if first.starts_with(GZIP) => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
-            () if first == ZSTD => {
-                let decoder = ruzstd::decoding::StreamingDecoder::new(file);
-                Box::new(decoder.map_err(|error| OciError::Archive(error.to_string()))?)
-            }
+            () if first == ZSTD => Box::new(ZstdFrames::new(file)),
             () => Box::new(file),
         })
     }

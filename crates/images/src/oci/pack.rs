@@ -1,6 +1,6 @@
 //! Makes a tar archive of a layer's directory. The same layer always gives the same bytes, so a registry has it once.
 
-use super::archive::ATTRIBUTE;
+use super::archive::{ATTRIBUTE, is_kept};
 use super::unpack::{OPAQUE, WHITEOUT};
 use crate::marks::{Marks, is_whiteout};
 use crate::view::{Directory, Entry, View};
@@ -13,12 +13,11 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use tar::{EntryType, Header};
 
-/// Attributes that programs set, and not the kernel.
-const KEPT_ATTRIBUTES: &[u8] = b"user.";
-const OVERLAY_ATTRIBUTES: &[u8] = b"user.overlay.";
-
 /// Longest list of a file's attributes and longest value, in bytes (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
 const ATTRIBUTES_BYTES: usize = 64 << 10;
+
+/// Longest target of a link that fits into a header.
+const SHORT_BYTES: usize = 100;
 
 /// A layer on its way into an archive.
 pub(super) struct Pack<'a, W: Write> {
@@ -28,7 +27,7 @@ pub(super) struct Pack<'a, W: Write> {
     view: &'a View,
     layer: &'a Path,
     /// Files with several names, and the first of them in the archive.
-    linked: HashMap<u64, PathBuf>,
+    linked: HashMap<(u64, u64), PathBuf>,
 }
 
 impl<'a, W: Write> Pack<'a, W> {
@@ -104,6 +103,14 @@ impl<'a, W: Write> Pack<'a, W> {
     }
 
     fn entry(&mut self, path: &Path, below: &Path, metadata: &Metadata) -> io::Result<()> {
+        let name = below.file_name().unwrap_or_default().as_bytes();
+        if name.starts_with(WHITEOUT) {
+            let message = format!(
+                "{} is named as what archives of layers mean something else by",
+                below.display()
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
         let kind = metadata.file_type();
         let entry_type = match () {
             () if kind.is_dir() => EntryType::Directory,
@@ -119,66 +126,40 @@ impl<'a, W: Write> Pack<'a, W> {
         };
         let mut header = header(entry_type, metadata.mode() & 0o1777, size, metadata.mtime());
         if kind.is_file() && metadata.nlink() > 1 {
-            if let Some(first) = self.linked.get(&metadata.ino()) {
+            if let Some(first) = self.linked.get(&(metadata.dev(), metadata.ino())) {
                 header.set_entry_type(EntryType::Link);
                 header.set_size(0);
                 return self.archive.append_link(&mut header, below, first);
             }
-            self.linked.insert(metadata.ino(), below.to_owned());
+            self.linked
+                .insert((metadata.dev(), metadata.ino()), below.to_owned());
         }
-        self.attributes(path)?;
-        match entry_type {
-            EntryType::Symlink => {
-                let target = fs::read_link(path)?;
-                // As it is: the library would make it another path.
-                self.link(&mut header, below, target.as_os_str())
+        let mut more = attributes(path)?;
+        if entry_type == EntryType::Symlink {
+            let target = fs::read_link(path)?;
+            let target = target.as_os_str().as_bytes();
+            // As it is: the library would make it another path.
+            match target.len() <= SHORT_BYTES {
+                true => header.set_link_name_literal(target)?,
+                false => more.push((b"linkpath".to_vec(), target.to_vec())),
             }
+        }
+        // All in one: other readers believe the last only.
+        if !more.is_empty() {
+            self.extension(&more)?;
+        }
+        match entry_type {
             EntryType::Regular => {
-                // Exactly as long as the header says.
-                let content = File::open(path)?.take(size);
+                // Exactly as long as the header says, whatever becomes of the file meanwhile.
+                let content = File::open(path)?.chain(io::repeat(0)).take(size);
                 self.archive.append_data(&mut header, below, content)
             }
             _ => self.archive.append_data(&mut header, below, io::empty()),
         }
     }
 
-    fn link(&mut self, header: &mut Header, below: &Path, target: &OsStr) -> io::Result<()> {
-        const SHORT_BYTES: usize = 100;
-        if target.len() <= SHORT_BYTES {
-            header.set_link_name_literal(target.as_bytes())?;
-        } else {
-            self.extension(&[("linkpath".as_bytes(), target.as_bytes())])?;
-        }
-        self.archive.append_data(header, below, io::empty())
-    }
-
-    fn attributes(&mut self, path: &Path) -> io::Result<()> {
-        let mut names = vec![0; ATTRIBUTES_BYTES];
-        let length = match rustix::fs::llistxattr(path, &mut names) {
-            Ok(length) => length,
-            Err(rustix::io::Errno::OPNOTSUPP) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
-        let names = names[..length].split(|byte| *byte == 0);
-        let mut names: Vec<_> = names
-            .filter(|name| name.starts_with(KEPT_ATTRIBUTES) && !name.starts_with(OVERLAY_ATTRIBUTES))
-            .collect();
-        names.sort_unstable();
-        for name in names {
-            let terminated = [name, &[0]].concat();
-            let Ok(c_name) = CStr::from_bytes_with_nul(&terminated) else {
-                continue;
-            };
-            let mut value = vec![0; ATTRIBUTES_BYTES];
-            let length = rustix::fs::lgetxattr(path, c_name, &mut value)?;
-            let key = [ATTRIBUTE.as_bytes(), name].concat();
-            self.extension(&[(&key, &value[..length])])?;
-        }
-        Ok(())
-    }
-
     /// Says more of the entry that follows.
-    fn extension(&mut self, records: &[(&[u8], &[u8])]) -> io::Result<()> {
+    fn extension(&mut self, records: &[(Vec<u8>, Vec<u8>)]) -> io::Result<()> {
         let mut bytes = Vec::new();
         for (key, value) in records {
             // Its own length is part of it.
@@ -198,6 +179,30 @@ impl<'a, W: Write> Pack<'a, W> {
         self.archive
             .append_data(&mut header, "PaxHeaders/entry", bytes.as_slice())
     }
+}
+
+/// What programs noted on a file, as records of an extension.
+fn attributes(path: &Path) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let mut names = vec![0; ATTRIBUTES_BYTES];
+    let length = match rustix::fs::llistxattr(path, &mut names) {
+        Ok(length) => length,
+        Err(rustix::io::Errno::OPNOTSUPP) => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut found = Vec::new();
+    for name in names[..length].split_inclusive(|byte| *byte == 0) {
+        let Ok(name) = CStr::from_bytes_with_nul(name) else {
+            continue;
+        };
+        if name.to_str().is_ok_and(is_kept) {
+            let mut value = vec![0; ATTRIBUTES_BYTES];
+            let length = rustix::fs::lgetxattr(path, name, &mut value)?;
+            value.truncate(length);
+            found.push(([ATTRIBUTE.as_bytes(), name.to_bytes()].concat(), value));
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// Everything is root's: here it has one owner, whose number means nothing elsewhere.

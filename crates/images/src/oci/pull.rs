@@ -6,10 +6,11 @@ use super::failure::OciError;
 use super::push::BASE_ANNOTATION;
 use super::registry::Registry;
 use super::unpack::Unpack;
+use super::zstd::ZstdFrames;
 use crate::failure::ImageError;
 use crate::marks::Marks;
 use crate::record::{OwnRoot, Snapshot};
-use crate::store::{ImageStore, MAX_LAYERS};
+use crate::store::{Held, ImageStore, MAX_LAYERS};
 use crate::view::View;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
@@ -88,8 +89,10 @@ impl Pull {
     pub fn snapshot_id(&self) -> Result<SnapshotId, OciError> {
         let digest = self.reference.digest.as_ref();
         let digest = digest.ok_or_else(|| OciError::NotPinned(self.reference.to_string()))?;
+        // By its name too: who may have it is for the registry to say.
+        let (registry, name) = (&self.reference.registry, &self.reference.repository);
         let text = format!(
-            "image {digest} {:?} {}",
+            "image {registry}/{name} {digest} {:?} {}",
             self.fittings.owner, self.fittings.version
         );
         Ok(SnapshotId::from_bits(bits(&digest_of(text.as_bytes()))))
@@ -104,7 +107,10 @@ impl Pull {
     ) -> Result<Snapshot, OciError> {
         let id = self.snapshot_id()?;
         if let Some(snapshot) = store.usable_snapshot(&id)? {
-            return Ok(snapshot);
+            return match snapshot.annotations.get(BASE_ANNOTATION) {
+                Some(base) if *base != self.fittings.base_digest => Err(OciError::OtherBase(base.clone())),
+                _ => Ok(snapshot),
+            };
         }
         say(format!("pulling {}", self.reference));
         let image = find(registry, &self.reference).await?;
@@ -119,10 +125,13 @@ impl Pull {
         }
         let ids = self.layer_ids(&image);
         // Nothing names them until the end.
-        let _held = store.hold(&ids);
+        let held = store.hold_owned(&ids);
         self.layers(store, registry, &image, &ids, say).await?;
         let (store, pull) = (store.clone(), self.clone());
-        let record = move || pull.record(&store, id, ids, &image);
+        let record = move || {
+            let _held = held;
+            pull.record(&store, id, ids, &image)
+        };
         blocking(record).await
     }
 
@@ -212,8 +221,7 @@ impl Pull {
         image: &Image,
     ) -> Result<Snapshot, OciError> {
         ids.reverse();
-        let ids = self.flat(store, ids, image.base().is_some())?;
-        let _held = store.hold(&ids);
+        let (ids, _held) = self.flat(store, ids, image.base().is_some())?;
         let root = match image.base() {
             Some(_) => None,
             None => {
@@ -231,21 +239,21 @@ impl Pull {
     }
 
     /// Makes many layers one, but for the fittings.
-    fn flat(
+    fn flat<'a>(
         &self,
-        store: &ImageStore,
+        store: &'a ImageStore,
         ids: Vec<LayerId>,
         is_on_base: bool,
-    ) -> Result<Vec<LayerId>, OciError> {
+    ) -> Result<(Vec<LayerId>, Option<Held<&'a ImageStore>>), OciError> {
         if ids.len() <= MAX_LAYERS / 2 {
-            return Ok(ids);
+            return Ok((ids, None));
         }
         let (above, layers) = ids.split_at(usize::from(!is_on_base));
-        let name = format!("flat {:?}", layers.first());
+        let name = format!("flat {is_on_base} {:?}", layers.first());
         let joined = LayerId::from_bits(bits(&digest_of(name.as_bytes())));
-        let _held = store.hold(std::slice::from_ref(&joined));
+        let held = store.hold(std::slice::from_ref(&joined));
         store.join(&joined, layers, &[], is_on_base)?;
-        Ok([above, &[joined]].concat())
+        Ok(([above, &[joined]].concat(), Some(held)))
     }
 }
 
@@ -257,7 +265,10 @@ pub(super) fn fit(store: &ImageStore, ids: &[LayerId], fittings: &Fittings) -> R
     ));
     store.make_layer(&ids[0], |draft| {
         let made = (fittings.make)(&files, draft);
-        Ok(made.map_err(ImageError::file("write", draft))?)
+        made.map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidData => OciError::Archive(error.to_string()),
+            _ => ImageError::file("write", draft)(error).into(),
+        })
     })
 }
 
@@ -267,7 +278,9 @@ pub(super) fn homes(store: &ImageStore, ids: &[LayerId]) -> Result<BTreeMap<Stri
     let layers = ids.iter().map(|id| store.layer(id)).collect();
     let path = Path::new("/etc/passwd");
     let read = RootFiles(View::new(layers, store.marks())).read(path);
-    let text = read.map_err(ImageError::file("read", path))?.unwrap_or_default();
+    let text = read
+        .map_err(|error| OciError::Archive(error.to_string()))?
+        .unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let users = text.lines().filter_map(|line| {
         let fields: Vec<_> = line.split(':').collect();
@@ -356,10 +369,7 @@ impl UnpackLayer {
         let file = BufReader::with_capacity(256 << 10, file);
         let plain: Box<dyn Read> = match self.media_type.as_str() {
             kind if kind.ends_with("gzip") => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
-            kind if kind.ends_with("zstd") => {
-                let decoder = ruzstd::decoding::StreamingDecoder::new(file);
-                Box::new(decoder.map_err(|error| OciError::Archive(error.to_string()))?)
-            }
+            kind if kind.ends_with("zstd") => Box::new(ZstdFrames::new(file)),
             kind if kind.ends_with("tar") => Box::new(file),
             kind => return Err(OciError::MediaType(kind.to_owned())),
         };

@@ -11,6 +11,7 @@ use super::registry::Registry;
 use crate::failure::ImageError;
 use crate::record::Snapshot;
 use crate::store::ImageStore;
+use crate::tree;
 use crate::view::View;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -170,7 +171,8 @@ impl Push {
         let write = || -> io::Result<Packed> {
             let file = BufWriter::with_capacity(256 << 10, File::create(&incoming.0)?);
             let encoder = GzEncoder::new(Hashed::new(file), Compression::fast());
-            let archive = Pack::new(Hashed::new(encoder), &layer, &view, store.marks()).run()?;
+            let pack = Pack::new(Hashed::new(encoder), &layer, &view, store.marks());
+            let archive = tree::with_deep_stack(|| pack.run())?;
             let compressed = archive.inner.finish()?;
             compressed
                 .inner
@@ -182,7 +184,10 @@ impl Push {
                 size: compressed.length,
             })
         };
-        let packed = write().map_err(ImageError::file("pack", &layer))?;
+        let packed = write().map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidData => OciError::Archive(error.to_string()),
+            _ => ImageError::file("pack", &layer)(error).into(),
+        })?;
         Ok((packed, incoming))
     }
 }

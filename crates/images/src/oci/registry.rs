@@ -8,13 +8,17 @@ use super::token::{Challenge, Grants};
 use futures_util::StreamExt as _;
 use greenroom_protocol::reference::{Digest, Reference};
 use greenroom_stdx::secret::Secret;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE};
 use reqwest::redirect::Policy;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use sha2::{Digest as _, Sha256};
+use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
+use url::{Host, Url};
 
 /// Largest manifest, index or configuration, in bytes; registries themselves take no larger manifests than 4 MiB.
 const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
@@ -30,6 +34,10 @@ const READ_TIMEOUT: Duration = Duration::from_secs(60);
 const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 const MAX_REDIRECTS: usize = 5;
+
+/// Of a layer, besides what its bytes may take.
+const LAYER_TIMEOUT: Duration = Duration::from_secs(120);
+const SLOWEST_BYTES_PER_SECOND: u64 = 64 << 10;
 
 /// How often something is asked for that failed for a reason that may pass, and the first pause.
 const TRIES: u32 = 3;
@@ -69,13 +77,18 @@ impl Registry {
                 .read_timeout(READ_TIMEOUT)
         };
         // A registry elsewhere has no business with this machine.
-        let elsewhere = Policy::custom(|attempt| match attempt.url().host_str() {
-            Some(host) if is_this_machine(host) => attempt.error("it leads to this machine"),
-            _ if attempt.previous().len() > MAX_REDIRECTS => attempt.error("it leads in circles"),
-            _ => attempt.follow(),
+        let elsewhere = Policy::custom(|attempt| match () {
+            () if leads_here(attempt.url()) => attempt.error("it leads to this machine"),
+            () if attempt.url().scheme() != "https" => attempt.error("it leads away from https"),
+            () if attempt.previous().len() > MAX_REDIRECTS => attempt.error("it leads in circles"),
+            () => attempt.follow(),
         });
         Ok(Self {
-            http: builder().redirect(elsewhere).build().map_err(OciError::Client)?,
+            http: builder()
+                .redirect(elsewhere)
+                .dns_resolver(Arc::new(Elsewhere))
+                .build()
+                .map_err(OciError::Client)?,
             http_here: builder().no_proxy().build().map_err(OciError::Client)?,
             login: None,
             grants: Grants::default(),
@@ -149,7 +162,10 @@ impl Registry {
         blob: &Descriptor,
         to: &Path,
     ) -> Result<(), OciError> {
-        self.patiently(|| self.download_once(reference, blob, to)).await
+        let longest = LAYER_TIMEOUT + Duration::from_secs(blob.size / SLOWEST_BYTES_PER_SECOND);
+        let download = self.patiently(|| self.download_once(reference, blob, to));
+        let downloaded = tokio::time::timeout(longest, download).await;
+        downloaded.unwrap_or_else(|_| Err(unreachable(reference, "it sends too slowly")))
     }
 
     async fn download_once(
@@ -260,7 +276,7 @@ impl Registry {
             .join(place)
             .map_err(|_| protocol("an upload's location is no address"))?;
         // The login goes along.
-        if place.host_str() != begun.url().host_str() || place.port() != begun.url().port() {
+        if !is_asked(reference, &place) {
             return Err(protocol("an upload leads to another machine"));
         }
         place
@@ -350,7 +366,8 @@ impl Registry {
                 .map_err(|error| unreachable(reference, error))
         };
         let mut response = ask(request()).await?;
-        if response.status() == StatusCode::UNAUTHORIZED {
+        // Not what somebody else says, to whom a redirect led.
+        if response.status() == StatusCode::UNAUTHORIZED && is_asked(reference, response.url()) {
             let challenge = response.headers().get_all(WWW_AUTHENTICATE).iter();
             let challenge = challenge
                 .filter_map(|value| Challenge::read(value.to_str().ok()?))
@@ -428,6 +445,50 @@ fn url(reference: &Reference, path: &str) -> String {
         false => "https",
     };
     format!("{scheme}://{host}/v2/{}/{path}", reference.repository)
+}
+
+/// Whether an address is of the registry itself.
+fn is_asked(reference: &Reference, address: &Url) -> bool {
+    Url::parse(&url(reference, "")).is_ok_and(|own| own.origin() == address.origin())
+}
+
+/// Whether an address is of this machine, or of a neighbour that tells it who it is.
+pub(super) fn leads_here(address: &Url) -> bool {
+    match address.host() {
+        Some(Host::Ipv4(address)) => is_near(address.into()),
+        Some(Host::Ipv6(address)) => is_near(address.into()),
+        Some(Host::Domain(name)) => {
+            let name = name.trim_end_matches('.');
+            name == "localhost" || name.ends_with(".localhost")
+        }
+        None => true,
+    }
+}
+
+/// Loopback, unspecified or link-local.
+fn is_near(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.is_loopback() || address.is_unspecified() || address.is_link_local(),
+        IpAddr::V6(address) => {
+            address.is_loopback() || address.is_unspecified() || address.is_unicast_link_local()
+        }
+    }
+}
+
+/// Finds no address of this machine under any name.
+struct Elsewhere;
+
+impl Resolve for Elsewhere {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let found: Vec<_> = found.filter(|address| !is_near(address.ip())).collect();
+            match found.is_empty() {
+                true => Err("the name leads to no other machine".into()),
+                false => Ok(Box::new(found.into_iter()) as Addrs),
+            }
+        })
+    }
 }
 
 pub(super) fn is_this_machine(host: &str) -> bool {

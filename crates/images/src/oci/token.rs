@@ -1,7 +1,7 @@
 //! What a registry wants to see before it answers (<https://distribution.github.io/distribution/spec/auth/token/>).
 
 use super::failure::OciError;
-use super::registry::{Login, bounded, is_this_machine, unreachable};
+use super::registry::{Login, bounded, is_this_machine, leads_here, unreachable};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use greenroom_protocol::reference::Reference;
@@ -133,11 +133,9 @@ async fn token(
         message: message.to_owned(),
     };
     let realm = reqwest::Url::parse(realm).map_err(|_| protocol("its realm is no address"))?;
-    let (host, asked) = (realm.host_str().unwrap_or_default(), reference.host());
     // A registry elsewhere has no business with this machine, nor a login with a wire that others read.
-    if is_this_machine(host) != is_this_machine(asked)
-        || (realm.scheme() != "https" && !is_this_machine(host))
-    {
+    let is_here = leads_here(&realm);
+    if is_here != is_this_machine(reference.host()) || (realm.scheme() != "https" && !is_here) {
         return Err(protocol("its realm is not a machine to be asked"));
     }
     let scope = format!("repository:{}:{actions}", reference.repository);

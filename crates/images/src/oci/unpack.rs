@@ -8,7 +8,7 @@ use crate::marks::{self, Marks};
 use crate::tree;
 use crate::view::{Entry, View};
 use rustix::fs::{CWD, FileType, Mode};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
@@ -24,15 +24,14 @@ pub(super) const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Other names that begin so mean nothing.
 const WHITEOUT_META: &[u8] = b".wh..wh.";
 
-/// The only attributes that are kept, but for those of an overlay.
-const KEPT_ATTRIBUTES: &str = "user.";
-const OVERLAY_ATTRIBUTES: &str = "user.overlay.";
-
 /// Bits of a mode that are kept; what would change who a program runs as is not.
 const MODE_BITS: u32 = 0o1777;
 /// What root may do whatever the mode says.
 const OWNER_OF_FILE: u32 = 0o600;
 const OWNER_OF_DIRECTORY: u32 = 0o700;
+
+/// What an entry takes beside its content, however small it is.
+const ENTRY_BYTES: u64 = 1024;
 
 /// How an archive becomes a layer.
 pub(super) struct Unpack<'a> {
@@ -48,8 +47,8 @@ pub(super) struct Unpack<'a> {
     entries_left: u64,
     /// Directories of the archive, and where they lead.
     resolved: HashMap<PathBuf, PathBuf>,
-    /// Modes and times of directories, for the end.
-    directories: Vec<(PathBuf, i64)>,
+    /// Times of directories that are there, for the end.
+    directories: BTreeMap<PathBuf, i64>,
 }
 
 impl<'a> Unpack<'a> {
@@ -71,7 +70,7 @@ impl<'a> Unpack<'a> {
             bytes_left: max_bytes,
             entries_left: max_entries,
             resolved: HashMap::new(),
-            directories: Vec::new(),
+            directories: BTreeMap::new(),
         }
     }
 
@@ -85,14 +84,12 @@ impl<'a> Unpack<'a> {
                 .entries_left
                 .checked_sub(1)
                 .ok_or_else(|| OciError::Archive("it has too many entries".to_owned()))?;
+            self.take(ENTRY_BYTES)?;
             self.member(member, content)
         })?;
         // Those inside first: making something in a directory changes its time.
         for (directory, modified) in self.directories.iter().rev() {
-            // It may be gone, or something else, by a later entry.
-            if fs::symlink_metadata(directory).is_ok_and(|metadata| metadata.is_dir()) {
-                marks::set_modified(directory, *modified, 0).map_err(local(directory))?;
-            }
+            marks::set_modified(directory, *modified, 0).map_err(local(directory))?;
         }
         Ok(())
     }
@@ -122,7 +119,7 @@ impl<'a> Unpack<'a> {
             EntryType::Directory => {
                 self.make_directory(&place, member.mode)?;
                 self.set_attributes(&place, &member.attributes);
-                self.directories.push((place, member.modified));
+                self.directories.insert(place, member.modified);
                 return Ok(());
             }
             EntryType::Regular | EntryType::Continuous => {
@@ -142,6 +139,8 @@ impl<'a> Unpack<'a> {
             EntryType::Symlink => {
                 self.make_room(&place)?;
                 symlink(target()?, &place).map_err(local(&place))?;
+                // A directory of lower layers may have been there.
+                self.resolved.clear();
             }
             EntryType::Link => {
                 let target = archive::normalised(Path::new(target()?))?;
@@ -207,7 +206,11 @@ impl<'a> Unpack<'a> {
                     self.marks.make_opaque(place).map_err(local(place))?;
                 }
             }
-            None => fs::create_dir(place).map_err(local(place))?,
+            None => {
+                fs::create_dir(place).map_err(local(place))?;
+                // A link of lower layers may have been there.
+                self.resolved.clear();
+            }
         }
         self.set_mode(place, mode | OWNER_OF_DIRECTORY)
             .and_then(|()| self.own(place))
@@ -218,7 +221,12 @@ impl<'a> Unpack<'a> {
     fn make_room(&mut self, place: &Path) -> Result<(), OciError> {
         match metadata(place)? {
             None => return Ok(()),
-            Some(found) if found.is_dir() => tree::remove(place),
+            Some(found) if found.is_dir() => {
+                // Their names may lead elsewhere from now on.
+                self.directories
+                    .retain(|directory, _| !directory.starts_with(place));
+                tree::remove(place)
+            }
             Some(_) => fs::remove_file(place),
         }
         .map_err(local(place))?;
@@ -287,8 +295,7 @@ impl<'a> Unpack<'a> {
 
     /// Not every filesystem has attributes, and no program relies on these.
     fn set_attributes(&self, place: &Path, attributes: &[(String, Vec<u8>)]) {
-        let is_kept = |name: &str| name.starts_with(KEPT_ATTRIBUTES) && !name.starts_with(OVERLAY_ATTRIBUTES);
-        for (name, value) in attributes.iter().filter(|(name, _)| is_kept(name)) {
+        for (name, value) in attributes {
             let _ = rustix::fs::lsetxattr(place, name.as_str(), value, rustix::fs::XattrFlags::empty());
         }
     }
@@ -316,9 +323,15 @@ fn local(path: &Path) -> impl FnOnce(io::Error) -> OciError {
     let path = path.to_owned();
     move |source| match source.raw_os_error() {
         // The archive's doing.
-        Some(libc::ENAMETOOLONG | libc::EINVAL | libc::ELOOP) => {
-            OciError::Archive(format!("{}: {source}", path.display()))
-        }
+        Some(
+            libc::ENAMETOOLONG
+            | libc::EINVAL
+            | libc::ELOOP
+            | libc::ENOENT
+            | libc::ENOTDIR
+            | libc::EISDIR
+            | libc::EEXIST,
+        ) => OciError::Archive(format!("{}: {source}", path.display())),
         _ => OciError::Local(crate::ImageError::File {
             action: "unpack",
             path,

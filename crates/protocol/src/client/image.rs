@@ -28,7 +28,10 @@ pub struct Image {
     /// SHA-256 of the environment it was built with, policy included.
     #[serde(default)]
     pub environment_digest: String,
-    /// SHA-256 of what its sandboxes have below their layers.
+    /// What its sandboxes have below their layers, as its environment says it: `host`, `oci:…` or `rootfs:…`.
+    #[serde(default)]
+    pub base: String,
+    /// The same as a digest.
     #[serde(default)]
     pub base_digest: String,
     /// The files; only of a published image.

@@ -20,7 +20,7 @@ const DEFAULT_USER: &str = "agent";
 /// Entries of `egress.allow` and of `egress.credentials`.
 const MAX_EGRESS_ENTRIES: usize = 500;
 const MAX_SERVICES: usize = 32;
-const MAX_FEATURES: usize = 50;
+pub(super) const MAX_FEATURES: usize = 50;
 /// Patterns of one step's inputs.
 const MAX_INPUTS: usize = 200;
 /// Sandboxes of one repository that wait for people.
@@ -297,12 +297,15 @@ fn check_features(environment: &Environment, base: &Base, faults: &mut Vec<Fault
             ));
         }
         let is_fit = |(name, value): (&String, &String)| {
-            (1..=100).contains(&name.len()) && value.len() <= MAX_TEXT_BYTES && !value.contains('\0')
+            (1..=100).contains(&name.len())
+                && name.bytes().any(|byte| byte.is_ascii_alphabetic())
+                && value.len() <= MAX_TEXT_BYTES
+                && !value.contains('\0')
         };
         if feature.options.len() > MAX_VARIABLES || !feature.options.iter().all(is_fit) {
             faults.push(Fault::new(
                 path.field("options"),
-                "must be at most 200, with names of at most 100 bytes and values of at most 32 KiB",
+                "must be at most 200, with names of letters of at most 100 bytes and values of at most 32 KiB",
                 "See the feature's own description.",
             ));
         }

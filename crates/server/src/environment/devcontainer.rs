@@ -52,6 +52,43 @@ pub struct DevContainer {
     pub environment: Environment,
     /// What is not supported; in the order of the text.
     pub notices: Vec<Problem>,
+    /// Its properties, and in which line each stands.
+    lines: Vec<(String, usize)>,
+}
+
+/// Which properties a field of an environment is made of.
+const ORIGINS: &[(&str, &[&str])] = &[
+    ("base", &["image"]),
+    ("user", &["remoteUser", "containerUser"]),
+    ("setup", &["onCreateCommand"]),
+    ("build", &["updateContentCommand"]),
+    ("warm", &["postCreateCommand"]),
+    ("services", &["postStartCommand"]),
+    ("variables", &["containerEnv", "remoteEnv"]),
+    ("resources", &["hostRequirements"]),
+    ("features", &["features"]),
+];
+
+impl DevContainer {
+    /// What is wrong with the environment, said of the property that it comes from.
+    pub(super) fn relate(&self, mut faults: Vec<Fault>) -> Vec<Fault> {
+        for fault in &mut faults {
+            let Some(Step::Field(name)) = fault.path.0.first() else {
+                continue;
+            };
+            let origins = ORIGINS.iter().find(|(field, _)| field == name);
+            let found = origins.and_then(|(_, origins)| {
+                self.lines
+                    .iter()
+                    .find(|(property, _)| origins.contains(&property.as_str()))
+            });
+            if let Some((property, line)) = found {
+                fault.path.0[0] = Step::Field(property.clone());
+                fault.line = Some(*line);
+            }
+        }
+        faults
+    }
 }
 
 /// Reads the text; `place` is how people call it.
@@ -79,6 +116,7 @@ pub fn read_devcontainer(place: &str, text: &[u8]) -> Result<DevContainer, Envir
         ));
     }
     let text = std::str::from_utf8(text).map_err(|_| whole(None, "is not UTF-8".to_owned()))?;
+    let text = text.trim_start_matches('\u{feff}');
     let options = ParseOptions {
         allow_loose_object_property_names: false,
         allow_missing_commas: false,
@@ -95,6 +133,7 @@ pub fn read_devcontainer(place: &str, text: &[u8]) -> Result<DevContainer, Envir
         text,
         environment: Environment::default(),
         notices: Vec::new(),
+        lines: Vec::new(),
         faults: Vec::new(),
     };
     reader.read(&object);
@@ -102,6 +141,7 @@ pub fn read_devcontainer(place: &str, text: &[u8]) -> Result<DevContainer, Envir
         true => Ok(DevContainer {
             environment: reader.environment,
             notices: reader.notices,
+            lines: reader.lines,
         }),
         false => Err(refuse(reader.faults)),
     }
@@ -112,6 +152,7 @@ struct Reader<'a> {
     text: &'a str,
     environment: Environment,
     notices: Vec<Problem>,
+    lines: Vec<(String, usize)>,
     faults: Vec<Fault>,
 }
 
@@ -119,6 +160,7 @@ impl Reader<'_> {
     fn read(&mut self, object: &Object<'_>) {
         for property in &object.properties {
             let (name, value) = (property.name.as_str(), &property.value);
+            self.lines.push((name.to_owned(), self.line(value)));
             match name {
                 "image" => {
                     self.environment.base = self.string(name, value).map(|image| format!("oci:{image}"))
@@ -198,13 +240,13 @@ impl Reader<'_> {
         match value {
             Value::StringLit(_) => self.string(name, value),
             Value::Array(array) => {
-                let words: Option<Vec<_>> = array
+                let words: Vec<_> = array
                     .elements
                     .iter()
-                    .map(|word| self.string(name, word))
+                    .filter_map(|word| self.string(name, word))
                     .collect();
                 Some(
-                    words?
+                    words
                         .iter()
                         .map(|word| quoted(word))
                         .collect::<Vec<_>>()
@@ -212,15 +254,12 @@ impl Reader<'_> {
                 )
             }
             Value::Object(object) => {
-                let commands = object
+                // Side by side elsewhere; one after the other they do the same.
+                let commands: Vec<_> = object
                     .properties
                     .iter()
-                    .map(|property| self.command(name, &property.value));
-                let commands: Option<Vec<_>> = commands.collect();
-                // Side by side elsewhere; one after the other they do the same.
-                let commands: Vec<_> = commands?
-                    .iter()
-                    .map(|command| format!("( {command}\n)"))
+                    .filter_map(|property| self.command(name, &property.value))
+                    .map(|command| format!("(\n{command}\n)"))
                     .collect();
                 Some(commands.join(" &&\n"))
             }
@@ -381,6 +420,7 @@ impl Reader<'_> {
     }
 
     fn notice(&mut self, name: &str, what: &str) {
+        let name = plain(name);
         let problem = Problem::permanent(
             "devcontainer_unsupported",
             format!("{}: {name} {what}.", self.place),
@@ -390,11 +430,16 @@ impl Reader<'_> {
         );
     }
 
-    fn fault(&mut self, name: &str, value: &Value<'_>, message: &str, hint: &str) {
+    /// Counted from 1.
+    fn line(&self, value: &Value<'_>) -> usize {
         let before = &self.text.as_bytes()[..value.range().start.min(self.text.len())];
+        before.iter().filter(|byte| **byte == b'\n').count() + 1
+    }
+
+    fn fault(&mut self, name: &str, value: &Value<'_>, message: &str, hint: &str) {
         self.faults.push(Fault {
-            path: field(name),
-            line: Some(before.iter().filter(|byte| **byte == b'\n').count() + 1),
+            path: field(&plain(name)),
+            line: Some(self.line(value)),
             message: message.to_owned(),
             hint: Some(hint.to_owned()),
         });
@@ -403,6 +448,14 @@ impl Reader<'_> {
 
 fn field(name: &str) -> Path {
     Path(vec![Step::Field(name.to_owned())])
+}
+
+/// A name of the file as it can be shown.
+fn plain(name: &str) -> String {
+    let shown = name
+        .chars()
+        .map(|letter| if letter.is_control() { ' ' } else { letter });
+    shown.take(100).collect()
 }
 
 /// A word of `sh`.
@@ -469,7 +522,10 @@ mod tests {
         assert_eq!(environment.features[0].options["pnpm"], "true");
         assert_eq!(environment.features[1].options["version"], "latest");
         assert_eq!(environment.setup.unwrap().run, r"'npm' 'ci' 'it'\''s'");
-        assert_eq!(environment.build.unwrap().run, "( make a\n) &&\n( 'make' 'b'\n)");
+        assert_eq!(
+            environment.build.unwrap().run,
+            "(\nmake a\n) &&\n(\n'make' 'b'\n)"
+        );
         assert_eq!(environment.warm.unwrap().run, "make -C /workspace test");
         assert_eq!(environment.services[0].command, "redis-server");
         assert_eq!(environment.variables["TEAM"], "checkout");

@@ -1,7 +1,7 @@
 //! Finds a repository's environment: an administrator's, else the repository's own file, else its dev container, else the defaults.
 
 use super::bounds::{BoundedEnvironment, Bounds};
-use super::check::{CheckedEnvironment, EnvironmentError, Fault, Path};
+use super::check::{CheckedEnvironment, EnvironmentError, Fault, MAX_FEATURES, Path};
 use super::devcontainer::{DEVCONTAINER_FILES, DevContainer, read_devcontainer};
 use super::{ENVIRONMENT_FILE, MAX_ENVIRONMENT_BYTES, read_toml};
 use crate::sandbox::SandboxProvider;
@@ -119,7 +119,7 @@ impl EnvironmentFinder<'_> {
 
     /// A dev container whose names in registries stand for something that stays.
     pub async fn pinned(&self, place: &str, found: DevContainer) -> Result<FoundEnvironment, Problem> {
-        let mut environment = found.environment;
+        let mut environment = found.environment.clone();
         if let Some(name) = environment
             .base
             .as_deref()
@@ -127,18 +127,23 @@ impl EnvironmentFinder<'_> {
         {
             environment.base = match self.pin(name).await? {
                 Ok(reference) => Some(format!("oci:{reference}")),
-                Err(why) => return Ok(wrong(place, "image", why)),
+                Err(why) => return Ok(wrong(place, &found, "base", why)),
             };
         }
-        for feature in &mut environment.features {
+        // Too many are refused below, and nothing is asked for them.
+        let asked = match environment.features.len() {
+            0..=MAX_FEATURES => environment.features.as_mut_slice(),
+            _ => &mut [],
+        };
+        for feature in asked {
             match self.pin(&feature.reference).await? {
                 Ok(reference) => feature.reference = reference,
-                Err(why) => return Ok(wrong(place, "features", why)),
+                Err(why) => return Ok(wrong(place, &found, "features", why)),
             }
         }
         let checked = CheckedEnvironment::new(environment).map_err(|faults| EnvironmentError {
             place: place.to_owned(),
-            faults,
+            faults: found.relate(faults),
         });
         Ok(FoundEnvironment {
             notices: found.notices,
@@ -195,7 +200,7 @@ fn from_json(place: &str, body: &str) -> Result<CheckedEnvironment, EnvironmentE
     })
 }
 
-fn wrong(place: &str, field: &str, message: String) -> FoundEnvironment {
+fn wrong(place: &str, found: &DevContainer, field: &str, message: String) -> FoundEnvironment {
     let fault = Fault {
         path: Path(vec![super::check::Step::Field(field.to_owned())]),
         line: None,
@@ -204,7 +209,7 @@ fn wrong(place: &str, field: &str, message: String) -> FoundEnvironment {
     };
     let error = EnvironmentError {
         place: place.to_owned(),
-        faults: vec![fault],
+        faults: found.relate(vec![fault]),
     };
     FoundEnvironment::new(EnvironmentSource::Repository, Err(error))
 }

@@ -55,6 +55,7 @@ pub async fn build<P: Progress>(
 ) -> Result<(), Problem> {
     let environment = environment_of(services, &image.repository, &image.branch).await?;
     image.environment_digest = plan::environment_digest(&environment);
+    image.base = environment.base.to_string();
     image.base_digest = services.sandboxes.base_digest(&environment.base).await?;
     let facts = Facts {
         environment_digest: &image.environment_digest.clone(),
@@ -164,6 +165,15 @@ impl<P: Progress> Build<'_, P> {
         };
         let prepare = self.services.sandboxes.prepare_base(&self.environment.base, say);
         let prepared = async { tokio::join!(prepare, follow).0 };
+        let prepared = async {
+            let prepared = tokio::time::timeout(self.environment.image.step_timeout, prepared).await;
+            prepared.unwrap_or_else(|_| {
+                Err(
+                    Problem::transient("step_timed_out", "The base did not arrive in time.")
+                        .with_hint("An environment's image.step_timeout_minutes sets the limit."),
+                )
+            })
+        };
         tokio::select! {
             prepared = prepared => prepared,
             () = self.services.shutdown.cancelled() => Err(Problem::transient(
@@ -190,6 +200,14 @@ impl<P: Progress> Build<'_, P> {
                 self.log.line(&remark).await;
             }
             self.features.push(feature);
+            let size: usize = self.features.iter().map(Feature::size_bytes).sum();
+            if size > features::MAX_ARCHIVES_BYTES {
+                return Err(Problem::permanent(
+                    "features_too_large",
+                    "The features of the environment are too large together.",
+                )
+                .with_hint("Install some of them in `setup`, or name an image that has them."));
+            }
         }
         Ok(())
     }
@@ -229,7 +247,8 @@ impl<P: Progress> Build<'_, P> {
             .as_ref()
             .and_then(|previous| previous.snapshot_id.clone());
         let mut request = StartRequest {
-            is_root: environment.image.as_root,
+            // Features are made for root.
+            is_root: environment.image.as_root || !environment.image.features.is_empty(),
             ..start_request(environment, &self.id, &egress, routes, from)?
         };
         for (number, feature) in self.features.iter().enumerate() {

@@ -29,6 +29,12 @@ impl ImageRegistry {
     /// Puts a published image into a registry. Goes on when nobody waits any more; again, it uploads what is missing.
     pub async fn push(self: &Arc<Self>, id: &ImageId, name: &str) -> Result<RegistryImage, Problem> {
         let reference = reference(name)?;
+        if reference.digest.is_some() {
+            return Err(
+                Problem::permanent("image_reference", "What is pushed has the digest that it has.")
+                    .with_hint("Name a tag instead, such as ghcr.io/acme/shop:main."),
+            );
+        }
         let image = self.image(id).await?;
         let Some(snapshot) = image.snapshot_id.clone() else {
             return Err(Problem::permanent(
@@ -105,10 +111,13 @@ impl ImageRegistry {
                     .with_hint("Pull what `greenroom image push` pushed. Other images are bases: name them in an environment."),
             );
         };
+        // Two that pull the same publish it once.
+        let _alone = self.publishing.lock().await;
         let images = kept(services.catalog.images(repository, u32::MAX >> 1).await)?;
-        let is_it = |image: &&Image| image.snapshot_id.as_ref() == Some(&pulled.id);
-        if let Some(image) = images.iter().find(is_it) {
-            return Ok(image.clone());
+        // What serves already goes on; an older one is published anew, because the newest serves.
+        let current = self.current(repository, &described.branch).await?;
+        if let Some(image) = current.filter(|image| image.snapshot_id.as_ref() == Some(&pulled.id)) {
+            return Ok(image);
         }
         // The newest serves.
         let newest = images

@@ -7,14 +7,27 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 
 /// Parts of a description that are not followed.
-const UNSUPPORTED: [&str; 6] = [
+const UNSUPPORTED: [&str; 12] = [
     "mounts",
     "privileged",
     "capAdd",
     "securityOpt",
     "entrypoint",
     "dependsOn",
+    "init",
+    "onCreateCommand",
+    "updateContentCommand",
+    "postCreateCommand",
+    "postStartCommand",
+    "postAttachCommand",
 ];
+
+/// Variables of one feature, and the longest value in bytes.
+const MAX_VARIABLES: usize = 100;
+const MAX_VALUE_BYTES: usize = 4096;
+
+/// Archives of all features of one image, in bytes.
+pub const MAX_ARCHIVES_BYTES: usize = 64 << 20;
 
 /// A feature to install.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,13 +70,28 @@ impl Feature {
             serde_json::from_slice(text).map_err(|error| invalid(error.to_string()))?;
         let is_there = |name: &&str| whole.get(*name).is_some_and(|value| !is_empty(value));
         let unsupported = UNSUPPORTED.into_iter().filter(is_there).collect();
-        let description = serde_json::from_value(whole).map_err(|error| invalid(error.to_string()))?;
+        let description: Description =
+            serde_json::from_value(whole).map_err(|error| invalid(error.to_string()))?;
+        for (name, value) in &description.container_env {
+            if !is_variable(name, value) {
+                let shown: String = name.chars().take(50).collect();
+                return Err(invalid(format!("its variable {shown:?} cannot be set")));
+            }
+        }
+        if description.container_env.len() > MAX_VARIABLES {
+            return Err(invalid("it sets too many variables".to_owned()));
+        }
         Ok(Self {
             definition,
             archive,
             description,
             unsupported,
         })
+    }
+
+    /// Of its archive, in bytes.
+    pub fn size_bytes(&self) -> usize {
+        self.archive.len()
     }
 
     /// Name and content of the file by which it comes into the sandbox.
@@ -94,6 +122,17 @@ impl Feature {
             .chain(asked.map(|(name, value)| (variable(name), value.clone())))
             .collect()
     }
+}
+
+/// Whether a feature may set a variable: not those of the platform and of the git that it runs.
+fn is_variable(name: &str, value: &str) -> bool {
+    let is_name = (1..=100).contains(&name.len())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        && !name.starts_with(|first: char| first.is_ascii_digit());
+    let is_ours = name.starts_with("GREENROOM_") || name.starts_with("GIT_");
+    is_name && !is_ours && value.len() <= MAX_VALUE_BYTES && !value.contains('\0')
 }
 
 fn is_empty(value: &serde_json::Value) -> bool {
@@ -190,6 +229,11 @@ mod tests {
             variables(&[feature]),
             [("PATH".to_owned(), "/opt/x/bin:${PATH}".to_owned())]
         );
+        let sets = |name: &str| format!(r#"{{"containerEnv": {{"{name}": "x"}}}}"#);
+        for name in ["GIT_DIR", "GREENROOM_X", "A=B", "1A", ""] {
+            let refused = Feature::new(definition.clone(), Vec::new(), Some(sets(name).as_bytes()));
+            assert_eq!(refused.unwrap_err().code, "feature_invalid", "{name}");
+        }
         assert_eq!(
             Feature::new(definition.clone(), Vec::new(), None)
                 .unwrap_err()

@@ -266,6 +266,7 @@ mod tests {
             steps: Vec::new(),
             problem: None,
             environment_digest: "e1".to_owned(),
+            base: "host".to_owned(),
             base_digest: "b1".to_owned(),
             snapshot_id: Some(SnapshotId::from_bits(1)),
             size_bytes: Some(1),

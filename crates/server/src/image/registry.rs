@@ -49,6 +49,8 @@ pub struct ImageRegistry {
     asked: Mutex<HashMap<String, Instant>>,
     /// A build waits, or one ended.
     changed: Notify,
+    /// Held by whoever publishes what was pulled.
+    pub(super) publishing: tokio::sync::Mutex<()>,
 }
 
 impl ImageRegistry {
@@ -59,6 +61,7 @@ impl ImageRegistry {
             queue: Mutex::default(),
             asked: Mutex::default(),
             changed: Notify::new(),
+            publishing: tokio::sync::Mutex::default(),
         })
     }
 
@@ -77,7 +80,7 @@ impl ImageRegistry {
     }
 
     /// The image that sandboxes of a branch begin with.
-    async fn current(&self, repository: &str, branch: &str) -> Result<Option<Image>, Problem> {
+    pub(super) async fn current(&self, repository: &str, branch: &str) -> Result<Option<Image>, Problem> {
         kept(self.services.catalog.current_image(repository, branch).await)
     }
 
@@ -129,6 +132,7 @@ impl ImageRegistry {
             steps: Vec::new(),
             problem: None,
             environment_digest: String::new(),
+            base: String::new(),
             base_digest: String::new(),
             snapshot_id: None,
             size_bytes: None,
@@ -191,7 +195,7 @@ impl ImageRegistry {
                     Some(repository) => Some(repository),
                     None => { look_at = Instant::now(); None }
                 },
-                () = tokio::time::sleep_until(look_at) => None,
+                () = tokio::time::sleep_until(look_at), if self.bounds.is_scheduled => None,
                 () = shutdown.cancelled() => return,
             };
         }
@@ -343,12 +347,22 @@ impl ImageRegistry {
         Ok(plan::is_due(&attempts, current.as_ref(), &head, &facts))
     }
 
+    /// Whether an image has these files; several may that were pulled.
+    async fn is_named(&self, snapshot: &SnapshotId) -> Result<bool, Problem> {
+        let images = kept(self.services.catalog.all_images().await)?;
+        Ok(images
+            .iter()
+            .any(|image| image.snapshot_id.as_ref() == Some(snapshot)))
+    }
+
     async fn forget_outdated(&self, repository: &str) -> Result<(), Problem> {
         let images = kept(self.services.catalog.images(repository, u32::MAX >> 1).await)?;
         for image in plan::outdated(&images) {
             kept(self.services.catalog.remove_image(&image.id).await)?;
             log::remove(&self.bounds.logs, &image.id).await;
-            if let Some(snapshot) = &image.snapshot_id {
+            if let Some(snapshot) = &image.snapshot_id
+                && !self.is_named(snapshot).await?
+            {
                 self.services
                     .sandboxes
                     .remove_snapshots(std::slice::from_ref(snapshot))

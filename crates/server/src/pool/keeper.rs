@@ -457,10 +457,9 @@ async fn version(
         .catalog
         .current_image(&kind.repository, &kind.branch)
         .await;
-    let base_digest = services.sandboxes.base_digest(&environment.base).await?;
     // One over another base serves nobody.
     let image = image.map_err(|error| error.problem())?;
-    let image = image.filter(|image| image.base_digest == base_digest);
+    let image = image.filter(|image| crate::image::fits(image, environment));
     let digest = environment_digest(environment);
     let name = image.as_ref().map_or("none", |image| image.id.as_str());
     let resources = format!("{:?}", environment.resources);

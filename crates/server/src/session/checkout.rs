@@ -132,7 +132,7 @@ async fn clone(
     cancel: &CancellationToken,
 ) -> Result<(), Problem> {
     // No tool was here before the mark: what there is can only be half a checkout.
-    let wipe = ["sh", "-c", "find . -mindepth 1 -delete"];
+    let wipe = ["sh", "-c", "find . -mindepth 1 -maxdepth 1 -exec rm -rf {} +"];
     run_checked(sandbox, &wipe, env.clone(), "checkout_failed", cancel).await?;
     let git = async |arguments: &[&str]| {
         let argv = [&["git", "-C", WORKSPACE_PATH], arguments].concat();

@@ -370,15 +370,9 @@ impl SessionWorkspace {
             .await
         {
             Ok(None) => None,
-            Ok(Some(image)) => match self.services.sandboxes.base_digest(&environment.base).await {
-                // One over another base is not what the environment asks for.
-                Ok(base) if base == image.base_digest => image.snapshot_id,
-                Ok(_) => None,
-                Err(problem) => {
-                    tracing::warn!(session = %self.row.id, code = problem.code, "a session begins without an image: {}", problem.message);
-                    None
-                }
-            },
+            // One over another base is not what the environment asks for.
+            Ok(Some(image)) if crate::image::fits(&image, environment) => image.snapshot_id,
+            Ok(Some(_)) => None,
             Err(error) => {
                 tracing::warn!(session = %self.row.id, error = %Chain(&error), "a session begins without an image");
                 None
