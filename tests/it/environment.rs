@@ -290,10 +290,7 @@ async fn the_command_line_checks_sets_and_shows_environments(who: Who) {
     let (code, _, _) = run(&["env", "unset", "shop"]);
     assert_eq!(code, Some(0));
     let (_, output, _) = run(&["env", "show", "shop"]);
-    assert!(
-        output.starts_with("# from the repository's own file"),
-        "{output}"
-    );
+    assert!(output.starts_with("# from the repository's own file"), "{output}");
     product.stop();
 }
 

@@ -5,13 +5,14 @@
 //! layer gets its place: a first layer that is missing means that the sealing did not happen. A snapshot's record is written
 //! after its layers are there. Collecting renames before it removes.
 
+mod collect;
+mod layers;
+
 use crate::chain::Chain;
 use crate::copy::Copy;
 use crate::failure::ImageError;
-use crate::flatten::Flatten;
 use crate::manifest::Manifest;
 use crate::marks::Marks;
-use crate::oci::Incoming;
 use crate::record::{OwnRoot, Snapshot};
 use crate::tree;
 use greenroom_protocol::id::{LayerId, SandboxId, SnapshotId};
@@ -20,11 +21,15 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::io;
-use std::ops::Deref;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use layers::BYTES;
+
+pub use collect::Collected;
+pub use layers::Held;
 
 /// Name of the directory below a sandbox's own that holds what it writes.
 pub const UPPER_NAME: &str = "upper";
@@ -34,18 +39,6 @@ const COPIED_NAME: &str = "copied.json";
 
 /// Begins the name of a layer that is not whole yet, and of one that is being removed.
 const DRAFT: &str = ".new-";
-const LEAVING: &str = ".leaving-";
-
-/// How long images of registries are kept that nobody begins with.
-const UNUSED_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-
-/// How long small things of registries are kept.
-const ARTIFACT_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-
-/// Ends the names of files beside a layer: its size, and how it looks in registries.
-const BYTES: &str = ".bytes";
-const NOTE: &str = ".oci.json";
-
 /// Layers below a sandbox from which on they are made one: every one costs each start, and the kernel has a limit.
 pub(crate) const MAX_LAYERS: usize = 40;
 
@@ -97,12 +90,6 @@ pub trait Programs {
 
     /// Inodes that they have mapped for writing: what is written there changes no time of the file.
     fn mapped(&self) -> HashSet<u64>;
-}
-
-/// What a collection removed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Collected {
-    pub layers: usize,
 }
 
 /// From what the last copy of a running sandbox was made.
@@ -251,25 +238,6 @@ impl ImageStore {
         let _names = self.lock();
         flat.write(directory)?;
         Ok(flat)
-    }
-
-    /// Makes one layer of several. `below` lie below them, and the host's base if `is_on_base`.
-    pub(crate) fn join(
-        &self,
-        layer: &LayerId,
-        layers: &[LayerId],
-        below: &[LayerId],
-        is_on_base: bool,
-    ) -> Result<(), ImageError> {
-        let places = |ids: &[LayerId]| ids.iter().map(|id| self.layer(id)).collect::<Vec<_>>();
-        let mut below = places(below);
-        below.extend(is_on_base.then(|| self.base.clone()));
-        let flatten = Flatten::new(&places(layers), &below, self.marks());
-        self.make_layer(layer, |draft| {
-            flatten
-                .run(draft)
-                .map_err(ImageError::file("join layers in", draft))
-        })
     }
 
     /// What the host has below layers that are not a whole root.
@@ -450,14 +418,6 @@ impl ImageStore {
         Ok(found)
     }
 
-    /// Whether a snapshot that did not come from a sandbox was used lately. It is nobody's who would say that it is not needed
-    /// any more.
-    pub fn is_in_use(&self, snapshot: &Snapshot) -> bool {
-        let used = fs::metadata(self.path(&snapshot.id)).and_then(|metadata| metadata.modified());
-        let age = used.ok().and_then(|used| used.elapsed().ok()).unwrap_or_default();
-        snapshot.sandbox.is_none() && age < UNUSED_AGE
-    }
-
     /// All snapshots, the oldest first.
     pub fn snapshots(&self) -> Result<Vec<Snapshot>, ImageError> {
         let mut found = Vec::new();
@@ -489,122 +449,11 @@ impl ImageStore {
         Ok(bytes)
     }
 
-    /// What was noted of a layer.
-    pub(crate) fn note<T: serde::de::DeserializeOwned>(&self, id: &LayerId) -> Result<Option<T>, ImageError> {
-        read_json(&self.layers.join(format!("{id}{NOTE}")))
-    }
-
-    /// Notes something of a layer that is held; gone with it.
-    pub(crate) fn write_note(&self, id: &LayerId, note: &impl Serialize) -> Result<(), ImageError> {
-        write_atomically(&self.layers.join(format!("{id}{NOTE}")), note)
-    }
-
     /// Forgets a snapshot; one that does not exist is fine. Its layers go with the next [`ImageStore::collect`].
     pub fn remove(&self, id: &SnapshotId) -> Result<(), ImageError> {
         let _names = self.lock();
         let path = self.path(id);
         tree::remove_file(&path).map_err(ImageError::file("remove", &path))
-    }
-
-    /// Removes layers that no snapshot and no sandbox names. What cannot be removed now is tried again the next time; while a record
-    /// cannot be read, nothing is.
-    pub fn collect(&self) -> Result<Collected, ImageError> {
-        self.forget_artifacts()?;
-        let mut leaving = Vec::new();
-        {
-            let _names = self.lock();
-            let named = match self.named() {
-                Ok(named) => named,
-                Err(error) => {
-                    let error = greenroom_stdx::chain::Chain(&error);
-                    tracing::warn!(%error, "no layer is removed, because it is not known which are needed");
-                    return Ok(Collected::default());
-                }
-            };
-            for name in names(&self.layers)? {
-                let path = self.layers.join(&name);
-                if name.starts_with(LEAVING) {
-                    leaving.push(path);
-                } else if let Ok(id) = name.parse::<LayerId>()
-                    && !named.contains(&id)
-                {
-                    let gone = self.layers.join(format!("{LEAVING}{id}"));
-                    fs::rename(&path, &gone).map_err(ImageError::file("rename", &path))?;
-                    for note in [BYTES, NOTE] {
-                        let _ = fs::remove_file(self.layers.join(format!("{id}{note}")));
-                    }
-                    leaving.push(gone);
-                }
-            }
-        }
-        let mut collected = Collected::default();
-        for path in &leaving {
-            match tree::remove(path).or_else(|_| tree::remove_file(path)) {
-                Ok(()) => collected.layers += 1,
-                Err(error) => tracing::warn!(path = %path.display(), %error, "a layer is not removed yet"),
-            }
-        }
-        Ok(collected)
-    }
-
-    /// Keeps layers from being removed that nothing names yet, whether they are there or not.
-    pub(crate) fn hold(&self, ids: &[LayerId]) -> Held<&Self> {
-        self.add_held(ids);
-        Held {
-            store: self,
-            ids: ids.to_vec(),
-        }
-    }
-
-    /// Like [`ImageStore::hold`], for work that goes on elsewhere.
-    pub(crate) fn hold_owned(self: &Arc<Self>, ids: &[LayerId]) -> Held<Arc<Self>> {
-        self.add_held(ids);
-        Held {
-            store: self.clone(),
-            ids: ids.to_vec(),
-        }
-    }
-
-    fn add_held(&self, ids: &[LayerId]) {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        for id in ids {
-            *held.entry(id.clone()).or_default() += 1;
-        }
-    }
-
-    /// Makes a layer that has this name whoever makes it, unless it is there.
-    pub(crate) fn make_layer<E: From<ImageError>>(
-        &self,
-        id: &LayerId,
-        make: impl FnOnce(&Path) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let place = self.layer(id);
-        if place.is_dir() {
-            return Ok(());
-        }
-        let draft = self
-            .layers
-            .join(format!("{DRAFT}{}", LayerId::from_bits(fresh_bits())));
-        let made = fs::DirBuilder::new().mode(0o700).create(&draft);
-        let made = made
-            .map_err(ImageError::file("make directory", &draft))
-            .map_err(E::from);
-        if let Err(error) = made.and_then(|()| make(&draft)) {
-            let _ = tree::remove(&draft);
-            return Err(error);
-        }
-        let _names = self.lock();
-        match fs::rename(&draft, &place) {
-            // Somebody else was faster.
-            Err(_) if place.is_dir() => tree::remove(&draft).map_err(ImageError::file("remove", &draft))?,
-            done => done.map_err(ImageError::file("publish", &draft))?,
-        }
-        Ok(())
-    }
-
-    /// A file to download to.
-    pub(crate) fn incoming(&self) -> Incoming {
-        Incoming(self.incoming.join(LayerId::from_bits(fresh_bits()).as_str()))
     }
 
     /// What overlays write on files of these layers.
@@ -614,95 +463,12 @@ impl ImageStore {
         }
     }
 
-    /// Where the archive of a small thing of a registry is kept.
-    pub(crate) fn artifact(&self, digest: &str) -> PathBuf {
-        self.artifacts.join(digest.replace(':', "-"))
-    }
-
-    /// Removes small things that were got long ago; whoever wants one gets it again.
-    fn forget_artifacts(&self) -> Result<(), ImageError> {
-        for name in names(&self.artifacts)? {
-            let path = self.artifacts.join(name);
-            let got = fs::metadata(&path).and_then(|metadata| metadata.modified());
-            if got
-                .ok()
-                .and_then(|got| got.elapsed().ok())
-                .is_some_and(|age| age > ARTIFACT_AGE)
-            {
-                tree::remove_file(&path).map_err(ImageError::file("remove", &path))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Layers that somebody needs. A record that cannot be read is an error: what it needs is unknown.
-    fn named(&self) -> Result<HashSet<LayerId>, ImageError> {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut named: HashSet<LayerId> = held.keys().cloned().collect();
-        drop(held);
-        for snapshot in self.snapshots()? {
-            named.extend(snapshot.layers);
-        }
-        for name in names(&self.sandboxes)? {
-            named.extend(Chain::read(&self.sandboxes.join(name))?.layers);
-        }
-        Ok(named)
-    }
-
-    /// Forgets snapshots of an earlier run of the machine that were not on disk for good, or whose layers are missing; removes
-    /// copies that were killed in the making.
-    fn forget_unusable(&self) -> Result<(), ImageError> {
-        for name in names(&self.layers)? {
-            if name.starts_with(DRAFT) {
-                let path = self.layers.join(&name);
-                tree::remove(&path).map_err(ImageError::file("remove", &path))?;
-            }
-        }
-        for name in names(&self.snapshots)? {
-            let path = self.snapshots.join(&name);
-            let why = match read_json::<Snapshot>(&path) {
-                _ if !name.ends_with(".json") => "it is half written",
-                Ok(None) => continue,
-                Ok(Some(snapshot)) if !snapshot.is_durable && snapshot.boot != self.owner.boot => {
-                    "the machine was restarted before it was on disk"
-                }
-                Ok(Some(snapshot)) if snapshot.layers.iter().any(|id| !self.layer(id).is_dir()) => {
-                    "layers of it are missing"
-                }
-                Ok(Some(_)) => continue,
-                Err(_) => "its record is damaged",
-            };
-            tracing::warn!(name, "a snapshot is forgotten: {why}");
-            tree::remove_file(&path).map_err(ImageError::file("remove", &path))?;
-        }
-        Ok(())
-    }
-
     fn path(&self, id: &SnapshotId) -> PathBuf {
         self.snapshots.join(format!("{id}.json"))
     }
 
     fn lock(&self) -> MutexGuard<'_, ()> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Layers that are not removed until this is dropped.
-#[derive(Debug)]
-pub struct Held<S: Deref<Target = ImageStore>> {
-    store: S,
-    ids: Vec<LayerId>,
-}
-
-impl<S: Deref<Target = ImageStore>> Drop for Held<S> {
-    fn drop(&mut self) {
-        let mut held = self.store.held.lock().unwrap_or_else(PoisonError::into_inner);
-        for id in &self.ids {
-            if let Some(count) = held.get_mut(id) {
-                *count -= 1;
-            }
-        }
-        held.retain(|_, count| *count > 0);
     }
 }
 

@@ -1,0 +1,134 @@
+//! Layers by name: made, held as long as nothing names them, joined, and what is noted of them.
+
+use super::{DRAFT, ImageStore, read_json, write_atomically};
+use crate::failure::ImageError;
+use crate::flatten::Flatten;
+use crate::oci::Incoming;
+use crate::tree;
+use greenroom_protocol::id::LayerId;
+use greenroom_stdx::id::fresh_bits;
+use serde::Serialize;
+use std::fs;
+use std::ops::Deref;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+
+/// Ends the names of files beside a layer: its size, and how it looks in registries.
+pub(super) const BYTES: &str = ".bytes";
+pub(super) const NOTE: &str = ".oci.json";
+
+/// Layers that are not removed until this is dropped.
+#[derive(Debug)]
+pub struct Held<S: Deref<Target = ImageStore>> {
+    store: S,
+    ids: Vec<LayerId>,
+}
+
+impl<S: Deref<Target = ImageStore>> Drop for Held<S> {
+    fn drop(&mut self) {
+        let mut held = self.store.held.lock().unwrap_or_else(PoisonError::into_inner);
+        for id in &self.ids {
+            if let Some(count) = held.get_mut(id) {
+                *count -= 1;
+            }
+        }
+        held.retain(|_, count| *count > 0);
+    }
+}
+
+impl ImageStore {
+    /// Keeps layers from being removed that nothing names yet, whether they are there or not.
+    pub(crate) fn hold(&self, ids: &[LayerId]) -> Held<&Self> {
+        self.add_held(ids);
+        Held {
+            store: self,
+            ids: ids.to_vec(),
+        }
+    }
+
+    /// Like [`ImageStore::hold`], for work that goes on elsewhere.
+    pub(crate) fn hold_owned(self: &Arc<Self>, ids: &[LayerId]) -> Held<Arc<Self>> {
+        self.add_held(ids);
+        Held {
+            store: self.clone(),
+            ids: ids.to_vec(),
+        }
+    }
+
+    fn add_held(&self, ids: &[LayerId]) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        for id in ids {
+            *held.entry(id.clone()).or_default() += 1;
+        }
+    }
+
+    /// Makes a layer that has this name whoever makes it, unless it is there.
+    pub(crate) fn make_layer<E: From<ImageError>>(
+        &self,
+        id: &LayerId,
+        make: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let place = self.layer(id);
+        if place.is_dir() {
+            return Ok(());
+        }
+        let draft = self
+            .layers
+            .join(format!("{DRAFT}{}", LayerId::from_bits(fresh_bits())));
+        let made = fs::DirBuilder::new().mode(0o700).create(&draft);
+        let made = made
+            .map_err(ImageError::file("make directory", &draft))
+            .map_err(E::from);
+        if let Err(error) = made.and_then(|()| make(&draft)) {
+            let _ = tree::remove(&draft);
+            return Err(error);
+        }
+        let _names = self.lock();
+        match fs::rename(&draft, &place) {
+            // Somebody else was faster.
+            Err(_) if place.is_dir() => tree::remove(&draft).map_err(ImageError::file("remove", &draft))?,
+            done => done.map_err(ImageError::file("publish", &draft))?,
+        }
+        Ok(())
+    }
+
+    /// Makes one layer of several. `below` lie below them, and the host's base if `is_on_base`.
+    pub(crate) fn join(
+        &self,
+        layer: &LayerId,
+        layers: &[LayerId],
+        below: &[LayerId],
+        is_on_base: bool,
+    ) -> Result<(), ImageError> {
+        let places = |ids: &[LayerId]| ids.iter().map(|id| self.layer(id)).collect::<Vec<_>>();
+        let mut below = places(below);
+        below.extend(is_on_base.then(|| self.base.clone()));
+        let flatten = Flatten::new(&places(layers), &below, self.marks());
+        self.make_layer(layer, |draft| {
+            flatten
+                .run(draft)
+                .map_err(ImageError::file("join layers in", draft))
+        })
+    }
+
+    /// A file to download to.
+    pub(crate) fn incoming(&self) -> Incoming {
+        Incoming(self.incoming.join(LayerId::from_bits(fresh_bits()).as_str()))
+    }
+
+    /// Where the archive of a small thing of a registry is kept.
+    pub(crate) fn artifact(&self, digest: &str) -> PathBuf {
+        self.artifacts.join(digest.replace(':', "-"))
+    }
+
+    /// What was noted of a layer.
+    pub(crate) fn note<T: serde::de::DeserializeOwned>(&self, id: &LayerId) -> Result<Option<T>, ImageError> {
+        read_json(&self.layers.join(format!("{id}{NOTE}")))
+    }
+
+    /// Notes something of a layer that is held; gone with it.
+    pub(crate) fn write_note(&self, id: &LayerId, note: &impl Serialize) -> Result<(), ImageError> {
+        write_atomically(&self.layers.join(format!("{id}{NOTE}")), note)
+    }
+}
