@@ -126,7 +126,12 @@ function Details({ image }: { image: Image }) {
             {image.commit != null && <span className="font-mono"> {image.commit.slice(0, 10)}</span>}
           </span>
           {image.size_bytes != null && <span>{formatBytes(image.size_bytes)}</span>}
-          <span>{image.built_on == null ? "from nothing" : "on the image before"}</span>
+          <span className="wrap-anywhere">{originOf(image)}</span>
+          {isNamed(image.base) && (
+            <span className="wrap-anywhere">
+              over <span className="font-mono">{withoutDigest(image.base)}</span>
+            </span>
+          )}
           <span className="font-mono">{image.id}</span>
         </div>
         {image.problem != null && <ProblemNotice problem={image.problem} />}
@@ -143,6 +148,21 @@ function Details({ image }: { image: Image }) {
       <Log id={image.id} />
     </section>
   );
+}
+
+function originOf(image: Image): string {
+  if (image.trigger.kind === "pulled") return `pulled from ${withoutDigest(image.trigger.reference)}`;
+  return image.built_on == null ? "from nothing" : "on the image before";
+}
+
+/** Whether it is not the server's own programs. */
+function isNamed(base: string): boolean {
+  return base !== "" && base !== "host";
+}
+
+/** As people know it. */
+function withoutDigest(name: string): string {
+  return name.replace(/^oci:/, "").replace(/@sha256:[0-9a-f]+$/, "");
 }
 
 function Log({ id }: { id: string }) {

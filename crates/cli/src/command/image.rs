@@ -5,7 +5,7 @@ use crate::arguments::{BuildArguments, Global, ImageCommand};
 use crate::connection;
 use crate::failure::{Exit, Failure};
 use crate::terminal::{Span, Style, Terminal, printable};
-use greenroom_protocol::client::image::{BuildImage, Image, ImageState, StepOutcome};
+use greenroom_protocol::client::image::{BuildImage, Image, ImageState, ImageTrigger, StepOutcome};
 use greenroom_sdk::Client;
 use std::time::Duration;
 
@@ -174,6 +174,14 @@ fn show(image: &Image, terminal: Terminal) -> Result<(), Failure> {
     ])?;
     if let Some(before) = &image.built_on {
         terminal.line(&[Span::new(Style::Dim, format!("  built on {before}"))])?;
+    }
+    if let ImageTrigger::Pulled { reference, .. } = &image.trigger {
+        let from = format!("  pulled from {}", printable(reference));
+        terminal.line(&[Span::new(Style::Dim, from)])?;
+    }
+    if !matches!(image.base.as_str(), "" | "host") {
+        let over = format!("  over {}", printable(&image.base));
+        terminal.line(&[Span::new(Style::Dim, over)])?;
     }
     for step in &image.steps {
         let (style, outcome) = match step.outcome {
