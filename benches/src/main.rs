@@ -1,6 +1,7 @@
 //! Runs benchmarks whose name begins with the argument (all without one), prints a table, and merges the results into
 //! `bench-results/latest.json`. Reports only: a slow machine is not a failure.
 
+mod base;
 mod image;
 mod product;
 mod prompt;
@@ -24,6 +25,9 @@ async fn main() -> Result<()> {
     }
     if snapshot::NAMES.iter().any(|name| name.starts_with(&prefix)) {
         results.extend(snapshot::run(&prefix).await?);
+    }
+    if base::NAMES.iter().any(|name| name.starts_with(&prefix)) {
+        results.extend(base::run(&prefix).await?);
     }
     if prompt::NAMES.iter().any(|name| name.starts_with(&prefix)) {
         results.extend(prompt::run().await?);

@@ -14,6 +14,7 @@ greenroom_system_tests::for_both_users! {
     sessions_run_in_an_image_of_a_registry,
     a_base_that_cannot_be_had_says_why,
     a_dev_container_is_an_environment,
+    a_pull_that_was_killed_leaves_nothing_and_is_done_again,
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -339,4 +340,38 @@ async fn a_dev_container_is_an_environment(who: Who) {
         text.contains("devcontainer.json:3: build: is not supported"),
         "{text}"
     );
+}
+
+async fn a_pull_that_was_killed_leaves_nothing_and_is_done_again(who: Who) {
+    let mut product = product(who, "");
+    let Some((registry, mut layout)) = registry(&product, false) else {
+        return;
+    };
+    let base = publish(&registry, &mut layout);
+    let mut api = shop(&mut product, &[]).await;
+    assert_eq!(set(&api, json!({"base": base})).await.0, 200);
+    // While it is downloaded, unpacked, recorded, and cloned into.
+    for delay_ms in [30, 150, 400, 900] {
+        api.must_post("/v1/repositories/shop/images", json!({})).await;
+        tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+        product.kill();
+        api = product.start().await;
+    }
+    let image = build(&api).await;
+    assert_eq!(image["state"], "published", "{image}");
+    let said = look(&api).await;
+    assert!(said.contains("a root of its own\nA shop.\n"), "{said}");
+    let images = product.sandboxes().join("images");
+    assert_eq!(std::fs::read_dir(images.join("incoming")).unwrap().count(), 0);
+    let drafts = std::fs::read_dir(images.join("layers")).unwrap();
+    let drafts = drafts.filter(|entry| {
+        entry
+            .as_ref()
+            .unwrap()
+            .file_name()
+            .to_string_lossy()
+            .starts_with('.')
+    });
+    assert_eq!(drafts.count(), 0);
+    product.stop();
 }

@@ -20,6 +20,7 @@ greenroom_system_tests::for_both_users! {
     what_a_step_leaves_behind_decides_nothing_later,
     leftovers_of_steps_are_nobodys_change,
     a_server_that_waits_takes_no_processor,
+    a_step_finds_its_secrets_and_nobody_else_does,
 }
 
 /// Images are built when a test says so.
@@ -571,5 +572,52 @@ async fn a_server_that_waits_takes_no_processor(who: Who) {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let taken = ticks(product.pid()) - before;
     assert!(taken < 60, "{taken} of 200 ticks");
+    product.stop();
+}
+
+async fn a_step_finds_its_secrets_and_nobody_else_does(who: Who) {
+    let look = "ls /run/secrets 2> /dev/null; cat used; grep -rsl hunter2-hunter2 /workspace /home /tmp /run; echo end";
+    let mut product = Product::with_config(&commands(&[("look", look)]), BY_HAND);
+    product.run_as(who);
+    let (api, _source) = start(
+        &mut product,
+        "setup = { run = 'true', secrets = ['npm.token'] }\n",
+    )
+    .await;
+    // A repository's own file may not.
+    let failed = build(&api).await;
+    assert_eq!(failed["problem"]["code"], "environment_refused", "{failed}");
+    let set = async |setup: Value| {
+        let request = api.request(reqwest::Method::PUT, "/v1/repositories/shop/environment");
+        let build = "test ! -e /run/secrets && test -e used";
+        let (status, report) = api
+            .send(request.json(&json!({"setup": setup, "build": build})))
+            .await;
+        assert_eq!(status, 200, "{report}");
+    };
+    let used = json!({"run": "test \"$(cat /run/secrets/npm.token)\" = hunter2-hunter2 && echo used > used", "secrets": ["npm.token"]});
+    set(used.clone()).await;
+    let failed = build(&api).await;
+    assert_eq!(failed["problem"]["code"], "secret_missing", "{failed}");
+    let secret = api.request(reqwest::Method::PUT, "/v1/secrets/npm.token");
+    assert_eq!(
+        api.send(secret.json(&json!({"value": "hunter2-hunter2"})))
+            .await
+            .0,
+        204
+    );
+    let image = build(&api).await;
+    assert_eq!(image["state"], "published", "{}", log(&api, &image).await);
+    let session = api.start_session("shop", "look").await;
+    let events = api.wait_for_turns(&session, 1).await;
+    assert!(
+        outputs(&events)[0].starts_with("used\nend\n"),
+        "{}",
+        pretty(&events)
+    );
+    // One that keeps it fails.
+    set(json!({"run": "cp /run/secrets/npm.token kept", "secrets": ["npm.token"]})).await;
+    let failed = build(&api).await;
+    assert_eq!(failed["state"], "failed", "{failed}");
     product.stop();
 }

@@ -123,6 +123,10 @@ pub struct StepDefinition {
     /// them changed. Empty: for `setup` the usual files that list dependencies, for the others every file.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<String>,
+    /// Stored secrets that it finds as files `/run/secrets/NAME`, in memory and as long as it runs. Only an administrator may name
+    /// them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<String>,
 }
 
 impl<'de> Deserialize<'de> for StepDefinition {
@@ -133,6 +137,8 @@ impl<'de> Deserialize<'de> for StepDefinition {
             run: String,
             #[serde(default)]
             inputs: Vec<String>,
+            #[serde(default)]
+            secrets: Vec<String>,
         }
 
         struct TextOrTable;
@@ -141,19 +147,21 @@ impl<'de> Deserialize<'de> for StepDefinition {
             type Value = StepDefinition;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a command, or a table with `run` and `inputs`")
+                f.write_str("a command, or a table with `run`, `inputs` and `secrets`")
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<StepDefinition, E> {
                 Ok(StepDefinition {
                     run: text.to_owned(),
                     inputs: Vec::new(),
+                    secrets: Vec::new(),
                 })
             }
 
             fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<StepDefinition, A::Error> {
-                let Table { run, inputs } = Table::deserialize(de::value::MapAccessDeserializer::new(map))?;
-                Ok(StepDefinition { run, inputs })
+                let table = Table::deserialize(de::value::MapAccessDeserializer::new(map))?;
+                let Table { run, inputs, secrets } = table;
+                Ok(StepDefinition { run, inputs, secrets })
             }
         }
 

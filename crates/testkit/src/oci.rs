@@ -158,6 +158,96 @@ fn run(command: &mut Command) -> io::Result<String> {
     }
 }
 
+/// What a [`LyingRegistry`] does with layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lie {
+    /// Half of it, and the connection ends.
+    Cut,
+    /// More than it announced in the manifest, without saying how much.
+    Longer,
+    /// Another length in the header.
+    OtherLength,
+    /// As many bytes, and others.
+    Other,
+    /// Leads to an address of this machine that listens to nothing.
+    Elsewhere,
+}
+
+/// A registry of one layout that lies about its largest blob. Ends with the process.
+#[derive(Debug)]
+pub struct LyingRegistry {
+    address: String,
+}
+
+impl LyingRegistry {
+    /// Listens on a port of its own.
+    pub fn start(layout: &Layout, lie: Lie) -> io::Result<Self> {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?.to_string();
+        let blobs = layout.place.join("blobs/sha256");
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let _ = answer(stream, &blobs, lie);
+            }
+        });
+        Ok(Self { address })
+    }
+
+    /// `127.0.0.1:PORT`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+}
+
+fn answer(mut stream: std::net::TcpStream, blobs: &Path, lie: Lie) -> io::Result<()> {
+    const SMALL_BYTES: usize = 4096;
+    let mut request = BufReader::new(stream.try_clone()?);
+    let mut first = String::new();
+    request.read_line(&mut first)?;
+    let mut line = String::new();
+    while request.read_line(&mut line)? > 2 {
+        line.clear();
+    }
+    let digits = first
+        .split_whitespace()
+        .nth(1)
+        .and_then(|path| path.rsplit_once("sha256:"))
+        .map(|(_, digits)| digits.to_owned());
+    let content = digits.and_then(|digits| fs::read(blobs.join(digits)).ok());
+    let Some(mut content) = content else {
+        return stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    };
+    let mut head = format!(
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        content.len()
+    );
+    if content.len() > SMALL_BYTES {
+        match lie {
+            Lie::Cut => content.truncate(content.len() / 2),
+            Lie::Longer => {
+                head = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n".to_owned();
+                content.extend_from_slice(&[0; 1 << 20]);
+            }
+            Lie::OtherLength => {
+                head = format!(
+                    "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+                    content.len() + 1
+                );
+                content.push(0);
+            }
+            Lie::Other => content.fill(7),
+            Lie::Elsewhere => {
+                head = "HTTP/1.1 307 Temporary Redirect\r\nConnection: close\r\nContent-Length: 0\r\n\
+                        Location: http://127.0.0.1:1/blob\r\n\r\n"
+                    .to_owned();
+                content.clear();
+            }
+        }
+    }
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(&content)
+}
+
 /// How a layer's archive is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {

@@ -1124,6 +1124,11 @@ export interface components {
              *     them changed. Empty: for `setup` the usual files that list dependencies, for the others every file.
              */
             inputs: string[];
+            /**
+             * @description Stored secrets that it finds as files `/run/secrets/NAME`, in memory and as long as it runs. Only an administrator may name
+             *     them.
+             */
+            secrets: string[];
         };
         /** @description When and how images of the environment are built. What is left out is the server's default. */
         ImageSettings: {

@@ -3,7 +3,9 @@
 use crate::world::{World, fresh_id, sh};
 use greenroom_host::{Host, HostConfig, HostError, Login, Sandbox, SandboxUser, Snapshot, StartSandbox};
 use greenroom_protocol::reference::Reference;
-use greenroom_testkit::oci::{Archive, Compression, LOGIN, Layout, TestRegistry, busybox_root, is_possible};
+use greenroom_testkit::oci::{
+    Archive, Compression, LOGIN, Layout, Lie, LyingRegistry, TestRegistry, busybox_root, is_possible,
+};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -21,6 +23,7 @@ crate::scenarios!(
     layers_are_shared_and_pulled_once,
     registries_that_want_a_login,
     what_does_not_fit_is_refused,
+    registries_that_lie_about_layers,
     roots_on_this_machine,
     programs_that_insist_on_being_root,
     a_snapshot_goes_to_a_registry_and_comes_back,
@@ -702,4 +705,33 @@ async fn programs_that_insist_on_being_root(world: &World) {
         sh(&node, script).await.ok(),
         "1000\nnode /home/node\ntool\nrefused\n"
     );
+}
+
+async fn registries_that_lie_about_layers(world: &World) {
+    let place = world.state.with_file_name("layout");
+    let mut layout = Layout::new(&place).unwrap();
+    let noise: Vec<u8> = (0..200_000_u32)
+        .map(|number| (number.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    let layers = [Archive::default().file("noise", 0o644, noise).finish()];
+    layout.image("v1", &layers, json!({}), Compression::None).unwrap();
+    let digest = layout.digest("v1").unwrap();
+    for (lie, expected) in [
+        (Lie::Cut, "registry_unreachable"),
+        (Lie::Longer, "image_size"),
+        (Lie::OtherLength, "image_size"),
+        (Lie::Other, "image_digest"),
+        (Lie::Elsewhere, "registry_unreachable"),
+    ] {
+        let registry = LyingRegistry::start(&layout, lie).unwrap();
+        let pulled = world
+            .pulled(&format!("{}/lie@{digest}", registry.address()))
+            .await;
+        let problem = pulled.unwrap_err().problem();
+        assert_eq!(problem.code, expected, "{lie:?}: {problem:?}");
+    }
+    for name in ["incoming", "layers"] {
+        let left = std::fs::read_dir(world.state.join("images").join(name)).unwrap();
+        assert_eq!(left.count(), 0, "{name}");
+    }
 }

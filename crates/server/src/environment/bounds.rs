@@ -119,6 +119,7 @@ impl Bounds {
         let backend = self.backend(written)?;
         let base = self.base(source, environment.base(), backend)?;
         self.check_features(source, written)?;
+        check_secrets(source, written)?;
         Ok(BoundedEnvironment {
             source,
             base,
@@ -364,6 +365,21 @@ impl Bounds {
     }
 }
 
+/// A repository's own file could give them to anybody.
+fn check_secrets(source: EnvironmentSource, written: &Environment) -> Result<(), Problem> {
+    let steps = [&written.setup, &written.build, &written.warm];
+    let has_secrets = steps.into_iter().flatten().any(|step| !step.secrets.is_empty());
+    match source {
+        EnvironmentSource::Administrator => Ok(()),
+        _ if has_secrets => Err(refused(
+            "secrets: only an administrator may give secrets to steps.".to_owned(),
+            "An administrator can set the environment of this repository with `greenroom env set`."
+                .to_owned(),
+        )),
+        _ => Ok(()),
+    }
+}
+
 fn install(features: &[FeatureDefinition]) -> Option<StepDefinition> {
     let names: Vec<_> = features
         .iter()
@@ -372,6 +388,7 @@ fn install(features: &[FeatureDefinition]) -> Option<StepDefinition> {
     (!names.is_empty()).then(|| StepDefinition {
         run: format!("install {}", names.join(" ")),
         inputs: Vec::new(),
+        secrets: Vec::new(),
     })
 }
 

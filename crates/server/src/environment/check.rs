@@ -21,6 +21,8 @@ const DEFAULT_USER: &str = "agent";
 const MAX_EGRESS_ENTRIES: usize = 500;
 const MAX_SERVICES: usize = 32;
 pub(super) const MAX_FEATURES: usize = 50;
+/// Secrets of one step.
+const MAX_SECRETS: usize = 50;
 /// Patterns of one step's inputs.
 const MAX_INPUTS: usize = 200;
 /// Sandboxes of one repository that wait for people.
@@ -549,6 +551,23 @@ fn check_image(environment: &Environment, faults: &mut Vec<Fault>) {
                     inputs.index(index),
                     "must be a path or pattern below the repository's root",
                     "Such as `package.json`, `crates` or `**/Cargo.toml`.",
+                ));
+            }
+        }
+    }
+    for (name, step) in steps {
+        let names = step
+            .as_ref()
+            .map(|step| step.secrets.as_slice())
+            .unwrap_or_default();
+        let secrets = Path::of(name).field("secrets");
+        check_count(names.len(), MAX_SECRETS, &secrets, faults);
+        for (index, name) in names.iter().enumerate() {
+            if !is_secret_name(name) {
+                faults.push(Fault::new(
+                    secrets.index(index),
+                    "is not the name of a secret",
+                    "Names are letters, digits, `_`, `-` and `.`; `greenroom secret list` shows them.",
                 ));
             }
         }

@@ -281,6 +281,7 @@ impl Reader<'_> {
         self.command(name, value).map(|run| StepDefinition {
             run,
             inputs: Vec::new(),
+            secrets: Vec::new(),
         })
     }
 

@@ -16,7 +16,7 @@ use crate::workspace_git::{self, CLONE, TIDY};
 use greenroom_protocol::client::image::{Image, ImageState, ImageStep, StepName, StepOutcome};
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::environment::StepDefinition;
-use greenroom_protocol::guest::call::{Exec, Exit, KillReason, LimitKind, OutputChunk};
+use greenroom_protocol::guest::call::{Exec, Exit, KillReason, LimitKind, OutputChunk, Scope};
 use greenroom_protocol::guest::{GIT_PORT, WORKSPACE_PATH};
 use greenroom_protocol::id::SandboxId;
 use greenroom_protocol::reference::ReferenceError;
@@ -32,6 +32,10 @@ const OWN_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 /// What a feature's archive says of it.
 const DESCRIPTION: &str = "devcontainer-feature.json";
+
+/// Where a step finds its secrets: memory, not disk.
+const SECRETS_PLACE: &str = "/run/secrets";
+const HIDE_SECRETS: &str = "rm -rf /run/secrets";
 
 /// Output kept of a program of ours, in bytes.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
@@ -305,7 +309,16 @@ impl<P: Progress> Build<'_, P> {
                         self.log.line(&line).await;
                     }
                 }
-                let ran = self.step(sandbox, name, step).await;
+                let ran = match self.show_secrets(sandbox, step).await {
+                    Ok(()) => self.step(sandbox, name, step).await,
+                    Err(problem) => Err(problem),
+                };
+                // Also of a step that failed: what follows is not of this build.
+                let hidden = match step.secrets.is_empty() {
+                    true => Ok(()),
+                    false => self.own(sandbox, HIDE_SECRETS, &[]).await.map(drop),
+                };
+                let ran = ran.and(hidden);
                 self.end(began, StepOutcome::Done, ran).await?;
             }
             before = key;
@@ -329,6 +342,30 @@ impl<P: Progress> Build<'_, P> {
                     .await
             }
         }
+    }
+
+    /// Puts a step's secrets where no disk is.
+    async fn show_secrets(
+        &mut self,
+        sandbox: &Arc<dyn Sandbox>,
+        step: &StepDefinition,
+    ) -> Result<(), Problem> {
+        for name in &step.secrets {
+            let stored = self.services.catalog.secret(name).await;
+            let Some(value) = stored.map_err(|error| error.problem())? else {
+                let message = format!("There is no secret named {name}.");
+                return Err(Problem::permanent("secret_missing", message)
+                    .with_hint("Store it with `greenroom secret set NAME`."));
+            };
+            let path = format!("{SECRETS_PLACE}/{name}");
+            let bytes = value.expose().as_bytes().to_vec();
+            let written = sandbox.write_file(&path, Scope::Sandbox, bytes).await;
+            written.map_err(|error| match error {
+                SandboxError::Call(error) => Problem::permanent("secret_unusable", error.message),
+                SandboxError::Lost(problem) => problem,
+            })?;
+        }
+        Ok(())
     }
 
     async fn step(

@@ -251,6 +251,7 @@ mod tests {
         StepDefinition {
             run: run.to_owned(),
             inputs: Vec::new(),
+            secrets: Vec::new(),
         }
     }
 
@@ -457,6 +458,7 @@ mod tests {
         let named = StepDefinition {
             run: String::new(),
             inputs: vec!["crates/".to_owned(), "a.txt".to_owned()],
+            secrets: Vec::new(),
         };
         assert_eq!(
             inputs(StepName::Build, &named),
