@@ -545,6 +545,7 @@ const PROGRAMS: &[&str] = &[
     "/usr/bin/tar",
     "/usr/bin/touch",
     "/usr/bin/tr",
+    "/usr/bin/true",
     "/usr/bin/wc",
     "/usr/lib/git-core/git-remote-http",
 ];
