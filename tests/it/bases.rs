@@ -1,5 +1,6 @@
 //! Sandboxes whose root is not the host's: images of a registry (Debian's docker-registry, filled by skopeo).
 
+use crate::images::build;
 use crate::script::{add, commands, outputs};
 use greenroom_system_tests::api::{Api, pretty};
 use greenroom_system_tests::product::{Product, Who};
@@ -8,7 +9,7 @@ use greenroom_testkit::oci::{Archive, Compression, LOGIN, Layout, TestRegistry, 
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 greenroom_system_tests::for_both_users! {
     sessions_run_in_an_image_of_a_registry,
@@ -16,8 +17,6 @@ greenroom_system_tests::for_both_users! {
     a_dev_container_is_an_environment,
     a_pull_that_was_killed_leaves_nothing_and_is_done_again,
 }
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What tells one root from another.
 const LOOK: &str = "cat /etc/issue README.md; cat /usr/local/tool made 2> /dev/null; echo $COLOUR; test -e /usr/bin/python3 || echo small; \
@@ -69,20 +68,6 @@ fn publish(registry: &TestRegistry, layout: &mut Layout) -> String {
 async fn set(api: &Api, environment: Value) -> (u16, Value) {
     let request = api.request(Method::PUT, "/v1/repositories/shop/environment");
     api.send(request.json(&environment)).await
-}
-
-async fn build(api: &Api) -> Value {
-    let asked = api.must_post("/v1/repositories/shop/images", json!({})).await;
-    let id = asked["id"].as_str().unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let image = api.must_get(&format!("/v1/images/{id}")).await;
-        if matches!(image["state"].as_str(), Some("published" | "failed")) {
-            return image;
-        }
-        assert!(Instant::now() < deadline, "never ends: {image}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 async fn look(api: &Api) -> String {

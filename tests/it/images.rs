@@ -60,7 +60,7 @@ async fn push(api: &Api, source: &Path, file: &str, content: &str) {
 }
 
 /// Builds an image and waits for its end.
-async fn build(api: &Api) -> Value {
+pub async fn build(api: &Api) -> Value {
     let asked = api.must_post("/v1/repositories/shop/images", json!({})).await;
     ended(api, asked["id"].as_str().unwrap()).await
 }

@@ -11,6 +11,7 @@ use crate::image::{ImageBounds, ImageRegistry, wanted_snapshots};
 use crate::models::ModelDirectory;
 use crate::pool;
 use crate::sandbox::SandboxProvider;
+use crate::session::Leave;
 use crate::session::command::SessionHandle;
 use crate::session::registry::SessionRegistry;
 use crate::session::running::{RunningBounds, RunningSandboxes};
@@ -209,7 +210,11 @@ async fn rest_idle_sandboxes(app: App, shutdown: CancellationToken) {
             () = shutdown.cancelled() => return,
         }
         for (sandbox, handle) in services.running.overdue(services.clock.now_ms()) {
-            match handle.sandbox.rest(services, &handle, &sandbox).await {
+            match handle
+                .sandbox
+                .rest(services, &handle, &sandbox, Leave::WithSnapshot)
+                .await
+            {
                 Ok(true) => tracing::info!(%sandbox, "an idle sandbox was stopped"),
                 Ok(false) => {}
                 Err(problem) => {

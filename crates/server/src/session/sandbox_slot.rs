@@ -23,6 +23,14 @@ use tokio::sync::{Mutex, watch};
 /// A sandbox that takes longer to say what runs in it is as good as gone.
 const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How an idle sandbox is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leave {
+    WithSnapshot,
+    /// Somebody waits for its place. Its files stay.
+    AtOnce,
+}
+
 /// The session's sandbox: whoever needs it while it starts waits for the same start.
 pub struct SandboxSlot {
     pub(super) ready: Mutex<Option<Arc<dyn Sandbox>>>,
@@ -120,6 +128,7 @@ impl SandboxSlot {
         services: &SessionServices,
         handle: &SessionHandle,
         id: &SandboxId,
+        leave: Leave,
     ) -> Result<bool, Problem> {
         // Whoever holds the lock uses it.
         let Ok(mut ready) = self.ready.try_lock() else {
@@ -140,8 +149,10 @@ impl SandboxSlot {
         {
             return Ok(false);
         }
-        // What its last turn left, and what went on after it.
-        snapshots::take_by_itself(services, &handle.id, id).await;
+        if leave == Leave::WithSnapshot {
+            // What its last turn left, and what went on after it.
+            snapshots::take_by_itself(services, &handle.id, id).await;
+        }
         services.sandboxes.stop(id).await?;
         *ready = None;
         self.adopted.lock().unwrap_or_else(PoisonError::into_inner).take();

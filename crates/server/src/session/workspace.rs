@@ -7,7 +7,7 @@ use super::changes::ChangeAuthor;
 use super::checkout;
 use super::command::SessionHandle;
 use super::running::{self, Admission};
-use super::sandbox_slot::SandboxSlot;
+use super::sandbox_slot::{Leave, SandboxSlot};
 use super::service_watch::{self, READY_PATIENCE};
 use super::services::SessionServices;
 use super::snapshots;
@@ -205,7 +205,11 @@ impl SessionWorkspace {
             }
             let mut has_room = false;
             for (other, handle) in idle {
-                if handle.sandbox.rest(&self.services, &handle, &other).await? {
+                if handle
+                    .sandbox
+                    .rest(&self.services, &handle, &other, Leave::AtOnce)
+                    .await?
+                {
                     tracing::info!(sandbox = %other, "an idle sandbox made room for another");
                     has_room = true;
                     break;
