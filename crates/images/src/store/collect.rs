@@ -93,8 +93,12 @@ impl ImageStore {
         }
         for name in names(&self.snapshots)? {
             let path = self.snapshots.join(&name);
+            if !name.ends_with(".json") {
+                // Killed while it was written: nobody was told of it.
+                tree::remove_file(&path).map_err(ImageError::file("remove", &path))?;
+                continue;
+            }
             let why = match read_json::<Snapshot>(&path) {
-                _ if !name.ends_with(".json") => "it is half written",
                 Ok(None) => continue,
                 Ok(Some(snapshot)) if !snapshot.is_durable && snapshot.boot != self.owner.boot => {
                     "the machine was restarted before it was on disk"
