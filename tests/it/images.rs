@@ -274,7 +274,7 @@ async fn what_fails_publishes_nothing_and_the_last_image_serves(who: Who) {
     let snapshot = good["snapshot_id"].as_str().unwrap();
     let images = product.sandboxes().join("images");
     std::fs::remove_file(images.join(format!("snapshots/{snapshot}.json"))).unwrap();
-    product.expect_warning("a session begins without an image");
+    product.expect_warning("a sandbox begins without its snapshot");
     let session = api.start_session("shop", "look").await;
     let events = api.wait_for_turns(&session, 1).await;
     assert!(

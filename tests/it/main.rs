@@ -10,6 +10,7 @@ mod disk;
 mod egress;
 mod entry;
 mod environment;
+mod forks;
 mod hostile_git;
 mod idle;
 mod images;

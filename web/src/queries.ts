@@ -5,6 +5,7 @@ import {
   type AddRepository,
   type AddReview,
   type CreateSession,
+  type ForkSession,
   type ImageAttachment,
   type ImageState,
   type MergePullRequest,
@@ -196,6 +197,19 @@ export function useCreateSession() {
   return useMutation({
     mutationFn: (body: CreateSession) =>
       client.createSession(body, command.keyFor(JSON.stringify(body))),
+    onSuccess: () => {
+      command.forget();
+      return cache.invalidateQueries({ queryKey: ["sessions"] });
+    },
+  });
+}
+
+export function useForkSession(sessionId: string) {
+  const command = useCommandKey();
+  const cache = useQueryClient();
+  return useMutation({
+    mutationFn: (body: ForkSession) =>
+      client.forkSession(sessionId, body, command.keyFor(JSON.stringify(body))),
     onSuccess: () => {
       command.forget();
       return cache.invalidateQueries({ queryKey: ["sessions"] });

@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use greenroom_protocol::id::SnapshotId;
 use std::path::PathBuf;
 
 const ROOT_EXAMPLES: &str = "Examples:
@@ -248,6 +249,31 @@ pub enum SessionCommand {
         /// Remove this one
         #[arg(long, value_name = "SNAPSHOT")]
         remove: Option<String>,
+        /// Print JSON for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Begin new sessions with the files and the conversation of one, which goes on
+    #[command(
+        after_help = "Examples:\n  greenroom session fork ses_… \"Try it with a queue instead\"\n  greenroom session fork ses_… --count 3 \"Make the test suite faster\"\n  greenroom session fork ses_… --snapshot snp_…\n\nEach has a branch and a sandbox of its own. A single one with a prompt is followed unless --no-wait."
+    )]
+    Fork {
+        /// The session's id, or the end of it
+        id: String,
+        /// First prompt of each, or - to read it from standard input; without it they wait for one
+        prompt: Option<String>,
+        /// How many
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8))]
+        count: u32,
+        /// Begin with this snapshot and what was said before it, not with what is there now
+        #[arg(long)]
+        snapshot: Option<SnapshotId>,
+        /// Model of the new sessions; that of the session if absent
+        #[arg(long, value_name = "PROVIDER/NAME")]
+        model: Option<String>,
+        /// Leave as soon as they are there
+        #[arg(long)]
+        no_wait: bool,
         /// Print JSON for programs
         #[arg(long)]
         json: bool,

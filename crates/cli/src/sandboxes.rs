@@ -168,6 +168,11 @@ impl SandboxProvider for LocalSandboxes {
         take.await.map_err(|error: HostError| error.problem())
     }
 
+    async fn copy_snapshot(&self, id: &SnapshotId) -> Result<SnapshotId, Problem> {
+        let copied = self.host.copy_snapshot(id).await;
+        Ok(copied.map_err(|error| error.problem())?.id)
+    }
+
     async fn is_new(&self, id: &SandboxId) -> bool {
         self.host.is_new(id).await
     }

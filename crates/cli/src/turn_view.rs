@@ -155,6 +155,9 @@ impl TurnView {
                 Span::new(Style::Bold, shorten(title)),
             ]]),
             EventBody::EffectFailed { problem, .. } => self.block(vec![problem_line(problem)]),
+            EventBody::SessionForked { from, .. } => {
+                self.block(vec![vec![dim(format!("forked here from {from}"))]])
+            }
             EventBody::SessionTitled { .. }
             | EventBody::SessionStateChanged { .. }
             | EventBody::TurnStarted { .. }

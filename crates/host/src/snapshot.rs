@@ -28,15 +28,27 @@ impl Host {
     pub async fn snapshot(&self, id: &SandboxId) -> Result<Taken, HostError> {
         let (host, id) = (self.clone(), id.clone());
         let taken = blocking(move || host.snapshot_blocking(&id)).await?;
-        let (host, snapshot) = (self.clone(), taken.snapshot.id.clone());
-        // Nobody waits for the disk.
+        self.make_durable_soon(&taken.snapshot.id);
+        Ok(taken)
+    }
+
+    /// Another snapshot of the same files, which is removed by itself; like [`Host::snapshot`], on disk for good a while later.
+    pub async fn copy_snapshot(&self, id: &SnapshotId) -> Result<Snapshot, HostError> {
+        let (host, id) = (self.clone(), id.clone());
+        let copied = blocking(move || Ok(host.0.images.copy_record(&id)?)).await?;
+        self.make_durable_soon(&copied.id);
+        Ok(copied)
+    }
+
+    /// Nobody waits for the disk.
+    fn make_durable_soon(&self, snapshot: &SnapshotId) {
+        let (host, snapshot) = (self.clone(), snapshot.clone());
         tokio::task::spawn_blocking(move || {
             if let Err(error) = host.0.images.make_durable(&snapshot) {
                 let error = greenroom_stdx::chain::Chain(&error);
                 tracing::warn!(%snapshot, %error, "a snapshot is not on disk for good");
             }
         });
-        Ok(taken)
     }
 
     /// Like [`Host::snapshot`], and waits until the snapshot is on disk for good.

@@ -373,6 +373,24 @@ impl ImageStore {
         Ok(snapshot)
     }
 
+    /// Another snapshot of the same layers, which is removed by itself.
+    pub fn copy_record(&self, id: &SnapshotId) -> Result<Snapshot, ImageError> {
+        let _names = self.lock();
+        let snapshot = self
+            .snapshot(id)?
+            .ok_or_else(|| ImageError::Missing(id.clone()))?;
+        if snapshot.layers.iter().any(|id| !self.layer(id).is_dir()) {
+            return Err(ImageError::LayerMissing(self.path(id)));
+        }
+        let chain = Chain {
+            given: snapshot.given,
+            layers: snapshot.layers,
+            root: snapshot.root,
+        };
+        let id = SnapshotId::from_bits(fresh_bits());
+        self.write_record(id, snapshot.sandbox, chain, snapshot.annotations)
+    }
+
     /// Waits until a snapshot is on disk for good. May take as long as the disk needs for all that waits for it.
     pub fn make_durable(&self, id: &SnapshotId) -> Result<(), ImageError> {
         let opened = fs::File::open(&self.layers).map_err(ImageError::file("open", &self.layers))?;

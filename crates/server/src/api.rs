@@ -5,6 +5,7 @@ mod body;
 pub mod caller;
 mod environments;
 mod failure;
+mod forks;
 pub mod git;
 mod idempotency;
 mod images;
@@ -154,6 +155,10 @@ fn documented() -> ApiRouter<App> {
         .api_route(
             "/v1/sessions/{id}/snapshots/{snapshot_id}",
             delete_with(snapshots::remove, told("removeSnapshot", "Removes a snapshot. What sandboxes began with stays.")),
+        )
+        .api_route(
+            "/v1/sessions/{id}/forks",
+            post_with(forks::create, told("forkSession", "Makes sessions that begin with the files and the conversation of this one, which goes on. The header Idempotency-Key makes repeating it safe.")),
         )
         .api_route("/v1/sessions/{id}/services", get_with(services::list, told("listServices", "Services of the session's sandbox; none while it does not run.")))
         .api_route("/v1/sessions/{id}/services/{name}/log", get_with(services::log, told("showServiceLog", "What a service wrote, from an offset on.")))

@@ -132,6 +132,9 @@ pub trait SandboxProvider: Send + Sync {
     /// Takes a snapshot of a sandbox, whether it runs or not; on disk for good a while later.
     async fn snapshot(&self, id: &SandboxId) -> Result<Sealed, Problem>;
 
+    /// Another snapshot of the same files, which is removed by itself; on disk for good a while later.
+    async fn copy_snapshot(&self, id: &SnapshotId) -> Result<SnapshotId, Problem>;
+
     /// Whether a sandbox has no files yet, or has none any more.
     async fn is_new(&self, id: &SandboxId) -> bool;
 

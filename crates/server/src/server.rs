@@ -13,6 +13,7 @@ use crate::pool;
 use crate::sandbox::SandboxProvider;
 use crate::session::Leave;
 use crate::session::command::SessionHandle;
+use crate::session::fork;
 use crate::session::registry::SessionRegistry;
 use crate::session::running::{RunningBounds, RunningSandboxes};
 use crate::session::services::{RowWriter, SessionServices};
@@ -275,6 +276,13 @@ async fn reap(app: &App) {
         tracing::warn!(
             code = problem.code,
             "old sandboxes could not be removed: {}",
+            problem.message
+        );
+    }
+    if let Err(problem) = fork::forget_unborn(&app.services, &app.sessions).await {
+        tracing::warn!(
+            code = problem.code,
+            "files of forks that never came stay: {}",
             problem.message
         );
     }

@@ -1,14 +1,15 @@
 //! Sessions: one actor each, the only writer of the session's log.
 //!
 //! `state` folds events into what a session is; `actor` decides, appends and publishes; `turn` runs the agent; `workspace`,
-//! `checkout` and `service_watch` bring a sandbox, `running` and `sandbox_slot` put it to rest; `changes`, `platform` and `outbox` bring the work to the forge.
+//! `checkout` and `service_watch` bring a sandbox, `running` and `sandbox_slot` put it to rest; `snapshots` and `fork` keep and copy it; `changes`, `platform` and `outbox` bring the work to the forge.
 
 mod actor;
 mod changes;
 mod checkout;
 pub mod command;
-mod early_reads;
+pub mod fork;
 pub mod hub;
+mod inherited;
 mod outbox;
 mod platform;
 pub mod registry;
@@ -22,6 +23,7 @@ pub mod state;
 mod turn;
 mod way_out;
 mod workspace;
+mod workspace_notes;
 
 pub(crate) use checkout::is_usable;
 pub use outbox::digest_of;

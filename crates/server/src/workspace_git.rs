@@ -10,11 +10,13 @@ pub fn environment() -> Vec<(String, String)> {
             "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         ),
         ("GIT_CONFIG_GLOBAL", "/dev/null"),
-        ("GIT_CONFIG_COUNT", "2"),
+        ("GIT_CONFIG_COUNT", "3"),
         ("GIT_CONFIG_KEY_0", "core.hooksPath"),
         ("GIT_CONFIG_VALUE_0", "/dev/null"),
         ("GIT_CONFIG_KEY_1", "core.fsmonitor"),
         ("GIT_CONFIG_VALUE_1", "false"),
+        ("GIT_CONFIG_KEY_2", "commit.gpgsign"),
+        ("GIT_CONFIG_VALUE_2", "false"),
         ("LC_ALL", "C"),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -80,6 +82,111 @@ git -c core.quotePath=false diff --no-renames --no-ext-diff --name-only \"$old\"
 
 /// Switches a workspace that has the newest commit to the session's branch. `$1`: the branch, `$2`: the commit.
 pub const SWITCH: &str = "git update-ref \"refs/heads/$1\" \"$2\" && git symbolic-ref HEAD \"refs/heads/$1\"";
+
+/// Makes the workspace of another session this one's: what was changed and what was begun stays as it is. `$1`: the branch, `$2`: the
+/// file that says whose workspace it is.
+pub const ADOPT: &str = "set -e
+head=$(git rev-parse -q --verify HEAD || true)
+[ -z \"$head\" ] || git update-ref \"refs/heads/$1\" \"$head\"
+git symbolic-ref HEAD \"refs/heads/$1\"
+printf %s \"$1\" > \"$2\"";
+
+/// Subject of a commit that holds what was not committed, for a moment.
+macro_rules! unfinished {
+    () => {
+        "greenroom: changes that were not committed yet"
+    };
+}
+
+/// What brings own work and others' together: `is_ours COMMIT`, whether a commit is or was part of the own work; `is_busy`, whether a
+/// merge or the like is under way; `join COMMIT`, which puts the own commits on top of others', or merges if that conflicts.
+macro_rules! joining {
+    () => {
+        "is_ours() {
+  git merge-base --is-ancestor \"$1\" HEAD 2> /dev/null || git log -g --format=%H HEAD 2> /dev/null | grep -qx \"$1\"
+}
+is_busy() {
+  for begun in MERGE_HEAD CHERRY_PICK_HEAD REVERT_HEAD rebase-merge rebase-apply; do
+    [ ! -e \".git/$begun\" ] || return 0
+  done
+  return 1
+}
+join() {
+  git rebase -q \"$1\" > /dev/null 2>&1 && return 0
+  git rebase --abort > /dev/null 2>&1
+  git merge -q --no-edit \"$1\" > /dev/null 2>&1
+}
+get() {
+  git fetch -q --force origin \"+refs/heads/$1:refs/remotes/origin/$1\"
+}
+"
+    };
+}
+
+/// Brings a workspace that is older than the session's branch together with it. What was changed and not committed stays so; what
+/// conflicts is left in the files, between git's markers. Says `joined`, `busy`, or `conflict` and the files; nothing if there was
+/// nothing to do. `$1`: the branch.
+pub const REJOIN: &str = concat!(
+    joining!(),
+    "refs=$(git ls-remote origin \"refs/heads/$1\") || exit 1
+[ -n \"$refs\" ] && git rev-parse -q --verify HEAD > /dev/null || exit 0
+get \"$1\" || exit 1
+theirs=$(git rev-parse --verify \"refs/remotes/origin/$1\") || exit 1
+! git merge-base --is-ancestor \"$theirs\" HEAD || exit 0
+! is_busy || { echo busy; exit 0; }
+git add -A || exit 1
+git diff --cached --quiet || git commit -q -m '",
+    unfinished!(),
+    "' || exit 1
+if join \"$theirs\"; then
+  [ \"$(git log -1 --format=%s)\" != '",
+    unfinished!(),
+    "' ] || git reset -q HEAD~1
+  echo joined
+else
+  echo conflict
+  git -c core.quotePath=false diff --name-only --diff-filter=U
+fi"
+);
+
+/// Pushes the session's branch, and never over a commit that is not its own: others' are taken in first. If they conflict, nothing is
+/// pushed and the workspace stays as it was. Says `pushed` or `joined`, then the commit; or `busy`; or `conflict` and the files.
+/// `$1`: the branch, `$2`: the commit that was pushed last, empty if none was.
+pub const PUSH: &str = concat!(
+    joining!(),
+    "branch=$1 theirs=$2 how=pushed
+push() {
+  git push -q --force-with-lease=\"refs/heads/$branch:$theirs\" origin \"HEAD:refs/heads/$branch\" 2>&1
+}
+told() { echo \"$how\"; git rev-parse HEAD; exit 0; }
+unless_stale() {
+  case $1 in *'stale info'*) ;; *) printf '%s\\n' \"$1\"; exit 1 ;; esac
+}
+if [ -z \"$theirs\" ] || is_ours \"$theirs\"; then
+  said=$(push) && told
+  unless_stale \"$said\"
+fi
+for try in 1 2 3; do
+  refs=$(git ls-remote origin \"refs/heads/$branch\") || exit 1
+  theirs=$(printf %s \"$refs\" | cut -f 1)
+  if [ -n \"$theirs\" ] && ! is_ours \"$theirs\"; then
+    get \"$branch\" || exit 1
+    theirs=$(git rev-parse --verify \"refs/remotes/origin/$branch\") || exit 1
+    ! is_busy || { echo busy; exit 0; }
+    if ! join \"$theirs\"; then
+      files=$(git -c core.quotePath=false diff --name-only --diff-filter=U)
+      git merge --abort > /dev/null 2>&1
+      printf 'conflict\\n%s\\n' \"$files\"
+      exit 0
+    fi
+    how=joined
+  fi
+  said=$(push) && told
+  unless_stale \"$said\"
+done
+echo 'fatal: others push to the branch all the time'
+exit 1"
+);
 
 /// Leaves the workspace as a session wants to find it, when nothing else runs: tracked files as committed, and what the build made
 /// beside them ignored, so that it is nobody's change. Single files, as long as they are not too many: what somebody adds to their

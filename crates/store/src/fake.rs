@@ -69,11 +69,11 @@ impl MemorySession {
         if last_seq != expected_seq {
             return Err(AppendError::Conflict { last_seq });
         }
-        for body in batch.events {
+        for (index, body) in batch.events.iter().enumerate() {
             self.events.push(Event {
                 seq: self.last_seq() + 1,
-                at_ms: batch.at_ms,
-                body,
+                at_ms: batch.event_time_ms(index),
+                body: body.clone(),
             });
         }
         self.journal.extend(batch.journal);

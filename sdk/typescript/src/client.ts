@@ -117,6 +117,14 @@ export class GreenroomClient {
   createSession(body: wire.CreateSession, idempotencyKey: string): Promise<wire.CreatedSession> {
     return this.#json("/v1/sessions", { method: "POST", body, idempotencyKey });
   }
+  /** New sessions with this one's files and conversation. */
+  forkSession(
+    id: string,
+    body: wire.ForkSession,
+    idempotencyKey: string,
+  ): Promise<wire.ForkedSession> {
+    return this.#json(`/v1/sessions/${segment(id)}/forks`, { method: "POST", body, idempotencyKey });
+  }
   session(id: string, signal?: AbortSignal): Promise<wire.Session> {
     return this.#json(`/v1/sessions/${segment(id)}`, { signal });
   }

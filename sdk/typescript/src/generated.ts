@@ -557,6 +557,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/sessions/{id}/forks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Makes sessions that begin with the files and the conversation of this one, which goes on. The header Idempotency-Key makes repeating it safe. */
+        post: operations["forkSession"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/sessions/{id}/services": {
         parameters: {
             query?: never;
@@ -1368,6 +1385,8 @@ export interface components {
             last_seq: number;
             /** @description Pull requests opened from it, oldest first; may be empty. */
             pull_requests: components["schemas"]["PullRequestLink"][];
+            /** @description The session that it began as a copy of. */
+            forked_from?: components["schemas"]["SessionId"] | null;
             /** @description How the last prompt ended, if it failed. */
             last_error_code?: string | null;
         };
@@ -1470,6 +1489,13 @@ export interface components {
             model: string;
             is_scripted: boolean;
             created_by: components["schemas"]["Person"];
+        } | {
+            /** @constant */
+            type: "session.forked";
+            from: components["schemas"]["SessionId"];
+            /** @description Absent: the other had no sandbox yet. */
+            snapshot_id?: components["schemas"]["SnapshotId"] | null;
+            by: components["schemas"]["Person"];
         } | {
             /** @constant */
             type: "session.titled";
@@ -1801,6 +1827,25 @@ export interface components {
             id: string;
             /** @description `snp_…` */
             snapshot_id: string;
+        };
+        /** @description Body of `POST /v1/sessions/{id}/forks`. */
+        ForkSession: {
+            /**
+             * Format: uint32
+             * @description How many, 1 to 8; absent: 1. All begin with the same files.
+             */
+            count?: number | null;
+            /** @description Of this snapshot of the session, with what was said before it; absent: of its sandbox now, which may go on. */
+            snapshot_id?: components["schemas"]["SnapshotId"] | null;
+            /** @description First prompt of each; absent: they wait for one. */
+            prompt?: string | null;
+            images?: components["schemas"]["ImageAttachment"][];
+            /** @description Absent: the session's. */
+            model?: string | null;
+        };
+        /** @description Answer to `POST /v1/sessions/{id}/forks`. */
+        ForkedSession: {
+            sessions: components["schemas"]["CreatedSession"][];
         };
         /** @description Answer to `GET /v1/sessions/{id}/services`, sorted by name; empty while no sandbox runs. */
         SessionServices: {
@@ -3342,6 +3387,46 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    forkSession: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description 1 to 128 visible ASCII characters; the same for a repetition. */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description `ses_…` */
+                id: string;
+            };
+            cookie?: never;
+        };
+        /** @description Body of `POST /v1/sessions/{id}/forks`. */
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ForkSession"];
+            };
+        };
+        responses: {
+            /** @description Answer to `POST /v1/sessions/{id}/forks`. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ForkedSession"];
+                };
             };
             /** @description What went wrong. */
             default: {

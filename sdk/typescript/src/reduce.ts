@@ -126,6 +126,8 @@ export interface SessionView {
   readonly model: string;
   readonly isScripted: boolean;
   readonly createdBy: Person | null;
+  /** The session that it began as a copy of. */
+  readonly forkedFrom: string | null;
   readonly prompts: readonly PromptView[];
   readonly turns: readonly TurnView[];
   /** Milestones that came before the first turn. */
@@ -153,6 +155,7 @@ export const EMPTY_SESSION_VIEW: SessionView = {
   model: "",
   isScripted: false,
   createdBy: null,
+  forkedFrom: null,
   prompts: [],
   turns: [],
   preamble: [],
@@ -216,6 +219,8 @@ function applyEvent(view: SessionView, event: Event): SessionView {
         isScripted: event.is_scripted,
         createdBy: event.created_by,
       };
+    case "session.forked":
+      return withMilestone({ ...view, forkedFrom: event.from }, event);
     case "session.titled":
       return { ...view, title: event.title };
     case "session.state_changed":

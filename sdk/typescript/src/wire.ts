@@ -30,6 +30,8 @@ export type PullRequestState = components["schemas"]["PullRequestState"];
 export type PullRequestLink = components["schemas"]["PullRequestLink"];
 export type Session = components["schemas"]["Session"];
 export type CreateSession = components["schemas"]["CreateSession"];
+export type ForkSession = components["schemas"]["ForkSession"];
+export type ForkedSession = components["schemas"]["ForkedSession"];
 export type CreatedSession = components["schemas"]["CreatedSession"];
 export type SessionList = components["schemas"]["SessionList"];
 
@@ -101,6 +103,7 @@ export type EventBody =
       is_scripted: boolean;
       created_by: Person;
     }
+  | { type: "session.forked"; from: string; snapshot_id?: string; by: Person }
   | { type: "session.titled"; title: string }
   | { type: "session.state_changed"; state: SessionState }
   | { type: "prompt.queued"; prompt: Prompt }

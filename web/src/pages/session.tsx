@@ -7,6 +7,7 @@ import { usePageTitle } from "../layout/page-title.ts";
 import { useSession, useSessionDiff } from "../queries.ts";
 import { Composer } from "../session/composer.tsx";
 import { ConnectionLine } from "../session/connection-line.tsx";
+import { ForkDialog } from "../session/fork-dialog.tsx";
 import { useSessionStream } from "../session/session-store.ts";
 import { jumpToEnd, useStickToBottom } from "../session/stick-to-bottom.ts";
 import { Transcript } from "../session/transcript.tsx";
@@ -72,6 +73,7 @@ function FollowedSession({ sessionId }: { sessionId: string }) {
           </Tabs.Trigger>
           </Tabs.List>
           <Standing view={view} />
+          <ForkButton sessionId={sessionId} isReady={view.lastSeq > 0} />
         </div>
       </div>
       <Tabs.Content value="transcript" className="flex flex-1 flex-col" tabIndex={-1}>
@@ -108,6 +110,32 @@ function FollowedSession({ sessionId }: { sessionId: string }) {
         </div>
       </Tabs.Content>
     </Tabs.Root>
+  );
+}
+
+function ForkButton({ sessionId, isReady }: { sessionId: string; isReady: boolean }) {
+  const [isOpen, setOpen] = useState(false);
+  return (
+    <>
+      <Button
+        look="quiet"
+        className="-mr-2 px-2"
+        disabled={!isReady}
+        onClick={() => {
+          setOpen(true);
+        }}
+      >
+        <Icon name="branch" />
+        <span className="max-sm:sr-only">Fork</span>
+      </Button>
+      <ForkDialog
+        sessionId={sessionId}
+        isOpen={isOpen}
+        onClose={() => {
+          setOpen(false);
+        }}
+      />
+    </>
   );
 }
 
@@ -153,6 +181,15 @@ function SessionHead({ view }: { view: SessionView }) {
             <Icon name="branch" className="size-3.5" />
             <span className="truncate font-mono">{view.branch}</span>
           </span>
+        )}
+        {view.forkedFrom !== null && (
+          <Link
+            to="/sessions/$sessionId"
+            params={{ sessionId: view.forkedFrom }}
+            className="underline underline-offset-2 hover:text-text"
+          >
+            forked from a session
+          </Link>
         )}
         {view.sandbox !== null && <span>sandbox {view.sandbox.state}</span>}
         {view.services.map((service) => (

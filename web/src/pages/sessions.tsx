@@ -71,6 +71,12 @@ function SessionRow({ session, now }: { session: Session; now: number }) {
             <Icon name="repository" className="size-3.5" />
             <span className="truncate">{session.repository}</span>
           </span>
+          {session.forked_from != null && (
+            <span className="inline-flex shrink-0 items-center gap-1">
+              <Icon name="branch" className="size-3.5" />
+              fork
+            </span>
+          )}
           <span className="truncate max-sm:hidden">{session.created_by.name}</span>
         </p>
       </div>

@@ -183,6 +183,27 @@ function Milestone({ event }: { event: Event }): ReactNode {
           <LineCounts additions={event.additions} deletions={event.deletions} />
         </Line>
       );
+    case "session.forked":
+      return (
+        <div className="my-1 flex items-center gap-3 text-xs text-muted">
+          <span className="h-px flex-1 bg-line" aria-hidden="true" />
+          <span className="inline-flex items-center gap-1.5">
+            <Icon name="branch" className="size-3.5" />
+            <span>
+              {event.by.name} forked{" "}
+              <Link
+                to="/sessions/$sessionId"
+                params={{ sessionId: event.from }}
+                className="font-medium text-accent underline underline-offset-2"
+              >
+                the session before
+              </Link>{" "}
+              here
+            </span>
+          </span>
+          <span className="h-px flex-1 bg-line" aria-hidden="true" />
+        </div>
+      );
     case "pull_request.opened":
       return (
         <div className="rounded-md border border-good/30 bg-good-soft px-3 py-2 text-[13px]">

@@ -8,7 +8,9 @@ use crate::failure::{Exit, Failure};
 use crate::terminal::{Span, Style, Terminal};
 use crate::turn_view::model_label;
 use greenroom_protocol::client::prompt::SendPrompt;
-use greenroom_protocol::client::session::{Session, SessionSnapshot, SessionState};
+use greenroom_protocol::client::session::{
+    ForkSession, ForkedSession, Session, SessionSnapshot, SessionState,
+};
 use greenroom_protocol::guest::service::ServiceState;
 use greenroom_protocol::id::SessionId;
 use greenroom_sdk::{Client, IdempotencyKey, SessionFilter};
@@ -120,6 +122,34 @@ pub async fn run(global: &Global, command: SessionCommand, terminal: Terminal) -
             }
             Ok(Exit::Success)
         }
+        SessionCommand::Fork {
+            id,
+            prompt,
+            count,
+            snapshot,
+            model,
+            no_wait,
+            json,
+        } => {
+            let text = match prompt {
+                Some(prompt) => Some(input::prompt(&prompt).await?),
+                None => None,
+            };
+            let client = connection::connect(global)?;
+            let id = input::session_id(&client, &id).await?;
+            let fork = ForkSession {
+                count: Some(count),
+                snapshot_id: snapshot,
+                prompt: text,
+                images: Vec::new(),
+                model,
+            };
+            let forked = {
+                let _progress = terminal.progress("forking the session");
+                client.fork_session(&id, &fork, &IdempotencyKey::fresh()).await?
+            };
+            told_forks(&client, forked, no_wait, json, terminal).await
+        }
         SessionCommand::Stop { id } => {
             let client = connection::connect(global)?;
             let id = input::session_id(&client, &id).await?;
@@ -127,6 +157,40 @@ pub async fn run(global: &Global, command: SessionCommand, terminal: Terminal) -
             terminal.line(&[Span::plain(format!("{id} {}", state_word(session.state)))])?;
             Ok(Exit::Success)
         }
+    }
+}
+
+/// Tells which forks there are; a single one that has a prompt is followed.
+async fn told_forks(
+    client: &Client,
+    forked: ForkedSession,
+    no_wait: bool,
+    json: bool,
+    terminal: Terminal,
+) -> Result<Exit, Failure> {
+    let followed = match forked.sessions.as_slice() {
+        [only] if !no_wait => only.prompt.as_ref().map(|receipt| (&only.session.id, receipt)),
+        _ => None,
+    };
+    if json && followed.is_none() {
+        terminal.json(&forked)?;
+    }
+    if !json {
+        for fork in &forked.sessions {
+            let id = &fork.session.id;
+            let url = client.page_url(&format!("/sessions/{id}"));
+            terminal.line(&[
+                Span::new(Style::Bold, format!("session {id} ")),
+                Span::new(Style::Dim, url),
+            ])?;
+        }
+    }
+    match followed {
+        Some((id, receipt)) => {
+            let after = receipt.seq.saturating_sub(1);
+            follow::prompt(client, id, &receipt.prompt_id, after, form(json), terminal).await
+        }
+        None => Ok(Exit::Success),
     }
 }
 

@@ -19,6 +19,19 @@ pub struct Bait {
     segment: i32,
 }
 
+/// Puts the static program there. By another process: what is open for writing here when another thread forks is open there too
+/// for a moment, and is then no program that can be run.
+fn install(program: &Path) {
+    let mut installer = std::process::Command::new("install")
+        .args(["-m", "755", "/dev/stdin"])
+        .arg(program)
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    installer.stdin.take().unwrap().write_all(PROGRAM).unwrap();
+    assert!(installer.wait().unwrap().success());
+}
+
 impl Bait {
     /// Makes everything. The probe is to attack `prey`, or the victim on the host if it is empty.
     pub fn new(state: &Path, prey: &[i32]) -> Self {
@@ -37,8 +50,7 @@ impl Bait {
         let at = |file: &str| directory.path().join(file);
         std::fs::write(at("secret"), &secret).unwrap();
         let program = at("probe");
-        std::fs::write(&program, PROGRAM).unwrap();
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        install(&program);
         serve_unix(UnixListener::bind(at("socket")).unwrap(), &secret);
         let abstract_name = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
         serve_unix(UnixListener::bind_addr(&abstract_name).unwrap(), &secret);

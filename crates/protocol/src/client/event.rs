@@ -7,7 +7,7 @@ use super::prompt::Prompt;
 use super::pull_request::PullRequestState;
 use super::session::SessionState;
 use crate::guest::service::ServiceState;
-use crate::id::{ItemId, PersonId, PromptId, SandboxId, SessionId, TurnId};
+use crate::id::{ItemId, PersonId, PromptId, SandboxId, SessionId, SnapshotId, TurnId};
 use serde::{Deserialize, Serialize};
 
 /// One fact. `seq` counts from 1 with no gaps.
@@ -36,6 +36,15 @@ pub enum EventBody {
         model: String,
         is_scripted: bool,
         created_by: Person,
+    },
+    /// The session began as a copy of another: what stands before this was said there. Their branches and sandboxes are two.
+    #[serde(rename = "session.forked")]
+    SessionForked {
+        from: SessionId,
+        /// Absent: the other had no sandbox yet.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        snapshot_id: Option<SnapshotId>,
+        by: Person,
     },
     #[serde(rename = "session.titled")]
     SessionTitled { title: String },

@@ -48,6 +48,9 @@ pub struct Session {
     pub last_seq: u64,
     /// Pull requests opened from it, oldest first; may be empty.
     pub pull_requests: Vec<PullRequestLink>,
+    /// The session that it began as a copy of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forked_from: Option<SessionId>,
     /// How the last prompt ended, if it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error_code: Option<String>,
@@ -91,6 +94,34 @@ pub struct CreatedSession {
     pub session: Session,
     /// Receipt of the first prompt, if one was sent.
     pub prompt: Option<PromptReceipt>,
+}
+
+/// Body of `POST /v1/sessions/{id}/forks`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ForkSession {
+    /// How many, 1 to 8; absent: 1. All begin with the same files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u32>,
+    /// Of this snapshot of the session, with what was said before it; absent: of its sandbox now, which may go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_id: Option<SnapshotId>,
+    /// First prompt of each; absent: they wait for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<ImageAttachment>,
+    /// Absent: the session's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+}
+
+/// Answer to `POST /v1/sessions/{id}/forks`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ForkedSession {
+    pub sessions: Vec<CreatedSession>,
 }
 
 /// The files of a session's sandbox at one moment. Answer to `POST /v1/sessions/{id}/snapshots`.

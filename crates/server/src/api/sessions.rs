@@ -18,11 +18,12 @@ use axum::response::NoContent;
 use greenroom_protocol::client::event::{EventBody, EventPage};
 use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
-use greenroom_protocol::client::prompt::{PromptReceipt, SendPrompt};
+use greenroom_protocol::client::prompt::{ImageAttachment, PromptReceipt, SendPrompt};
 use greenroom_protocol::client::pull_request::Diff;
 use greenroom_protocol::client::session::{CreateSession, CreatedSession, Session, SessionList};
 use greenroom_protocol::id::SessionId;
 use greenroom_stdx::id::fresh_bits;
+use greenroom_store::session_log::Batch;
 
 const DEFAULT_PAGE: u32 = 50;
 const MAX_PAGE: u32 = 200;
@@ -58,42 +59,65 @@ pub async fn create(
         b"create_session",
         serde_json::to_vec(&body).unwrap_or_default().as_slice(),
     ]);
-    let fresh_id = SessionId::from_bits(fresh_bits());
-    let id = match &key {
-        Some(key) => {
-            let claim = app
-                .catalog
-                .claim_session_creation(&caller.person.id, key, &digest, &fresh_id)
-                .await;
-            claim.map_err(|error| error.problem())?
-        }
-        None => fresh_id.clone(),
-    };
-    let known = if id == fresh_id {
-        None
-    } else {
-        app.sessions.get(&id).await.ok()
-    };
+    let (id, known) = claim(&app, &caller.person, key.as_deref(), &digest).await?;
     let handle = match known {
         // Repeated: what was right then stays right.
         Some(handle) => handle,
         None => {
             let created = session_created(&app, &caller.person, &body, &id).await?;
-            app.sessions.create(&id, created).await?
+            let begin = Batch {
+                events: vec![created],
+                ..Batch::default()
+            };
+            app.sessions.create(&id, begin).await?
         }
     };
-    let prompt = match body.prompt {
-        Some(text) => {
+    let prompt = body.prompt.map(|text| (text, body.images));
+    Ok(Created(welcome(&app, &handle, prompt, &caller.person).await?))
+}
+
+/// The id of a session to be made, and the session if it was made under this key before.
+pub(super) async fn claim(
+    app: &App,
+    person: &Person,
+    key: Option<&str>,
+    digest: &str,
+) -> Result<(SessionId, Option<SessionHandle>), Problem> {
+    let fresh_id = SessionId::from_bits(fresh_bits());
+    let Some(key) = key else {
+        return Ok((fresh_id, None));
+    };
+    let claimed = app
+        .catalog
+        .claim_session_creation(&person.id, key, digest, &fresh_id)
+        .await;
+    let id = claimed.map_err(|error| error.problem())?;
+    let known = match id == fresh_id {
+        true => None,
+        false => app.sessions.get(&id).await.ok(),
+    };
+    Ok((id, known))
+}
+
+/// Sends a session that was just made its first prompt, and puts it into lists.
+pub(super) async fn welcome(
+    app: &App,
+    handle: &SessionHandle,
+    prompt: Option<(String, Vec<ImageAttachment>)>,
+    person: &Person,
+) -> Result<CreatedSession, Problem> {
+    let prompt = match prompt {
+        Some((text, images)) => {
             // The session's own key: a repeated creation finds the prompt it already sent.
-            let key = format!("create:{id}");
+            let key = format!("create:{}", handle.id);
             let prompt = SendPrompt {
                 text,
-                images: body.images,
+                images,
                 model: None,
             };
             Some(
                 handle
-                    .send(sent::checked(&app, prompt, caller.person, key)?)
+                    .send(sent::checked(app, prompt, person.clone(), key)?)
                     .await?,
             )
         }
@@ -105,7 +129,7 @@ pub async fn create(
         .put_session(&session)
         .await
         .map_err(|error| error.problem())?;
-    Ok(Created(CreatedSession { session, prompt }))
+    Ok(CreatedSession { session, prompt })
 }
 
 /// Checks everything that can be wrong with a new session before anything is written.
@@ -115,15 +139,7 @@ async fn session_created(
     body: &CreateSession,
     id: &SessionId,
 ) -> Result<EventBody, Problem> {
-    if let Some(text) = &body.prompt {
-        sent::check_text(text)?;
-        sent::check_images(&body.images)?;
-    } else if !body.images.is_empty() {
-        return Err(Problem::permanent(
-            "prompt_empty",
-            "There are images but no prompt.",
-        ));
-    }
+    check_first_prompt(body.prompt.as_deref(), &body.images)?;
     let repository = app
         .forge
         .repository(&body.repository)
@@ -166,6 +182,21 @@ async fn session_created(
         is_scripted: model.is_scripted,
         created_by: person.clone(),
     })
+}
+
+/// A first prompt may be left out, but not with images.
+pub(super) fn check_first_prompt(text: Option<&str>, images: &[ImageAttachment]) -> Result<(), Problem> {
+    match text {
+        Some(text) => {
+            sent::check_text(text)?;
+            sent::check_images(images)
+        }
+        None if images.is_empty() => Ok(()),
+        None => Err(Problem::permanent(
+            "prompt_empty",
+            "There are images but no prompt.",
+        )),
+    }
 }
 
 /// The session of a path. Ids that are none and sessions that do not exist look the same.

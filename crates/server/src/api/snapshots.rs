@@ -51,20 +51,25 @@ pub async fn remove(
     InPath(path): InPath<SnapshotPath>,
 ) -> Result<NoContent, ApiFailure> {
     let session = known(&app, &path.id).await?;
-    let all = app.catalog.snapshots(&session).await;
-    let all = all.map_err(|error| error.problem())?;
-    let Some(snapshot) = all
-        .into_iter()
-        .find(|snapshot| snapshot.id.as_str() == path.snapshot_id)
-    else {
-        return Err(
-            Problem::permanent("snapshot_unknown", "The session has no such snapshot.")
-                .with_hint("List them with `greenroom session snapshots SESSION`.")
-                .into(),
-        );
-    };
+    let snapshot = snapshot_of(&app, &session, &path.snapshot_id).await?;
     snapshots::remove(&app.services, &[snapshot.id]).await?;
     Ok(NoContent)
+}
+
+/// A snapshot of a session by its name.
+pub(super) async fn snapshot_of(
+    app: &App,
+    session: &SessionId,
+    id: &str,
+) -> Result<SessionSnapshot, Problem> {
+    let all = app.catalog.snapshots(session).await;
+    let all = all.map_err(|error| error.problem())?;
+    all.into_iter()
+        .find(|snapshot| snapshot.id.as_str() == id)
+        .ok_or_else(|| {
+            Problem::permanent("snapshot_unknown", "The session has no such snapshot.")
+                .with_hint("List them with `greenroom session snapshots SESSION`.")
+        })
 }
 
 async fn known(app: &App, id: &str) -> Result<SessionId, Problem> {

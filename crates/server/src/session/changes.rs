@@ -1,11 +1,12 @@
 //! Brings what a turn changed to the forge: a commit as the person who prompted, pushed to the session's branch by git in
 //! the sandbox through the broker. The host never runs git inside a workspace.
 
-use super::checkout;
+use super::checkout::{self, Rejoined};
 use super::command::SessionHandle;
-use super::run::{disk_full, run, run_checked};
+use super::run::{disk_full, run, run_checked, run_named};
 use super::services::SessionServices;
 use super::workspace::SessionWorkspace;
+use crate::workspace_git::{self, PUSH};
 use greenroom_protocol::client::event::EventBody;
 use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
@@ -112,8 +113,18 @@ pub async fn commit_and_push(
         workspace.pushed();
         return Ok(fold.pushed_commit);
     }
-    let target = format!("+HEAD:refs/heads/{}", row.branch);
-    git(&["push", "-q", "origin", &target], "push_failed").await?;
+    let last = fold.pushed_commit.as_deref().unwrap_or_default();
+    let argv = workspace_git::command(PUSH, &[&row.branch, last]);
+    let push_env = [env.clone(), workspace_git::environment()].concat();
+    let said = run_named(&sandbox, "git push", &argv, push_env, "push_failed", cancel).await?;
+    if let Some(rejoined) = Rejoined::read(said.lines()) {
+        let problem = workspace.note_rejoined(&rejoined);
+        if rejoined != Rejoined::Joined {
+            return Err(problem);
+        }
+        workspace.tell(vec![problem]).await;
+    }
+    let commit = said.lines().nth(1).unwrap_or(&commit).to_owned();
     let diff = services
         .forge
         .diff_branches(&row.repository, &row.base_branch, &row.branch)

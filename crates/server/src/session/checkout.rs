@@ -1,10 +1,10 @@
 //! Brings the repository into a fresh sandbox, by git itself and through the broker's route, so without any credential.
 
 use super::changes::ChangeAuthor;
-use super::run::{cause, run, run_checked};
+use super::run::{cause, run, run_checked, run_named};
 use crate::image::IMAGE_MARK;
 use crate::sandbox::{Sandbox, SandboxError};
-use crate::workspace_git::{self, SWITCH, SYNC};
+use crate::workspace_git::{self, REJOIN, SWITCH, SYNC};
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::session::Session;
 use greenroom_protocol::guest::call::{Call, CallErrorCode, Reply, Scope};
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// Says that the checkout is whole. Outside the workspace, so that an agent which throws `.git` away loses no files by it.
+/// Says that the checkout is whole, and of which session's branch. Outside the workspace, so that an agent which throws `.git` away loses no files by it.
 const DONE_MARK: &str = "/home/agent/.greenroom/checkout";
 
 /// Leaves out the objects, where no lock lies and many files do.
@@ -23,64 +23,143 @@ const REMOVE_LOCKS: &str =
 /// A usable sandbox answers in milliseconds.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Brings the session's repository into the workspace and switches to the session's branch: clones it, or goes on from what an image
-/// brought. Does nothing if an earlier start finished this; a half-finished one is done again.
-/// `head`: the newest commit, if it is known to be checked out already and only the branch is to be switched.
-/// Calls `is_readable` when what is there can be read already. Returns the files that changed since then, as far as there are not too
-/// many to say.
-pub async fn ensure(
-    sandbox: &Arc<dyn Sandbox>,
-    row: &Session,
-    author: &ChangeAuthor,
-    head: Option<&str>,
-    is_readable: impl FnOnce(),
-) -> Result<Vec<String>, Problem> {
-    // Bounded by the time limit of each program; the turn that waits for it may be stopped meanwhile.
-    let cancel = CancellationToken::new();
-    let env = author.git_environment();
-    match sandbox
-        .call(Call::Stat {
-            path: DONE_MARK.to_owned(),
-            scope: Scope::Sandbox,
-        })
-        .await
-    {
-        Ok(_) => {
-            // A command that went on without its server may be a git at work; its locks are its own.
-            if !has_running_command(sandbox).await {
-                remove_locks(sandbox, env, &cancel).await?;
-            }
-            return Ok(Vec::new());
+/// A workspace to be made ready for a session.
+pub struct Checkout<'a> {
+    pub sandbox: &'a Arc<dyn Sandbox>,
+    pub row: &'a Session,
+    pub author: &'a ChangeAuthor,
+    /// The newest commit, if it is known to be checked out already and only the branch is to be switched.
+    pub head: Option<&'a str>,
+    /// Whether the files may be older than the session's branch.
+    pub is_restored: bool,
+}
+
+/// What became of a workspace.
+#[derive(Debug, Default)]
+pub struct CheckedOut {
+    /// Files that changed since they could be read, as far as there are not too many to say.
+    pub changed: Vec<String>,
+    /// What was done about commits of the session's branch that the workspace lacked; `None`: there were none.
+    pub rejoined: Option<Rejoined>,
+}
+
+/// What became of commits that others pushed to a session's branch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rejoined {
+    /// They are below the own ones now.
+    Joined,
+    /// Not looked at, because the agent is merging or rebasing something.
+    Busy,
+    /// They conflict in these files.
+    Conflict(Vec<String>),
+}
+
+impl Rejoined {
+    /// From the lines of [`workspace_git::REJOIN`] and [`workspace_git::PUSH`]; `None` if there was nothing to join.
+    pub fn read<'a>(mut lines: impl Iterator<Item = &'a str>) -> Option<Self> {
+        match lines.next()? {
+            "joined" => Some(Self::Joined),
+            "busy" => Some(Self::Busy),
+            "conflict" => Some(Self::Conflict(lines.map(str::to_owned).collect())),
+            _ => None,
         }
-        Err(SandboxError::Call(error)) if error.code == CallErrorCode::NotFound => {}
-        // Anything else says nothing about the checkout, and doing it again would throw work away.
-        Err(SandboxError::Call(error)) => {
-            let message = format!("The sandbox cannot be looked into: {}.", error.message);
-            return Err(Problem::transient("checkout_unknown", message));
-        }
-        Err(SandboxError::Lost(problem)) => return Err(problem),
     }
-    let changed = match is_from_image(sandbox).await? {
-        true => {
-            is_readable();
-            match head {
-                Some(head) => switch(sandbox, row, head, &cancel).await?,
-                None => sync_or_clone(sandbox, row, env, &cancel).await?,
+}
+
+impl Checkout<'_> {
+    /// Brings the session's repository into the workspace and switches to the session's branch: clones it, or goes on from what an
+    /// image brought. Does nothing if an earlier start finished this; a half-finished one is done again. Calls `is_readable` when
+    /// what is there can be read already.
+    pub async fn ensure(&self, is_readable: impl FnOnce()) -> Result<CheckedOut, Problem> {
+        let (sandbox, row) = (self.sandbox, self.row);
+        // Bounded by the time limit of each program; the turn that waits for it may be stopped meanwhile.
+        let cancel = CancellationToken::new();
+        let env = self.author.git_environment();
+        match sandbox
+            .call(Call::Stat {
+                path: DONE_MARK.to_owned(),
+                scope: Scope::Sandbox,
+            })
+            .await
+        {
+            Ok(_) => {
+                // A command that went on without its server may be a git at work; its locks are its own.
+                if !has_running_command(sandbox).await {
+                    remove_locks(sandbox, env, &cancel).await?;
+                }
+                if row.forked_from.is_some() {
+                    self.adopt(&cancel).await?;
+                }
+                return Ok(CheckedOut {
+                    changed: Vec::new(),
+                    rejoined: match self.is_restored {
+                        true => self.rejoin(&cancel).await,
+                        false => None,
+                    },
+                });
+            }
+            Err(SandboxError::Call(error)) if error.code == CallErrorCode::NotFound => {}
+            // Anything else says nothing about the checkout, and doing it again would throw work away.
+            Err(SandboxError::Call(error)) => {
+                let message = format!("The sandbox cannot be looked into: {}.", error.message);
+                return Err(Problem::transient("checkout_unknown", message));
+            }
+            Err(SandboxError::Lost(problem)) => return Err(problem),
+        }
+        let changed = match is_from_image(sandbox).await? {
+            true => {
+                is_readable();
+                match self.head {
+                    Some(head) => switch(sandbox, row, head, &cancel).await?,
+                    None => sync_or_clone(sandbox, row, env, &cancel).await?,
+                }
+            }
+            false => {
+                clone(sandbox, row, env, &cancel).await?;
+                Vec::new()
+            }
+        };
+        sandbox
+            .write_file(DONE_MARK, Scope::Sandbox, row.branch.clone().into_bytes())
+            .await
+            .map_err(|error| match error {
+                SandboxError::Call(error) => Problem::permanent("checkout_failed", error.message),
+                SandboxError::Lost(problem) => problem,
+            })?;
+        Ok(CheckedOut {
+            changed,
+            rejoined: None,
+        })
+    }
+
+    /// Makes the workspace of another session this one's, unless it is.
+    async fn adopt(&self, cancel: &CancellationToken) -> Result<(), Problem> {
+        let (branch, sandbox) = (&self.row.branch, self.sandbox);
+        let whose = sandbox.read_file(DONE_MARK, Scope::Sandbox, 0, 1024).await;
+        match whose {
+            Ok(whose) if whose.bytes == branch.as_bytes() => return Ok(()),
+            Ok(_) | Err(SandboxError::Call(_)) => {}
+            Err(SandboxError::Lost(problem)) => return Err(problem),
+        }
+        let argv = workspace_git::command(workspace_git::ADOPT, &[branch, DONE_MARK]);
+        let env = workspace_git::environment();
+        run_named(sandbox, "git symbolic-ref", &argv, env, "checkout_failed", cancel)
+            .await
+            .map(drop)
+    }
+
+    /// Brings files of some time ago together with what was pushed since then. If it cannot be done now, the next push does it.
+    async fn rejoin(&self, cancel: &CancellationToken) -> Option<Rejoined> {
+        let argv = workspace_git::command(REJOIN, &[&self.row.branch]);
+        let env = [self.author.git_environment(), workspace_git::environment()].concat();
+        match run_named(self.sandbox, "git rebase", &argv, env, "checkout_failed", cancel).await {
+            Ok(said) => Rejoined::read(said.lines()),
+            Err(problem) => {
+                tracing::warn!(session = %self.row.id, code = problem.code, "a restored workspace may be older than its branch: {}", problem.message);
+                None
             }
         }
-        false => {
-            clone(sandbox, row, env, &cancel).await?;
-            Vec::new()
-        }
-    };
-    sandbox
-        .write_file(DONE_MARK, Scope::Sandbox, Vec::new())
-        .await
-        .map_err(|error| match error {
-            SandboxError::Call(error) => Problem::permanent("checkout_failed", error.message),
-            SandboxError::Lost(problem) => problem,
-        })?;
-    Ok(changed)
+    }
 }
 
 fn remote(row: &Session) -> String {
@@ -215,4 +294,24 @@ pub async fn is_usable(sandbox: &Arc<dyn Sandbox>) -> bool {
     let check = async { run(sandbox, &["true"], Vec::new(), &CancellationToken::new()).await };
     let answered = tokio::time::timeout(CHECK_TIMEOUT, check).await;
     matches!(answered, Ok(Ok(finished)) if finished.is_success)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Rejoined;
+
+    #[test]
+    fn what_git_did_is_read() {
+        let conflict = Rejoined::Conflict(vec!["a b".to_owned(), "c".to_owned()]);
+        for (said, expected) in [
+            ("", None),
+            ("pushed\n1234", None),
+            ("joined\n1234", Some(Rejoined::Joined)),
+            ("joined", Some(Rejoined::Joined)),
+            ("busy", Some(Rejoined::Busy)),
+            ("conflict\na b\nc", Some(conflict)),
+        ] {
+            assert_eq!(Rejoined::read(said.lines()), expected, "{said}");
+        }
+    }
 }

@@ -7,7 +7,6 @@ use super::hub::Hub;
 use super::sandbox_slot::SandboxSlot;
 use super::services::SessionServices;
 use super::state::SessionFold;
-use greenroom_protocol::client::event::EventBody;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::session::SessionState;
 use greenroom_protocol::id::SessionId;
@@ -42,8 +41,11 @@ impl SessionRegistry {
         }
     }
 
-    /// Makes a session; `created` must be [`EventBody::SessionCreated`] of this id. Doing it twice loads the first.
-    pub async fn create(&self, id: &SessionId, created: EventBody) -> Result<SessionHandle, Problem> {
+    /// Makes a session; `begin` is what its log begins with, and its first event must be [`EventBody::SessionCreated`] of this id.
+    /// Doing it twice loads the first.
+    ///
+    /// [`EventBody::SessionCreated`]: greenroom_protocol::client::event::EventBody::SessionCreated
+    pub async fn create(&self, id: &SessionId, begin: Batch) -> Result<SessionHandle, Problem> {
         let store = &self.services.store;
         store.create(id).await.map_err(|error| error.problem())?;
         let slot = self.slot(id).await;
@@ -55,8 +57,7 @@ impl SessionRegistry {
         if store.last_seq(id).await.map_err(|error| error.problem())? == 0 {
             let batch = Batch {
                 at_ms: self.services.clock.now_ms(),
-                events: vec![created],
-                ..Batch::default()
+                ..begin
             };
             store
                 .append(id, epoch, 0, batch)

@@ -73,17 +73,25 @@ pub async fn run_checked(
     code: &str,
     cancel: &CancellationToken,
 ) -> Result<String, Problem> {
+    run_named(sandbox, &name(argv), argv, env, code, cancel).await
+}
+
+/// Like [`run_checked`], for a script whose last command is told as `what`.
+pub async fn run_named(
+    sandbox: &Arc<dyn Sandbox>,
+    what: &str,
+    argv: &[&str],
+    env: Vec<(String, String)>,
+    code: &str,
+    cancel: &CancellationToken,
+) -> Result<String, Problem> {
     let finished = run(sandbox, argv, env, cancel).await?;
     if finished.is_success {
         return Ok(finished.output);
     }
     let problem = Problem::permanent(
         code,
-        format!(
-            "`{}` failed in the sandbox: {}",
-            name(argv),
-            cause(&finished.output)
-        ),
+        format!("`{what}` failed in the sandbox: {}", cause(&finished.output)),
     );
     Err(match code {
         _ if finished.limits_hit.contains(&LimitKind::Disk) => problem.with_hint(DISK_HINT),

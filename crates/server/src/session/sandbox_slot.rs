@@ -1,10 +1,10 @@
 //! The one sandbox of a session, shared by its turns, and how it is put to rest when nobody uses it.
 
 use super::command::SessionHandle;
-use super::early_reads::EarlyReads;
 use super::services::SessionServices;
 use super::snapshots;
 use super::way_out::WayOut;
+use super::workspace_notes::WorkspaceNotes;
 use crate::broker::session_routes;
 use crate::egress::EgressLedger;
 use crate::sandbox::{RouteHandler, Sandbox};
@@ -37,7 +37,7 @@ pub struct SandboxSlot {
     /// One that starts from an image and can be read from, while it is brought to the newest commit.
     pub(super) early: watch::Sender<Option<Arc<dyn Sandbox>>>,
     /// What was read meanwhile.
-    pub(super) early_reads: EarlyReads,
+    pub(super) workspace_notes: WorkspaceNotes,
     /// The sandbox as an earlier server left it: only served, until a turn looks after it and takes the link over.
     adopted: std::sync::Mutex<Option<Arc<dyn Sandbox>>>,
     /// Whether files may have changed since the last push. Outlives a turn whose push failed.
@@ -58,7 +58,7 @@ impl SandboxSlot {
         Self {
             ready: Mutex::new(None),
             early: watch::Sender::new(None),
-            early_reads: EarlyReads::default(),
+            workspace_notes: WorkspaceNotes::default(),
             adopted: std::sync::Mutex::default(),
             has_unpushed: AtomicBool::new(has_unpushed),
             told: std::sync::Mutex::default(),

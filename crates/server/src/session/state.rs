@@ -1,7 +1,7 @@
 //! What a session is, folded from its events. Pure: the actor feeds every event it appends, and a loaded session is the
 //! same fold over its log, so memory and disk cannot disagree.
 
-use greenroom_protocol::client::event::{Event, EventBody, TurnOutcome};
+use greenroom_protocol::client::event::{Event, EventBody, SandboxState, TurnOutcome};
 use greenroom_protocol::client::prompt::{Prompt, PromptState};
 use greenroom_protocol::client::pull_request::PullRequestState;
 use greenroom_protocol::client::session::{PullRequestLink, Session, SessionState};
@@ -33,6 +33,8 @@ pub struct SessionFold {
     pub running: Option<RunningTurn>,
     /// Commit last pushed to the session's branch.
     pub pushed_commit: Option<String>,
+    /// Whether its sandbox was ready once.
+    pub had_sandbox: bool,
 }
 
 impl SessionFold {
@@ -65,6 +67,7 @@ impl SessionFold {
             updated_at_ms: event.at_ms,
             last_seq: event.seq,
             pull_requests: Vec::new(),
+            forked_from: None,
             last_error_code: None,
         };
         Some(Self {
@@ -72,6 +75,7 @@ impl SessionFold {
             queue: VecDeque::new(),
             running: None,
             pushed_commit: None,
+            had_sandbox: false,
         })
     }
 
@@ -80,6 +84,11 @@ impl SessionFold {
         self.row.last_seq = event.seq;
         self.row.updated_at_ms = event.at_ms;
         match &event.body {
+            EventBody::SessionForked { from, .. } => self.row.forked_from = Some(from.clone()),
+            EventBody::SandboxStateChanged {
+                state: SandboxState::Ready,
+                ..
+            } => self.had_sandbox = true,
             EventBody::SessionTitled { title } => self.row.title.clone_from(title),
             EventBody::SessionStateChanged { state } => self.row.state = *state,
             EventBody::PromptQueued { prompt } => self.queue.push_back(prompt.clone()),

@@ -164,8 +164,11 @@ async fn run(
         match bring_home(&services, handle, &workspace, &subject, &stopping).await {
             Ok(true) => workspace.keep_snapshot().await,
             Ok(false) => {}
-            // The files stay in the sandbox; the next turn tries again.
-            Err(problem) => notices.push(problem),
+            // The files stay in the sandbox, and nowhere else; the next turn tries again.
+            Err(problem) => {
+                workspace.keep_snapshot().await;
+                notices.push(problem);
+            }
         }
     }
     let sandbox = workspace.usage().await;

@@ -1,10 +1,11 @@
 //! The session's sandbox as the agent sees it: started in the background when a turn starts, with the repository checked
 //! out on the session's branch. The first tool call waits for it, the first model request does not.
 
+mod beginning;
 mod calls;
 
 use super::changes::ChangeAuthor;
-use super::checkout;
+use super::checkout::{self, Checkout};
 use super::command::SessionHandle;
 use super::running::{self, Admission};
 use super::sandbox_slot::{Leave, SandboxSlot};
@@ -14,16 +15,15 @@ use super::snapshots;
 use super::way_out::WayOut;
 use crate::environment::BoundedEnvironment;
 use crate::pool::{Claimed, Kind};
-use crate::sandbox::{Measure, Origin, Sandbox, StartRequest};
+use crate::sandbox::{Measure, Origin, Sandbox};
 use crate::start_request::start_request;
+use beginning::Beginning;
 use greenroom_agent::world::ServiceFact;
 use greenroom_protocol::client::event::{EventBody, Item, ItemBody, SandboxState, SandboxUsage};
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::session::Session;
-use greenroom_protocol::environment::Backend;
 use greenroom_protocol::guest::service::{Readiness, Service};
-use greenroom_protocol::id::{ItemId, SandboxId, SnapshotId, TurnId};
-use greenroom_stdx::chain::Chain;
+use greenroom_protocol::id::{ItemId, SandboxId, TurnId};
 use greenroom_stdx::id::fresh_bits;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
@@ -284,7 +284,7 @@ impl SessionWorkspace {
     }
 
     /// Shows problems that do not end the turn.
-    async fn tell(&self, problems: Vec<Problem>) {
+    pub async fn tell(&self, problems: Vec<Problem>) {
         let events = problems.into_iter().map(|problem| EventBody::ItemCompleted {
             turn_id: self.turn_id.clone(),
             item: Item {
@@ -307,18 +307,19 @@ impl SessionWorkspace {
         let claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner).take();
         let claimed = claimed.filter(|claimed| claimed.id == *id && claimed.sandbox.is_alive());
         let began = Instant::now();
+        let mut beginning = Beginning::Kept;
         let (sandbox, origin) = match &claimed {
             Some(claimed) => {
                 claimed.lead(routes);
                 (claimed.sandbox.clone(), Origin::Found)
             }
             None => {
-                let from = match self.lost_files(id).await {
-                    Some(snapshot) => Some(snapshot),
-                    None => self.image(environment).await,
-                };
+                let wanted = self.beginning(id, environment).await;
+                let from = wanted.snapshot().cloned();
                 let request = start_request(environment, id, &egress, routes, from)?;
-                self.start_from_image(request).await?
+                let (sandbox, origin, began_with) = self.start_with(wanted, request).await?;
+                beginning = began_with;
+                (sandbox, origin)
             }
         };
         if origin == Origin::Started {
@@ -333,10 +334,18 @@ impl SessionWorkspace {
         self.report(id, SandboxState::Syncing, None).await;
         let readable = || drop(self.slot.early.send_replace(Some(sandbox.clone())));
         let head = self.head_if_claimed(claimed.as_ref()).await;
-        let checked_out =
-            checkout::ensure(&sandbox, &self.row, &self.author, head.as_deref(), readable).await;
+        let checkout = Checkout {
+            sandbox: &sandbox,
+            row: &self.row,
+            author: &self.author,
+            head: head.as_deref(),
+            is_restored: matches!(beginning, Beginning::Restored(_)),
+        };
+        let checked_out = checkout.ensure(readable).await;
         self.slot.early.send_replace(None);
-        self.slot.early_reads.settled(&checked_out?);
+        let checked_out = checked_out?;
+        self.slot.workspace_notes.settled(&checked_out.changed);
+        self.tell_beginning(&beginning, &checked_out).await;
         self.start_services(&sandbox, &environment.services).await;
         Ok(sandbox)
     }
@@ -347,58 +356,6 @@ impl SessionWorkspace {
         let (repository, branch) = (&self.row.repository, &self.row.base_branch);
         let head = self.services.forge.branch_commit(repository, branch).await.ok()?;
         (head == claimed.commit).then_some(head)
-    }
-
-    /// The newest snapshot of a session whose sandbox lost its files; says so.
-    async fn lost_files(&self, id: &SandboxId) -> Option<SnapshotId> {
-        let newest = snapshots::newest(&self.services, &self.row.id).await.ok()??;
-        if !self.services.sandboxes.is_new(id).await {
-            return None;
-        }
-        let message = "The files of the sandbox were lost. It goes on from its last snapshot.".to_owned();
-        let hint = "What was changed after that and not pushed is missing.";
-        let problem = Problem::transient("sandbox_restored", message).with_hint(hint);
-        self.tell(vec![problem]).await;
-        Some(newest.id)
-    }
-
-    /// The image that a fresh sandbox begins with; `None`: an empty workspace, into which the repository is cloned.
-    async fn image(&self, environment: &BoundedEnvironment) -> Option<SnapshotId> {
-        // A virtual machine has a disk of its own.
-        if environment.backend == Backend::Microvm {
-            return None;
-        }
-        let catalog = &self.services.catalog;
-        match catalog
-            .current_image(&self.row.repository, &self.row.base_branch)
-            .await
-        {
-            Ok(None) => None,
-            // One over another base is not what the environment asks for.
-            Ok(Some(image)) if crate::image::fits(&image, environment) => image.snapshot_id,
-            Ok(Some(_)) => None,
-            Err(error) => {
-                tracing::warn!(session = %self.row.id, error = %Chain(&error), "a session begins without an image");
-                None
-            }
-        }
-    }
-
-    /// Without its image, if that cannot be used: slower, and nothing is lost.
-    async fn start_from_image(&self, request: StartRequest) -> Result<(Arc<dyn Sandbox>, Origin), Problem> {
-        let sandboxes = &self.services.sandboxes;
-        match sandboxes.start(request.clone()).await {
-            Err(problem) if request.from.is_some() && problem.code.starts_with("snapshot_") => {
-                tracing::warn!(session = %self.row.id, code = problem.code, "a session begins without an image: {}", problem.message);
-                sandboxes
-                    .start(StartRequest {
-                        from: None,
-                        ..request
-                    })
-                    .await
-            }
-            started => started,
-        }
     }
 
     /// What the sandbox may connect to: one that runs what it was started with, one that starts what the environment says now.
@@ -483,6 +440,10 @@ impl SessionWorkspace {
             repository: self.row.repository.clone(),
             branch: self.row.base_branch.clone(),
         };
+        // A fork begins with the files of another.
+        if self.row.forked_from.is_some() && snapshots::newest(services, session).await?.is_some() {
+            return self.sandbox_id().await;
+        }
         // What is wrong with it is told by the start that follows.
         let Ok(environment) = self.environment().await else {
             return self.sandbox_id().await;

@@ -12,6 +12,9 @@ pub struct Batch {
     pub at_ms: i64,
     /// New events in order; they get the next numbers.
     pub events: Vec<EventBody>,
+    /// When they happened, if that was not at `at_ms`, as for what was copied: one of each event, in order; empty otherwise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub event_times_ms: Vec<i64>,
     /// New journal rows in order.
     pub journal: Vec<JournalRow>,
     /// Receipts of the commands this step accepts.
@@ -22,6 +25,13 @@ pub struct Batch {
     pub attempts: Vec<IntentAttempt>,
     /// What came of tries.
     pub results: Vec<IntentResult>,
+}
+
+impl Batch {
+    /// When the event at this place in the batch happened.
+    pub fn event_time_ms(&self, index: usize) -> i64 {
+        self.event_times_ms.get(index).copied().unwrap_or(self.at_ms)
+    }
 }
 
 /// A step of a turn. What `entry` holds is the agent's business.

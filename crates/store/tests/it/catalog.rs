@@ -195,6 +195,7 @@ async fn session(catalog: &Catalog, n: u128, repository: &str, updated_at_ms: i6
         updated_at_ms,
         last_seq: 1,
         pull_requests: vec![],
+        forked_from: None,
         last_error_code: None,
     };
     catalog.put_session(&session).await.unwrap();

@@ -9,7 +9,8 @@ use greenroom_protocol::client::event::EventPage;
 use greenroom_protocol::client::prompt::{PromptReceipt, SendPrompt};
 use greenroom_protocol::client::pull_request::Diff;
 use greenroom_protocol::client::session::{
-    CreateSession, CreatedSession, Session, SessionList, SessionSnapshot, SessionSnapshotList,
+    CreateSession, CreatedSession, ForkSession, ForkedSession, Session, SessionList, SessionSnapshot,
+    SessionSnapshotList,
 };
 use greenroom_protocol::id::{PromptId, SessionId};
 use reqwest::Method;
@@ -120,6 +121,17 @@ impl Client {
     pub async fn remove_snapshot(&self, id: &SessionId, snapshot: &str) -> Result<(), ClientError> {
         let url = self.url(&["sessions", id.as_str(), "snapshots", snapshot]);
         self.acknowledge(self.request(Method::DELETE, url)).await
+    }
+
+    /// Makes sessions that begin with this one's files and conversation; 404 `snapshot_unknown`, 422 `fork_count_invalid`.
+    pub async fn fork_session(
+        &self,
+        id: &SessionId,
+        fork: &ForkSession,
+        key: &IdempotencyKey,
+    ) -> Result<ForkedSession, ClientError> {
+        self.post_keyed(&["sessions", id.as_str(), "forks"], fork, key)
+            .await
     }
 
     /// All events behind `after`, then live ones; reconnects by itself. Sends nothing before the first

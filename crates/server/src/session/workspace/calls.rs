@@ -234,7 +234,7 @@ impl Workspace for SessionWorkspace {
     async fn call(&self, call: Call) -> Result<Reply, WorkspaceError> {
         if is_repeatable(&call) {
             let call = &call;
-            let note = || self.slot.early_reads.call(call);
+            let note = || self.slot.workspace_notes.call(call);
             return self
                 .read(note, |sandbox| async move { sandbox.call(call.clone()).await })
                 .await;
@@ -249,7 +249,7 @@ impl Workspace for SessionWorkspace {
         offset: u64,
         max_bytes: u64,
     ) -> Result<FileBytes, WorkspaceError> {
-        let note = || self.slot.early_reads.file(path);
+        let note = || self.slot.workspace_notes.file(path);
         self.read(note, |sandbox| async move {
             sandbox.read_file(path, scope, offset, max_bytes).await
         })
@@ -323,6 +323,6 @@ impl Workspace for SessionWorkspace {
     }
 
     fn take_notes(&self) -> Vec<String> {
-        self.slot.early_reads.take_notes()
+        self.slot.workspace_notes.take_notes()
     }
 }

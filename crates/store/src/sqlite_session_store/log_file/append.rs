@@ -84,9 +84,9 @@ impl LogFile {
                 .db()
                 .prepare_cached("INSERT INTO events (seq, at_ms, body) VALUES (?1, ?2, ?3)")?;
             let mut seq = last_seq;
-            for body in &rows.events {
+            for (index, body) in rows.events.iter().enumerate() {
                 seq += 1;
-                insert.execute(params![seq, batch.at_ms, body])?;
+                insert.execute(params![seq, batch.event_time_ms(index), body])?;
             }
             Ok(seq)
         };
@@ -198,6 +198,7 @@ fn encode(batch: &Batch) -> Result<Encoded, StorageFailure> {
     };
     for count in [
         batch.events.len(),
+        batch.event_times_ms.len(),
         batch.journal.len(),
         batch.receipts.len(),
         batch.intents.len(),
@@ -208,6 +209,10 @@ fn encode(batch: &Batch) -> Result<Encoded, StorageFailure> {
     }
     let events = encode_all(batch.events.iter())?;
     events.iter().for_each(|event| add(event));
+    batch
+        .event_times_ms
+        .iter()
+        .for_each(|time_ms| add(&time_ms.to_string()));
     let journal = encode_all(batch.journal.iter().map(|row| &row.entry))?;
     for (row, entry) in batch.journal.iter().zip(&journal) {
         add(row.turn_id.as_str());

@@ -10,7 +10,7 @@ const MAX_NAMED: usize = 10;
 
 /// Reads of one start of a sandbox.
 #[derive(Debug, Default)]
-pub struct EarlyReads(Mutex<State>);
+pub struct WorkspaceNotes(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -21,7 +21,7 @@ struct State {
     notes: Vec<String>,
 }
 
-impl EarlyReads {
+impl WorkspaceNotes {
     /// A file was read.
     pub fn file(&self, path: &str) {
         self.lock().files.insert(relative(path));
@@ -73,6 +73,11 @@ impl EarlyReads {
         state.has_searched = false;
     }
 
+    /// Something else that the model is to hear with its next result.
+    pub fn note(&self, note: String) {
+        self.lock().notes.push(note);
+    }
+
     /// What is to be told, once.
     pub fn take_notes(&self) -> Vec<String> {
         std::mem::take(&mut self.lock().notes)
@@ -97,7 +102,7 @@ mod tests {
 
     #[test]
     fn only_what_was_read_and_changed_is_told_and_once() {
-        let reads = EarlyReads::default();
+        let reads = WorkspaceNotes::default();
         reads.settled(&["a".to_owned()]);
         assert!(reads.take_notes().is_empty(), "nothing was read");
         for path in ["a", "./b/c", "/workspace/d", "e"] {

@@ -1,0 +1,138 @@
+//! Forks of a session.
+
+use super::app::App;
+use super::body::JsonBody;
+use super::caller::Caller;
+use super::failure::ApiFailure;
+use super::idempotency::OptionalKey;
+use super::names::SessionPath;
+use super::parameters::InPath;
+use super::reply::Created;
+use super::sessions::{check_first_prompt, claim, handle, welcome};
+use super::snapshots::snapshot_of;
+use crate::models::SessionModel;
+use crate::session::command::SessionHandle;
+use crate::session::digest_of;
+use crate::session::fork::Origin;
+use crate::session::state::{branch_name, title_from_prompt};
+use axum::extract::State;
+use greenroom_protocol::client::event::EventBody;
+use greenroom_protocol::client::person::Person;
+use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::client::session::{ForkSession, ForkedSession, Session};
+use greenroom_protocol::id::SessionId;
+
+/// Forks made at once.
+const MAX_FORKS: u32 = 8;
+
+pub async fn create(
+    State(app): State<App>,
+    caller: Caller,
+    InPath(SessionPath { id }): InPath<SessionPath>,
+    OptionalKey(key): OptionalKey,
+    JsonBody(body): JsonBody<ForkSession>,
+) -> Result<Created<ForkedSession>, ApiFailure> {
+    let row = handle(&app, &id).await?.fold().await?.row;
+    let count = body.count.unwrap_or(1);
+    if !(1..=MAX_FORKS).contains(&count) {
+        let message = format!("{count} forks cannot be made at once.");
+        let hint = format!("Ask for 1 to {MAX_FORKS}.");
+        return Err(Problem::permanent("fork_count_invalid", message)
+            .with_hint(hint)
+            .into());
+    }
+    check_first_prompt(body.prompt.as_deref(), &body.images)?;
+    let digest = digest_of(&[
+        b"fork_session",
+        row.id.as_str().as_bytes(),
+        serde_json::to_vec(&body).unwrap_or_default().as_slice(),
+    ]);
+    let mut forks = Vec::new();
+    for number in 1..=count {
+        // With a space, which no key of a caller has.
+        let key = key.as_ref().map(|key| format!("{key} fork {number}"));
+        forks.push(claim(&app, &caller.person, key.as_deref(), &digest).await?);
+    }
+    let begun = begin(&app, &caller.person, &row, &body, forks).await?;
+    let mut sessions = Vec::new();
+    for fork in begun {
+        let prompt = body.prompt.clone().map(|text| (text, body.images.clone()));
+        sessions.push(welcome(&app, &fork, prompt, &caller.person).await?);
+    }
+    Ok(Created(ForkedSession { sessions }))
+}
+
+/// Makes those that are not there yet, all from one moment.
+async fn begin(
+    app: &App,
+    person: &Person,
+    from: &Session,
+    body: &ForkSession,
+    forks: Vec<(SessionId, Option<SessionHandle>)>,
+) -> Result<Vec<SessionHandle>, Problem> {
+    // What is wrong with them is wrong with all, and found before anything is taken.
+    model(app, from, body)?;
+    let services = &app.services;
+    let origin = match forks.iter().all(|(_, known)| known.is_some()) {
+        true => None,
+        false => Some(take(app, from, body, person).await?),
+    };
+    let begin = async {
+        let mut begun = Vec::new();
+        for (id, known) in forks {
+            begun.push(match (known, &origin) {
+                (Some(known), _) => known,
+                (None, Some(origin)) => {
+                    let created = created(app, person, from, body, &id)?;
+                    origin
+                        .begin(services, &app.sessions, &id, created, person)
+                        .await?
+                }
+                (None, None) => return Err(Problem::permanent("internal", "A fork has no origin.")),
+            });
+        }
+        Ok(begun)
+    };
+    let begun = begin.await;
+    if let Some(origin) = origin {
+        origin.finish(services).await;
+    }
+    begun
+}
+
+async fn take(app: &App, row: &Session, body: &ForkSession, by: &Person) -> Result<Origin, Problem> {
+    let snapshot = match &body.snapshot_id {
+        Some(id) => Some(snapshot_of(app, &row.id, id.as_str()).await?),
+        None => None,
+    };
+    Origin::take(&app.services, row, snapshot, by).await
+}
+
+fn model(app: &App, from: &Session, body: &ForkSession) -> Result<SessionModel, Problem> {
+    app.models
+        .resolve(Some(body.model.as_ref().unwrap_or(&from.model)))
+}
+
+fn created(
+    app: &App,
+    person: &Person,
+    from: &Session,
+    body: &ForkSession,
+    id: &SessionId,
+) -> Result<EventBody, Problem> {
+    let model = model(app, from, body)?;
+    let title = body
+        .prompt
+        .as_deref()
+        .map_or_else(|| from.title.clone(), title_from_prompt);
+    Ok(EventBody::SessionCreated {
+        branch: branch_name(&title, id.as_str()),
+        session_id: id.clone(),
+        title,
+        repository: from.repository.clone(),
+        base_branch: from.base_branch.clone(),
+        model: model.id,
+        is_scripted: model.is_scripted,
+        created_by: person.clone(),
+    })
+}
