@@ -140,12 +140,13 @@ async fn forks_begin_with_the_files_and_the_conversation(who: Who) {
     let (status, problem) = fork(&api, &session, "three", json!({"count": 2})).await;
     assert_eq!(status, 409, "{problem}");
     let mut branches = Vec::new();
-    for id in &forks {
+    for (id, number) in forks.iter().zip(1..) {
         let events = api.wait_for_turns(id, 2).await;
         let said = outputs(&events).pop().unwrap();
         let row = api.must_get(&format!("/v1/sessions/{id}")).await;
         let branch = row["branch"].as_str().unwrap().to_owned();
         assert_eq!(row["forked_from"], session.as_str());
+        assert_eq!(row["title"], format!("show · {number}"));
         assert!(
             said.starts_with(&format!("mine\nbuilt\nwork\nFirst commit\n{branch}\n[exit")),
             "{said}\n{}",

@@ -2,6 +2,7 @@
 // five thousand items cost no more than a few hundred.
 import {
   runningTurn,
+  type EntryView,
   type PromptView,
   type SandboxState,
   type SessionView,
@@ -64,6 +65,8 @@ const Turn = memo(function Turn({
   sandbox: SandboxState | null;
   showsModel: boolean;
 }) {
+  // What came between two turns stands behind the end of the first.
+  const [after, entries] = partition(turn.entries, isBetweenTurns);
   return (
     <div data-turn={turn.id} className="grid min-w-0 gap-3">
       {prompt !== null && <PromptCard prompt={prompt} />}
@@ -73,14 +76,7 @@ const Turn = memo(function Turn({
         </p>
       )}
       <div className="grid min-w-0 gap-2.5 sm:pl-9">
-        {turn.entries.map((entry) => (
-          <div
-            key={entry.entry === "item" ? entry.id : entry.event.seq}
-            className="lazy-paint min-w-0 empty:hidden"
-          >
-            <TranscriptEntry entry={entry} />
-          </div>
-        ))}
+        <Entries entries={entries} />
         {turn.retry !== null && (
           <ProblemNotice
             look="warn"
@@ -94,9 +90,29 @@ const Turn = memo(function Turn({
           <TurnEnd turn={turn} />
         )}
       </div>
+      <Entries entries={after} />
     </div>
   );
 });
+
+function isBetweenTurns(entry: EntryView): boolean {
+  return entry.entry === "milestone" && entry.event.type === "session.forked";
+}
+
+function partition<T>(all: readonly T[], is: (one: T) => boolean): [T[], T[]] {
+  return [all.filter(is), all.filter((one) => !is(one))];
+}
+
+function Entries({ entries }: { entries: readonly EntryView[] }) {
+  return entries.map((entry) => (
+    <div
+      key={entry.entry === "item" ? entry.id : entry.event.seq}
+      className="lazy-paint min-w-0 empty:hidden"
+    >
+      <TranscriptEntry entry={entry} />
+    </div>
+  ));
+}
 
 export function PromptCard({ prompt }: { prompt: PromptView }) {
   const { author, text, images } = prompt.prompt;

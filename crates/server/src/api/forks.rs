@@ -14,7 +14,7 @@ use crate::models::SessionModel;
 use crate::session::command::SessionHandle;
 use crate::session::digest_of;
 use crate::session::fork::Origin;
-use crate::session::state::{branch_name, title_from_prompt};
+use crate::session::state::{MAX_TITLE_CHARS, branch_name, title_from_prompt};
 use axum::extract::State;
 use greenroom_protocol::client::event::EventBody;
 use greenroom_protocol::client::person::Person;
@@ -79,11 +79,11 @@ async fn begin(
     };
     let begin = async {
         let mut begun = Vec::new();
-        for (id, known) in forks {
+        for ((id, known), number) in forks.into_iter().zip(1..) {
             begun.push(match (known, &origin) {
                 (Some(known), _) => known,
                 (None, Some(origin)) => {
-                    let created = created(app, person, from, body, &id)?;
+                    let created = created(app, person, from, body, &id, number)?;
                     origin
                         .begin(services, &app.sessions, &id, created, person)
                         .await?
@@ -119,12 +119,10 @@ fn created(
     from: &Session,
     body: &ForkSession,
     id: &SessionId,
+    number: u32,
 ) -> Result<EventBody, Problem> {
     let model = model(app, from, body)?;
-    let title = body
-        .prompt
-        .as_deref()
-        .map_or_else(|| from.title.clone(), title_from_prompt);
+    let title = title(&from.title, body, number);
     Ok(EventBody::SessionCreated {
         branch: branch_name(&title, id.as_str()),
         session_id: id.clone(),
@@ -135,4 +133,52 @@ fn created(
         is_scripted: model.is_scripted,
         created_by: person.clone(),
     })
+}
+
+/// So that forks of one prompt, or of none, can be told apart.
+fn title(from: &str, body: &ForkSession, number: u32) -> String {
+    let is_one = body.count.unwrap_or(1) == 1;
+    let (title, mark) = match &body.prompt {
+        Some(prompt) if is_one => return title_from_prompt(prompt),
+        Some(prompt) => (title_from_prompt(prompt), format!(" · {number}")),
+        None if is_one => (from.to_owned(), " · fork".to_owned()),
+        None => (from.to_owned(), format!(" · fork {number}")),
+    };
+    let room = MAX_TITLE_CHARS - mark.chars().count();
+    if title.chars().count() <= room {
+        return title + &mark;
+    }
+    let cut: String = title.chars().take(room - 1).collect();
+    format!("{}…{mark}", cut.trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forks_have_titles_of_their_own() {
+        let long = "x".repeat(MAX_TITLE_CHARS);
+        for (from, prompt, count, expected) in [
+            ("Fix it", None, 1, "Fix it · fork"),
+            ("Fix it", None, 2, "Fix it · fork 2"),
+            ("Fix it", Some("Try a queue\nnow"), 1, "Try a queue"),
+            ("Fix it", Some("Try a queue"), 3, "Try a queue · 2"),
+            (
+                &long,
+                None,
+                1,
+                &format!("{}… · fork", "x".repeat(MAX_TITLE_CHARS - 8)),
+            ),
+        ] {
+            let body = ForkSession {
+                count: Some(count),
+                prompt: prompt.map(str::to_owned),
+                ..ForkSession::default()
+            };
+            let title = title(from, &body, 2);
+            assert_eq!(title, expected);
+            assert!(title.chars().count() <= MAX_TITLE_CHARS);
+        }
+    }
 }
