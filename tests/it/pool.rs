@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 greenroom_system_tests::for_both_users! {
     sessions_take_sandboxes_that_wait_each_its_own,
+    what_the_environment_runs_goes_on_in_the_session,
     a_sandbox_waits_for_whoever_types,
     what_waits_follows_the_branch_the_environment_and_the_image,
     nothing_of_the_pool_outlives_the_server,
@@ -126,6 +127,27 @@ async fn sessions_take_sandboxes_that_wait_each_its_own(who: Who) {
         "{}",
         pretty(&events)
     );
+    product.stop();
+}
+
+/// Such as an IDE's server, which takes long to start.
+async fn what_the_environment_runs_goes_on_in_the_session(who: Who) {
+    let script = commands(&[("look", "cat ~/starts; kill -0 $(cat ~/starts) && echo alive")]);
+    let mut product = Product::with_config(&script, "[image]\nschedule = \"off\"\n");
+    product.run_as(who);
+    let environment = "[pool]\nminimum = 1\nmaximum = 1\n\n[[services]]\nname = \"ide\"\n\
+        command = \"echo $$ >> ~/starts; sleep 1; touch ~/ready; exec sleep 1000\"\n\
+        ready_command = \"test -e ~/ready\"\n";
+    let (api, _) = start(&mut product, environment).await;
+    let ready = waiting(&product, 1).await;
+    offered(&api, "shop").await;
+    let session = api.start_session("shop", "look").await;
+    let events = api.wait_for_turns(&session, 1).await;
+    assert!(ready.contains(&sandbox_of(&events)), "{}", pretty(&events));
+    let said = &outputs(&events)[0];
+    let started = said.lines().filter(|line| line.parse::<u32>().is_ok()).count();
+    assert_eq!(started, 1, "started once, before the session: {said}");
+    assert!(said.contains("alive"), "{said}");
     product.stop();
 }
 

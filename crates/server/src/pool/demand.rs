@@ -176,9 +176,19 @@ mod tests {
         arrivals
     }
 
-    /// Prints what the rule gives on synthetic days; there are no recorded ones yet. The bounds are what a worse rule would miss.
+    /// A recorded week.
+    fn recorded() -> Vec<f64> {
+        include_str!("recorded_arrivals.txt")
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .flat_map(|line| line.split(' '))
+            .map(|seconds| seconds.parse().unwrap())
+            .collect()
+    }
+
+    /// Prints what the rule gives on recorded and on synthetic arrivals. The bounds are what a worse rule would miss.
     #[test]
-    fn simulated_days() {
+    fn simulated_arrivals() {
         let mut random = Random(0x5eed);
         let office = day(&mut random, |hour| match hour {
             9..=11 | 13..=17 => 20.0,
@@ -191,11 +201,14 @@ mod tests {
         let meetings: Vec<f64> = (0..8)
             .flat_map(|meeting| (0..5).map(move |person| f64::from(meeting * 2700 + person * 8)))
             .collect();
+        let thinned = recorded().into_iter().step_by(20).collect();
         let cases = [
             ("office hours, 20 an hour", office, 0.75, 2.5),
             ("busy, 120 an hour", busy, 0.98, 10.0),
             ("a few a day", sparse, 0.0, 0.5),
             ("meetings of five", meetings, 0.8, 5.0),
+            ("recorded week", recorded(), 0.98, 3.0),
+            ("recorded week, every twentieth", thinned, 0.0, 3.0),
         ];
         for (name, arrivals, least_hits, most_waiting) in cases {
             let simulated = simulate(&arrivals, &settings(0, 20));
