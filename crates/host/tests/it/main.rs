@@ -13,6 +13,7 @@ mod copied;
 mod doctor;
 mod egress;
 mod files;
+mod filesystems;
 mod generations;
 mod hidden;
 mod hogs;
