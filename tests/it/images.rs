@@ -4,6 +4,7 @@ use crate::script::{add, commands, outputs};
 use greenroom_system_tests::api::{Api, pretty};
 use greenroom_system_tests::product::{Product, Who};
 use greenroom_system_tests::repo;
+use reqwest::Method;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -21,6 +22,7 @@ greenroom_system_tests::for_both_users! {
     leftovers_of_steps_are_nobodys_change,
     a_server_that_waits_takes_no_processor,
     a_step_finds_its_secrets_and_nobody_else_does,
+    other_systems_ask_for_images_by_signed_calls,
 }
 
 /// Images are built when a test says so.
@@ -619,5 +621,73 @@ async fn a_step_finds_its_secrets_and_nobody_else_does(who: Who) {
     set(json!({"run": "cp /run/secrets/npm.token kept", "secrets": ["npm.token"]})).await;
     let failed = build(&api).await;
     assert_eq!(failed["state"], "failed", "{failed}");
+    product.stop();
+}
+
+async fn other_systems_ask_for_images_by_signed_calls(who: Who) {
+    let mut product = Product::with_config(&commands(&[("look", "true")]), BY_HAND);
+    product.run_as(who);
+    let (api, _) = start(&mut product, "").await;
+    let call = async |path: &str, headers: &[(&str, String)], body: &str| {
+        let client = api.anonymous();
+        let mut request = client.post(format!("{}{path}", api.url)).body(body.to_owned());
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        let answer = request.send().await.unwrap();
+        (
+            answer.status().as_u16(),
+            answer.json::<Value>().await.unwrap_or_default(),
+        )
+    };
+    let sign = |secret: &str, body: &str| {
+        let program = "import hashlib, hmac, sys; print(hmac.new(sys.argv[1].encode(), sys.argv[2].encode(), hashlib.sha256).hexdigest())";
+        let output = std::process::Command::new("python3")
+            .args(["-c", program, secret, body])
+            .output()
+            .unwrap();
+        let digits = String::from_utf8(output.stdout).unwrap();
+        vec![("x-hub-signature-256", format!("sha256={}", digits.trim()))]
+    };
+    let path = "/v1/repositories/shop/images/webhook";
+    let body = r#"{"ref": "refs/heads/main"}"#;
+    let unsigned = (401, json!("webhook_unsigned"));
+    let code = |(status, answer): (u16, Value)| (status, answer["code"].clone());
+    // Nobody stored a secret.
+    assert_eq!(code(call(path, &sign("", body), body).await), unsigned);
+    let put = api.request(Method::PUT, "/v1/secrets/webhook.shop");
+    let put = put.json(&json!({"value": "between us"}));
+    assert_eq!(api.send(put).await.0, 204);
+    assert_eq!(code(call(path, &[], body).await), unsigned);
+    assert_eq!(code(call(path, &sign("other", body), body).await), unsigned);
+    let nowhere = "/v1/repositories/nowhere/images/webhook";
+    assert_eq!(
+        code(call(nowhere, &sign("between us", body), body).await),
+        unsigned
+    );
+    let large = "x".repeat(2 << 20);
+    assert_eq!(call(path, &[], &large).await.0, 413);
+
+    let (status, answer) = call(path, &sign("between us", body), body).await;
+    assert_eq!(status, 202, "{answer}");
+    let image = ended(&api, answer["image_id"].as_str().unwrap()).await;
+    assert_eq!(
+        (&image["state"], &image["trigger"]),
+        (&json!("published"), &json!({"kind": "webhook"}))
+    );
+    let other = r#"{"ref": "refs/heads/next"}"#;
+    let (status, answer) = call(path, &sign("between us", other), other).await;
+    assert_eq!(
+        (status, answer),
+        (202, json!({})),
+        "nothing that an image is built of"
+    );
+    let token = [("x-gitlab-token", "between us".to_owned())];
+    let (status, answer) = call(path, &token, "").await;
+    assert!(
+        status == 202 && answer["image_id"].is_string(),
+        "{status} {answer}"
+    );
+    ended(&api, answer["image_id"].as_str().unwrap()).await;
     product.stop();
 }

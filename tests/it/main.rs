@@ -15,6 +15,7 @@ mod hostile_git;
 mod idle;
 mod images;
 mod journey;
+mod kills;
 mod limits;
 mod ordinary_user;
 mod pool;

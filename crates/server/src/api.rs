@@ -26,6 +26,7 @@ mod snapshots;
 mod stream;
 pub mod tickets;
 mod web;
+mod webhooks;
 
 use aide::axum::ApiRouter;
 use aide::axum::routing::{delete_with, get_with, post_with, put_with};
@@ -115,6 +116,10 @@ fn documented() -> ApiRouter<App> {
         .api_route(
             "/v1/repositories/{name}/images/pull",
             post_with(images::pull, told("pullImage", "Brings an image that a server pushed from a registry and publishes it. For the owner. May take minutes, and goes on if nobody waits.")),
+        )
+        .api_route(
+            "/v1/repositories/{name}/images/webhook",
+            post_with(webhooks::build_image, open_to_all("imageWebhook", "Asks for an image, for other systems: signed with the secret `webhook.REPOSITORY`, in `X-Hub-Signature-256` (HMAC-SHA-256 of the body) or as `X-Gitlab-Token`. Needs no sign-in.")),
         )
         .api_route(
             "/v1/images/{id}/push",

@@ -236,6 +236,9 @@ async fn adopt_sandboxes(app: &App) {
         }
     };
     for (session, sandbox) in sandboxes {
+        if app.shutdown.is_cancelled() {
+            return;
+        }
         match app.services.sandboxes.is_running(&sandbox).await {
             Ok(false) => continue,
             Ok(true) => {}
@@ -248,7 +251,9 @@ async fn adopt_sandboxes(app: &App) {
             Ok(handle) => {
                 let now_ms = app.services.clock.now_ms();
                 app.services.running.adopt(&sandbox, &handle, now_ms);
-                if let Err(problem) = adopt(app, &handle, &sandbox).await {
+                if let Err(problem) = adopt(app, &handle, &sandbox).await
+                    && !app.shutdown.is_cancelled()
+                {
                     tracing::warn!(%session, %sandbox, code = problem.code, "a sandbox has no way out until its next turn: {}", problem.message);
                 }
             }

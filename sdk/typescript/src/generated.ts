@@ -317,6 +317,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/repositories/{name}/images/webhook": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Asks for an image, for other systems: signed with the secret `webhook.REPOSITORY`, in `X-Hub-Signature-256` (HMAC-SHA-256 of the body) or as `X-Gitlab-Token`. Needs no sign-in. */
+        post: operations["imageWebhook"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/images/{id}/push": {
         parameters: {
             query?: never;
@@ -1263,6 +1280,9 @@ export interface components {
             id: components["schemas"]["PersonId"];
         } | {
             /** @constant */
+            kind: "webhook";
+        } | {
+            /** @constant */
             kind: "pulled";
             id: components["schemas"]["PersonId"];
             reference: string;
@@ -1303,6 +1323,11 @@ export interface components {
         RegistryImage: {
             /** @description `[REGISTRY/]NAME[:TAG][@DIGEST]`; in answers with the digest. */
             reference: string;
+        };
+        /** @description Answer to `POST /v1/repositories/{name}/images/webhook`. */
+        WebhookReceipt: {
+            /** @description The image that is built; absent: the call was understood, and is about nothing that an image is built of. */
+            image_id?: components["schemas"]["ImageId"] | null;
         };
         /** @description `{id}` of an image. */
         ImagePath: {
@@ -2833,6 +2858,37 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Image"];
+                };
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    imageWebhook: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Answer to `POST /v1/repositories/{name}/images/webhook`. */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookReceipt"];
                 };
             };
             /** @description What went wrong. */

@@ -100,8 +100,19 @@ pub enum ImageTrigger {
     Schedule,
     /// Somebody asked for it.
     Person { id: PersonId },
+    /// A signed call of another system.
+    Webhook,
     /// Somebody brought it from a registry; `reference` has a digest.
     Pulled { id: PersonId, reference: String },
+}
+
+/// Answer to `POST /v1/repositories/{name}/images/webhook`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct WebhookReceipt {
+    /// The image that is built; absent: the call was understood, and is about nothing that an image is built of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_id: Option<ImageId>,
 }
 
 /// One step of an image build.

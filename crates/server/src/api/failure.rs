@@ -21,7 +21,9 @@ impl From<Problem> for ApiFailure {
 /// The status of a problem's code.
 fn status_of(problem: &Problem) -> StatusCode {
     match problem.code.as_str() {
-        "sign_in_required" | "sign_in_invalid" | "ticket_invalid" => StatusCode::UNAUTHORIZED,
+        "sign_in_required" | "sign_in_invalid" | "ticket_invalid" | "webhook_unsigned" => {
+            StatusCode::UNAUTHORIZED
+        }
         "origin_refused" | "host_refused" | "own_change" | "owner_required" => StatusCode::FORBIDDEN,
         "not_found" => StatusCode::NOT_FOUND,
         "method_not_allowed" => StatusCode::METHOD_NOT_ALLOWED,
