@@ -21,6 +21,7 @@ mod ordinary_user;
 mod pool;
 mod script;
 mod services;
+mod shells;
 mod snapshots;
 mod together;
 mod wire_formats;

@@ -278,6 +278,14 @@ pub enum SessionCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Open a terminal in a session's sandbox, while it runs
+    #[command(
+        after_help = "Examples:\n  greenroom session shell ses_…\n  echo 'git status' | greenroom session shell ses_…\n\nWhat you change there is pushed with the session's next turn. The exit status is the shell's."
+    )]
+    Shell {
+        /// The session's id, or the end of it
+        id: String,
+    },
     /// Ask the running turn to stop
     #[command(after_help = "Examples:\n  greenroom session stop ses_…")]
     Stop {
@@ -338,6 +346,17 @@ pub enum EnvCommand {
     /// Build an image of the environment now; the same as `image build`
     #[command(after_help = "Examples:\n  greenroom env build shop")]
     Build(BuildArguments),
+    /// Open a terminal in a fresh sandbox of the environment; nothing in it is kept
+    #[command(
+        after_help = "Examples:\n  greenroom env shell shop\n  greenroom env shell shop --branch next\n  echo 'make test' | greenroom env shell shop\n\nIt begins like a session: with the image if there is one, at the newest commit, services running. It can fetch and not push. The exit status is the shell's."
+    )]
+    Shell {
+        /// Repository in the forge
+        repository: String,
+        /// Branch to begin with; the default branch if absent
+        #[arg(long)]
+        branch: Option<String>,
+    },
     /// Check a repository's own file, and tell what the server would cut of it
     #[command(
         after_help = "Examples:\n  greenroom env check\n  greenroom env check other.toml --json\n\nNames file, line and field of each error. Without a server only the file itself is checked, and that is said."

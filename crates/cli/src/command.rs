@@ -16,4 +16,5 @@ pub mod up;
 
 mod follow;
 mod input;
+mod shell;
 mod table;

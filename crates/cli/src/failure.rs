@@ -18,6 +18,8 @@ pub enum Exit {
     Interrupted,
     /// Whoever read the output went away.
     PipeClosed,
+    /// What a program in a sandbox ended with.
+    Program(u8),
 }
 
 impl Exit {
@@ -30,6 +32,7 @@ impl Exit {
             Self::Unreachable => 3,
             Self::Interrupted => 130,
             Self::PipeClosed => 141,
+            Self::Program(status) => status,
         }
     }
 }

@@ -10,7 +10,7 @@ use greenroom_protocol::id::{SandboxId, SnapshotId};
 use greenroom_protocol::reference::Reference;
 use greenroom_server::sandbox::{
     Artifact, Frozen, Measure, Origin, Pulled, RouteHandler, Sandbox, SandboxError, SandboxProvider,
-    SandboxResources, Sealed, StartRequest, StepObserver,
+    SandboxResources, Sealed, StartRequest, StepObserver, TerminalInput,
 };
 use greenroom_stdx::secret::Secret;
 use greenroom_store::catalog::Catalog;
@@ -364,6 +364,41 @@ impl Sandbox for LocalSandbox {
             .await
             .map_err(translated)?;
         program.follow(None, output, cancel).await.map_err(translated)
+    }
+
+    async fn terminal(
+        &self,
+        exec: Exec,
+        mut input: mpsc::Receiver<TerminalInput>,
+        output: mpsc::Sender<OutputChunk>,
+        cancel: CancellationToken,
+    ) -> Result<Exit, SandboxError> {
+        let program = self.sandbox.begin(exec).await.map_err(translated)?;
+        let process_id = program.process_id();
+        let (typed, bytes) = mpsc::channel(1);
+        let feed = async move {
+            while let Some(input) = input.recv().await {
+                match input {
+                    TerminalInput::Bytes(bytes) => {
+                        if typed.send(bytes).await.is_err() {
+                            return;
+                        }
+                    }
+                    // A program that is just ending has no size.
+                    TerminalInput::Resize(size) => {
+                        drop(self.sandbox.resize_terminal(process_id, size).await);
+                    }
+                }
+            }
+        };
+        let fed = async {
+            feed.await;
+            std::future::pending().await
+        };
+        tokio::select! {
+            exit = program.follow(Some(bytes), output, cancel) => exit.map_err(translated),
+            never = fed => never,
+        }
     }
 
     async fn spawn(&self, exec: Exec) -> Result<u32, SandboxError> {

@@ -11,6 +11,7 @@ pub mod pull_request;
 pub mod repository;
 pub mod secret;
 pub mod session;
+pub mod shell;
 pub mod stream;
 
 /// Largest prompt text a server takes, in bytes of UTF-8.

@@ -22,6 +22,7 @@ mod secrets;
 mod sent;
 mod services;
 mod sessions;
+mod shell;
 mod snapshots;
 mod stream;
 pub mod tickets;
@@ -168,6 +169,8 @@ fn documented() -> ApiRouter<App> {
         .api_route("/v1/sessions/{id}/services", get_with(services::list, told("listServices", "Services of the session's sandbox; none while it does not run.")))
         .api_route("/v1/sessions/{id}/services/{name}/log", get_with(services::log, told("showServiceLog", "What a service wrote, from an offset on.")))
         .route("/v1/sessions/{id}/stream", get(stream::stream))
+        .route("/v1/sessions/{id}/shell", get(shell::of_session))
+        .route("/v1/repositories/{name}/shell", get(shell::of_environment))
         .api_route(
             "/v1/pull-requests",
             get_with(pull_requests::list_all, told("listPullRequests", "Pull requests of all repositories, newest first.")),

@@ -6,7 +6,9 @@ use greenroom_protocol::client::event::SandboxUsage;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::environment::{Backend, Base};
 use greenroom_protocol::guest::Route;
-use greenroom_protocol::guest::call::{Call, CallError, Exec, Exit, FileBytes, OutputChunk, Reply, Scope};
+use greenroom_protocol::guest::call::{
+    Call, CallError, Exec, Exit, FileBytes, OutputChunk, Reply, Scope, TerminalSize,
+};
 use greenroom_protocol::id::{SandboxId, SnapshotId};
 use greenroom_protocol::reference::Reference;
 use greenroom_stdx::secret::Secret;
@@ -183,6 +185,13 @@ pub trait SandboxProvider: Send + Sync {
     async fn reap(&self, wanted: &[SandboxId]) -> Result<(), Problem>;
 }
 
+/// What comes from a person's terminal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TerminalInput {
+    Bytes(Vec<u8>),
+    Resize(TerminalSize),
+}
+
 /// A running sandbox.
 #[async_trait]
 pub trait Sandbox: Send + Sync {
@@ -216,6 +225,16 @@ pub trait Sandbox: Send + Sync {
         &self,
         process_id: u32,
         after_offset: u64,
+        output: mpsc::Sender<OutputChunk>,
+        cancel: CancellationToken,
+    ) -> Result<Exit, SandboxError>;
+
+    /// Runs a program on a terminal to its end, as `exec` does. The end of `input` types an end-of-file character; cancellation and
+    /// dropping this future hang it up.
+    async fn terminal(
+        &self,
+        exec: Exec,
+        input: mpsc::Receiver<TerminalInput>,
         output: mpsc::Sender<OutputChunk>,
         cancel: CancellationToken,
     ) -> Result<Exit, SandboxError>;

@@ -19,6 +19,8 @@ mod address;
 mod client;
 mod failure;
 mod idempotency;
+mod shell;
+mod socket;
 mod stream;
 
 pub use client::Client;
@@ -27,4 +29,5 @@ pub use failure::ClientError;
 pub use greenroom_protocol as protocol;
 pub use greenroom_stdx::secret::Secret;
 pub use idempotency::IdempotencyKey;
+pub use shell::{Shell, ShellEvent, ShellEvents, ShellInput};
 pub use stream::{SessionStream, StreamPatience};

@@ -1,6 +1,6 @@
 //! `greenroom env …`: environments of repositories, as TOML in and out.
 
-use super::input;
+use super::{input, shell};
 use crate::arguments::{EnvCommand, Global};
 use crate::connection;
 use crate::failure::{Exit, Failure};
@@ -23,6 +23,13 @@ pub async fn run(global: &Global, command: EnvCommand, terminal: Terminal) -> Re
                 false => show(&report, terminal)?,
             }
             Ok(Exit::Success)
+        }
+        EnvCommand::Shell { repository, branch } => {
+            let query = shell::query(branch);
+            let shell = connection::connect(global)?
+                .environment_shell(&repository, &query)
+                .await?;
+            shell::run(shell, terminal).await
         }
         EnvCommand::Set { repository, file } => {
             let (place, text) = read(&file).await?;

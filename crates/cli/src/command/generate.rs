@@ -40,7 +40,8 @@ fn cli_markdown() -> String {
          | 2 | wrong command line or configuration; nothing was tried |\n\
          | 3 | no server answered |\n\
          | 130 | Ctrl-C |\n\
-         | 141 | whoever read the output went away |\n\n",
+         | 141 | whoever read the output went away |\n\n\
+         `env shell` and `session shell` end with the status of the shell there, and pass on everything that it shows.\n\n",
     );
     let mut root = Arguments::command().term_width(110);
     root.build();

@@ -1,7 +1,7 @@
 //! `greenroom session …`.
 
 use super::follow::{self, Form};
-use super::{input, table};
+use super::{input, shell, table};
 use crate::arguments::{Global, SessionCommand};
 use crate::connection;
 use crate::failure::{Exit, Failure};
@@ -149,6 +149,12 @@ pub async fn run(global: &Global, command: SessionCommand, terminal: Terminal) -
                 client.fork_session(&id, &fork, &IdempotencyKey::fresh()).await?
             };
             told_forks(&client, forked, no_wait, json, terminal).await
+        }
+        SessionCommand::Shell { id } => {
+            let client = connection::connect(global)?;
+            let id = input::session_id(&client, &id).await?;
+            let shell = client.session_shell(&id, &shell::query(None)).await?;
+            shell::run(shell, terminal).await
         }
         SessionCommand::Stop { id } => {
             let client = connection::connect(global)?;

@@ -1,6 +1,7 @@
 //! Keeps the warm pool: starts what is wanted, checks it before it is offered, freezes what waits, ends what is old.
 
 use super::book::{Book, Kind, Reservation};
+use super::borrow::Place;
 use super::demand::Arrivals;
 use super::routes::SwitchedRoutes;
 use crate::broker::build_routes;
@@ -18,6 +19,7 @@ use greenroom_protocol::guest::GIT_PORT;
 use greenroom_protocol::id::{PersonId, SandboxId, SnapshotId};
 use greenroom_stdx::id::fresh_bits;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -57,12 +59,19 @@ impl Claimed {
     }
 }
 
-struct Held {
+pub(super) struct Held {
     sandbox: Arc<dyn Sandbox>,
     commit: String,
     routes: SwitchedRoutes,
     /// Dropped before anybody uses it.
     frozen: Option<Frozen>,
+}
+
+impl Held {
+    /// For whoever uses it; it goes on.
+    pub(super) fn into_sandbox(self) -> Arc<dyn Sandbox> {
+        self.sandbox
+    }
 }
 
 /// What is known of a kind.
@@ -84,6 +93,8 @@ pub struct WarmPool {
     /// Who typed in the last moment, and when.
     typed: Mutex<HashMap<PersonId, i64>>,
     changed: Notify,
+    /// Sandboxes that somebody has beside sessions.
+    borrowed: Arc<AtomicUsize>,
 }
 
 impl WarmPool {
@@ -150,9 +161,14 @@ impl WarmPool {
         self.changed.notify_one();
     }
 
-    /// How many sandboxes the pool has, those that start included.
+    /// How many sandboxes the pool has, those that start and those that somebody has beside sessions included.
     pub fn count(&self) -> usize {
-        lock(&self.book).count()
+        lock(&self.book).count() + self.borrowed.load(Ordering::SeqCst)
+    }
+
+    /// Counts one more that somebody has.
+    pub(super) fn place(&self) -> Place {
+        Place::take(&self.borrowed)
     }
 
     /// Ends one to make room for somebody's own. Whether there was one.
@@ -207,7 +223,7 @@ impl WarmPool {
     fn may_start(&self, services: &SessionServices, kind: &Kind, now_ms: i64) -> bool {
         let failed = lock(&self.known).get(kind).and_then(|known| known.failed_at_ms);
         let rests = failed.is_some_and(|at| (0..FAILURE_PAUSE_MS).contains(&(now_ms - at)));
-        let running = services.running.count() + lock(&self.book).count();
+        let running = services.running.count() + self.count();
         !rests && running < services.running.max_running() && *lock(&self.starting) < MAX_STARTING
     }
 
@@ -448,7 +464,7 @@ async fn all_kinds(services: &SessionServices) -> Vec<Kind> {
 }
 
 /// What makes sandboxes of a kind the same, and what they begin with.
-async fn version(
+pub(super) async fn version(
     services: &SessionServices,
     kind: &Kind,
     environment: &BoundedEnvironment,
@@ -471,7 +487,7 @@ async fn version(
 }
 
 /// Starts a sandbox, brings the repository into it, starts its services, checks that it works, and freezes it.
-async fn prepare(
+pub(super) async fn prepare(
     services: &Arc<SessionServices>,
     id: &SandboxId,
     kind: &Kind,
@@ -530,7 +546,7 @@ async fn check_out(sandbox: &Arc<dyn Sandbox>, kind: &Kind) -> Result<String, Pr
     run_checked(sandbox, &mark, own(), "checkout_failed", &cancel).await
 }
 
-async fn end(services: &SessionServices, id: &SandboxId) {
+pub(super) async fn end(services: &SessionServices, id: &SandboxId) {
     if let Err(problem) = services.sandboxes.remove(id).await {
         tracing::warn!(sandbox = %id, code = problem.code, "a sandbox of the pool is still there: {}", problem.message);
     }

@@ -15,7 +15,7 @@ use greenroom_protocol::client::session::Session;
 use greenroom_protocol::guest::call::{Call, Reply};
 use greenroom_protocol::id::SandboxId;
 use greenroom_store::session_log::Batch;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};
@@ -72,6 +72,13 @@ impl SandboxSlot {
     pub fn running(&self) -> Option<Arc<dyn Sandbox>> {
         let ready = self.ready.try_lock().ok()?;
         ready.clone().filter(|sandbox| sandbox.is_alive())
+    }
+
+    /// The sandbox for a person to work in, if it runs now: what is changed there is pushed with the next turn.
+    pub fn for_person(&self) -> Option<Arc<dyn Sandbox>> {
+        let sandbox = self.running().or_else(|| self.adopted())?;
+        self.has_unpushed.store(true, Ordering::Relaxed);
+        Some(sandbox)
     }
 
     /// Services of the sandbox that runs; `None` if none does.

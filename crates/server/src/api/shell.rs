@@ -1,0 +1,319 @@
+//! Terminals: of an environment, in a sandbox that is removed afterwards, and of a session's sandbox. Whoever may prompt may do
+//! there what an agent may.
+
+use super::app::App;
+use super::caller::{Caller, Proof, check_origin, sign_in_required};
+use super::failure::ApiFailure;
+use super::names::{Named, SessionPath};
+use super::parameters::{InPath, InQuery};
+use super::sessions;
+use crate::pool::{Borrowed, Kind};
+use crate::sandbox::{Sandbox, SandboxError, TerminalInput};
+use crate::session::command::shutting_down;
+use axum::extract::State;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
+use axum::http::HeaderMap;
+use axum::response::Response;
+use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::client::shell::{ShellControl, ShellFrame, ShellQuery};
+use greenroom_protocol::guest::call::{Exec, Exit, OutputChunk, TerminalSize};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// A client that takes longer for one message is gone.
+const SEND_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often it is asked whether it is still there and signed in.
+const PING_EVERY: Duration = Duration::from_secs(25);
+/// What ends the input of a terminal. Typed again until the shell ends: one that was typed ahead is lost when a program takes the
+/// terminal over, and the end of a file stays one.
+const END_OF_FILE: &[u8] = &[4];
+const END_EVERY: Duration = Duration::from_millis(250);
+/// Largest message of a client: what somebody pastes comes in several.
+const MAX_CLIENT_MESSAGE_BYTES: usize = 64 * 1024;
+/// Messages between the client and the program (channels `shell input`, `shell output`).
+const WAITING_MESSAGES: usize = 32;
+
+/// The shell that people know, if there is one.
+const SHELL: &str = "exec \"$(command -v bash || command -v sh)\"";
+
+/// `GET /v1/repositories/{name}/shell`.
+pub async fn of_environment(
+    State(app): State<App>,
+    InPath(Named { name }): InPath<Named>,
+    InQuery(query): InQuery<ShellQuery>,
+    headers: HeaderMap,
+    caller: Result<Caller, ApiFailure>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, ApiFailure> {
+    let caller = admitted(&app, caller?, &query, &headers)?;
+    let exec = exec(&query, &caller)?;
+    let repository = app.forge.repository(&name).await;
+    let repository = repository.map_err(|error| error.problem())?;
+    let branch = query.branch.or(repository.default_branch).ok_or_else(|| {
+        Problem::permanent("repository_empty", "This repository has no commit yet.")
+            .with_hint("Push a first commit to it.")
+    })?;
+    let head = app.forge.branch_commit(&name, &branch).await;
+    head.map_err(|error| error.problem())?;
+    let kind = Kind {
+        repository: name,
+        branch,
+    };
+    Ok(upgraded(upgrade)?.on_upgrade(move |socket| async move {
+        let mut shell = Shell { app, caller, socket };
+        let end = shell.in_environment(&kind, exec).await;
+        shell.close(end).await;
+    }))
+}
+
+/// `GET /v1/sessions/{id}/shell`.
+pub async fn of_session(
+    State(app): State<App>,
+    InPath(SessionPath { id }): InPath<SessionPath>,
+    InQuery(query): InQuery<ShellQuery>,
+    headers: HeaderMap,
+    caller: Result<Caller, ApiFailure>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, ApiFailure> {
+    let caller = admitted(&app, caller?, &query, &headers)?;
+    let exec = exec(&query, &caller)?;
+    let handle = sessions::handle(&app, &id).await?;
+    let sandbox = handle.sandbox.for_person().ok_or_else(|| {
+        Problem::permanent("sandbox_not_running", "The session's sandbox does not run now.")
+            .with_hint("It starts with the next prompt.")
+    })?;
+    Ok(upgraded(upgrade)?.on_upgrade(move |socket| async move {
+        let mut shell = Shell { app, caller, socket };
+        let end = shell.run(&sandbox, exec).await;
+        shell.close(end).await;
+    }))
+}
+
+fn admitted(app: &App, caller: Caller, query: &ShellQuery, headers: &HeaderMap) -> Result<Caller, Problem> {
+    if caller.proof == Proof::Cookie {
+        check_origin(headers, app)?;
+        let ticket = query.ticket.as_deref().unwrap_or_default();
+        let holder = app.tickets.redeem(ticket, app.clock.now_ms());
+        if holder.is_none_or(|holder| holder.id != caller.person.id) {
+            return Err(Problem::permanent(
+                "ticket_invalid",
+                "The ticket was used, is too old, or is not yours.",
+            )
+            .with_hint("Ask for a new one at POST /v1/stream-tickets."));
+        }
+    }
+    Ok(caller)
+}
+
+fn upgraded(
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<WebSocketUpgrade, Problem> {
+    let upgrade = upgrade.map_err(|_| {
+        Problem::permanent("upgrade_required", "This path is a WebSocket.")
+            .with_hint("Open it with a WebSocket client, or use `greenroom env shell`.")
+    })?;
+    Ok(upgrade
+        .max_message_size(MAX_CLIENT_MESSAGE_BYTES)
+        .max_frame_size(MAX_CLIENT_MESSAGE_BYTES))
+}
+
+/// The shell, as the person's own.
+fn exec(query: &ShellQuery, caller: &Caller) -> Result<Exec, Problem> {
+    let term = query.term.as_deref().unwrap_or("xterm-256color");
+    let is_term = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'+' | b'_');
+    if !(1..=64).contains(&term.len()) || !term.bytes().all(is_term) {
+        return Err(
+            Problem::permanent("terminal_invalid", "This is no kind of terminal.")
+                .with_hint("Send what your terminal calls itself in TERM, or leave `term` out."),
+        );
+    }
+    let size = size(query.columns.unwrap_or(80), query.rows.unwrap_or(24))?;
+    let person = &caller.person;
+    let env = [
+        ("TERM", term),
+        ("GIT_AUTHOR_NAME", &person.name),
+        ("GIT_AUTHOR_EMAIL", &person.email),
+        ("GIT_COMMITTER_NAME", &person.name),
+        ("GIT_COMMITTER_EMAIL", &person.email),
+    ];
+    Ok(Exec {
+        argv: ["/bin/sh", "-c", SHELL].map(str::to_owned).to_vec(),
+        env: env
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .to_vec(),
+        terminal: Some(size),
+        ..Exec::default()
+    })
+}
+
+fn size(columns: u16, rows: u16) -> Result<TerminalSize, Problem> {
+    match (1..=1000).contains(&columns) && (1..=1000).contains(&rows) {
+        true => Ok(TerminalSize { rows, columns }),
+        false => Err(
+            Problem::permanent("terminal_invalid", "A terminal has 1 to 1000 columns and rows.")
+                .with_hint("Send the size of your terminal, or leave it out."),
+        ),
+    }
+}
+
+/// How a shell ended, as the client is told.
+enum End {
+    /// The client went away; there is nobody to tell.
+    Gone,
+    Exited(Exit),
+    Problem(Problem),
+}
+
+struct Shell {
+    app: App,
+    caller: Caller,
+    socket: WebSocket,
+}
+
+impl Shell {
+    async fn in_environment(&mut self, kind: &Kind, exec: Exec) -> End {
+        if self.send(&ShellFrame::Starting).await.is_err() {
+            return End::Gone;
+        }
+        let (services, person) = (self.app.services.clone(), self.caller.person.id.clone());
+        let borrow = async {
+            let pool = services.pool.clone();
+            pool.borrow(&services, kind, &person).await
+        };
+        // What somebody types ahead waits in the socket; one who went away is noticed when there is something to tell.
+        let borrowed: Borrowed = tokio::select! {
+            borrowed = borrow => match borrowed {
+                Ok(borrowed) => borrowed,
+                Err(problem) => return End::Problem(problem),
+            },
+            () = self.app.shutdown.cancelled() => return End::Problem(shutting_down()),
+        };
+        let end = self.run(&borrowed.sandbox, exec).await;
+        borrowed.end(&services).await;
+        end
+    }
+
+    async fn run(&mut self, sandbox: &Arc<dyn Sandbox>, exec: Exec) -> End {
+        if self.send(&ShellFrame::Ready).await.is_err() {
+            return End::Gone;
+        }
+        let (sender, input) = mpsc::channel(WAITING_MESSAGES);
+        let (output, mut shown) = mpsc::channel::<OutputChunk>(WAITING_MESSAGES);
+        let cancel = CancellationToken::new();
+        let running = sandbox.terminal(exec, input, output, cancel.clone());
+        tokio::pin!(running);
+        let mut is_at_end = false;
+        let mut end = tokio::time::interval(END_EVERY);
+        let mut ping = tokio::time::interval(PING_EVERY);
+        ping.tick().await;
+        let shutdown = self.app.shutdown.clone();
+        let exit = loop {
+            // A program that reads nothing must not keep what it shows from being seen.
+            let has_room = sender.capacity() > 0;
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break Err(End::Problem(shutting_down())),
+                Some(chunk) = shown.recv() => {
+                    if self.send_message(Message::Binary(chunk.bytes.into())).await.is_err() {
+                        break Err(End::Gone);
+                    }
+                }
+                exit = &mut running => break Ok(exit),
+                message = self.socket.recv(), if has_room => match message {
+                    None | Some(Err(_) | Ok(Message::Close(_))) => break Err(End::Gone),
+                    Some(Ok(message)) => is_at_end |= take(message, &sender),
+                },
+                _ = end.tick(), if is_at_end && has_room => {
+                    let _ = sender.try_send(TerminalInput::Bytes(END_OF_FILE.to_vec()));
+                }
+                _ = ping.tick() => match self.is_welcome().await {
+                    Ok(()) => {}
+                    Err(end) => break Err(end),
+                }
+            }
+        };
+        match exit {
+            Ok(exit) => {
+                while let Ok(chunk) = shown.try_recv() {
+                    if self
+                        .send_message(Message::Binary(chunk.bytes.into()))
+                        .await
+                        .is_err()
+                    {
+                        return End::Gone;
+                    }
+                }
+                match exit {
+                    Ok(exit) => End::Exited(exit),
+                    Err(SandboxError::Call(error)) => {
+                        End::Problem(Problem::permanent("shell_failed", error.message))
+                    }
+                    Err(SandboxError::Lost(problem)) => End::Problem(problem),
+                }
+            }
+            Err(end) => {
+                // Its programs are hung up, as by closing a terminal.
+                cancel.cancel();
+                end
+            }
+        }
+    }
+
+    async fn is_welcome(&mut self) -> Result<(), End> {
+        match self.caller.is_still_signed_in(&self.app).await {
+            Ok(true) => self.send_message(Message::Ping(Vec::new().into())).await,
+            Ok(false) => Err(End::Problem(sign_in_required())),
+            Err(problem) => Err(End::Problem(problem)),
+        }
+    }
+
+    async fn send(&mut self, frame: &ShellFrame) -> Result<(), End> {
+        let text = serde_json::to_string(frame).map_err(|_| End::Gone)?;
+        self.send_message(Message::Text(text.into())).await
+    }
+
+    async fn send_message(&mut self, message: Message) -> Result<(), End> {
+        match tokio::time::timeout(SEND_TIMEOUT, self.socket.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(End::Gone),
+        }
+    }
+
+    async fn close(&mut self, end: End) {
+        let frame = match end {
+            End::Gone => return,
+            End::Exited(exit) => ShellFrame::Exited {
+                code: exit.code,
+                signal: exit.signal,
+            },
+            End::Problem(problem) => ShellFrame::Closing { problem },
+        };
+        let _ = self.send(&frame).await;
+        let frame = CloseFrame {
+            code: 1000,
+            reason: "".into(),
+        };
+        let _ = self.send_message(Message::Close(Some(frame))).await;
+    }
+}
+
+/// Passes on what a client sends. There is room for it. Returns whether nothing more will be typed.
+fn take(message: Message, typed: &mpsc::Sender<TerminalInput>) -> bool {
+    let input = match message {
+        Message::Binary(bytes) => Some(TerminalInput::Bytes(bytes.to_vec())),
+        Message::Text(text) => match serde_json::from_str(&text) {
+            Ok(ShellControl::Resize { columns, rows }) => size(columns, rows).ok().map(TerminalInput::Resize),
+            Ok(ShellControl::End) => return true,
+            // Of a newer client.
+            Err(_) => None,
+        },
+        _ => None,
+    };
+    if let Some(input) = input {
+        let _ = typed.try_send(input);
+    }
+    false
+}
