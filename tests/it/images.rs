@@ -691,3 +691,30 @@ async fn other_systems_ask_for_images_by_signed_calls(who: Who) {
     ended(&api, answer["image_id"].as_str().unwrap()).await;
     product.stop();
 }
+
+/// Alone and as one user: it takes a minute, the least that can be set.
+#[tokio::test]
+async fn a_step_that_never_ends_is_ended() {
+    let mut product = Product::with_config(&commands(&[("look", "cat ~/made")]), BY_HAND);
+    let (api, source) = start(&mut product, "setup = \"echo made > ~/made\"\n").await;
+    assert_eq!(build(&api).await["state"], "published");
+    let endless = "setup = \"echo made > ~/made; while true; do sleep 1 & wait; done\"\n\n[image]\nstep_timeout_minutes = 1\n";
+    push(&api, &source, ".greenroom/environment.toml", endless).await;
+    let asked = api.must_post("/v1/repositories/shop/images", json!({})).await;
+    // Sessions begin with the last good one meanwhile, and afterwards.
+    let id = asked["id"].as_str().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        let session = api.start_session("shop", "look").await;
+        let events = api.wait_for_turns(&session, 1).await;
+        assert!(outputs(&events)[0].starts_with("made\n"), "{}", pretty(&events));
+        let image = api.must_get(&format!("/v1/images/{id}")).await;
+        if image["state"] == "failed" {
+            assert_eq!(image["problem"]["code"], "step_timed_out", "{image}");
+            break;
+        }
+        assert!(Instant::now() < deadline, "{image}");
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
+    product.stop();
+}

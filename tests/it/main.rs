@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod bases;
+mod clock;
 mod crash;
 mod disk;
 mod egress;

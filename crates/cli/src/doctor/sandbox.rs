@@ -24,6 +24,10 @@ pub(super) async fn checks(config: &Config) -> Vec<Check> {
         let detail = format!("{} could not be removed: {error}", probe_dir.display());
         checks.push(Check::instead("doctor", detail, "remove it by hand"));
     }
+    checks.push(Check::ok(
+        "memory_checkpoint",
+        "Not offered: a snapshot keeps files; programs end with their sandbox, and services start again",
+    ));
     checks
 }
 
