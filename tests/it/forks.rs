@@ -17,6 +17,8 @@ greenroom_system_tests::for_both_users! {
     what_others_push_is_taken_in_and_never_pushed_over,
     a_restored_sandbox_is_brought_together_with_its_branch,
     local_changes_of_a_restored_sandbox_are_kept_with_the_conflict,
+    nothing_of_others_is_lost_whatever_the_agent_does_with_git,
+    forks_bear_what_is_damaged_and_keep_nothing_for_ever,
 }
 
 const SHOW: &str = "cat README.md; cat cache other.txt 2> /dev/null; git log --format=%s; git branch --show-current; git status --porcelain";
@@ -332,6 +334,7 @@ async fn restored(product: &mut Product, at_stop: &str) -> (Api, String) {
             &format!("echo local > other.txt; trap '{at_stop}; exit' TERM; sleep 600 & wait"),
         ),
         ("show", SHOW),
+        ("solve", "echo both > other.txt"),
     ]);
     std::fs::write(product.root().join("script.toml"), script).unwrap();
     let api = shop(product).await;
@@ -384,9 +387,10 @@ async fn local_changes_of_a_restored_sandbox_are_kept_with_the_conflict(who: Who
     let (api, session) = restored(&mut product, "echo later > other.txt").await;
     let (place, branch) = clone(&product, &api, &session).await;
     let (said, events) = turn(&api, &session, "show", 3).await;
+    // When it began, and when nothing could be pushed.
     assert_eq!(
         notices(&events),
-        ["sandbox_restored", "branch_conflict"],
+        ["sandbox_restored", "branch_conflict", "branch_conflict"],
         "{}",
         pretty(&events)
     );
@@ -394,10 +398,167 @@ async fn local_changes_of_a_restored_sandbox_are_kept_with_the_conflict(who: Who
         said.contains("<<<<<<<") && said.contains("local\n") && said.contains("later\n"),
         "both sides are visible: {said}"
     );
-    // The turn's end made a commit of it, with both parents.
-    let merged = fetched(&place, &branch, "other.txt");
-    assert!(merged.contains("local") && merged.contains("later"), "{merged}");
-    let parents = repo::git(&place, &["log", "-1", "--format=%p", &format!("origin/{branch}")]);
-    assert_eq!(parents.split(' ').count(), 2, "{parents}");
+    // Nothing with markers in it reaches the branch, turn after turn, until somebody resolves it.
+    assert_eq!(fetched(&place, &branch, "other.txt"), "later");
+    let (_, events) = turn(&api, &session, "solve", 4).await;
+    assert_eq!(notices(&events).len(), 3, "{}", pretty(&events));
+    assert_eq!(fetched(&place, &branch, "other.txt"), "both");
+    product.stop();
+}
+
+async fn nothing_of_others_is_lost_whatever_the_agent_does_with_git(who: Who) {
+    let script = commands(&[
+        ("work", "echo mine > README.md"),
+        ("clash", "echo clash > other.txt"),
+        ("unrelated", "date +%N >> unrelated.txt"),
+        (
+            "look",
+            "B=$(git branch --show-current); git fetch -q; git checkout -q origin/$B; ls; git checkout -q $B; echo p > p.txt",
+        ),
+        (
+            "leave",
+            "git fetch -q; git checkout -q --detach origin/main; echo z > z.txt",
+        ),
+        (
+            "rebase",
+            "git fetch -q; git rebase -q origin/$(git branch --show-current)",
+        ),
+        (
+            "end",
+            "echo both > other.txt; git add -A; GIT_EDITOR=true git rebase --continue",
+        ),
+        ("secret", "echo '.env' >> .gitignore; echo local-secret > .env"),
+        ("keep", "cat .env"),
+    ]);
+    let mut product = Product::with_script(&script);
+    product.run_as(who);
+    let api = shop(&mut product).await;
+    let session = api.start_session("shop", "work").await;
+    api.wait_for_turns(&session, 1).await;
+    let (place, branch) = clone(&product, &api, &session).await;
+
+    // A conflict that nobody resolves is said again, and nothing goes over it.
+    push(&place, "other.txt", "theirs\n");
+    turn(&api, &session, "clash", 2).await;
+    let (_, events) = turn(&api, &session, "unrelated", 3).await;
+    assert_eq!(notices(&events), ["branch_conflict", "branch_conflict"]);
+    assert_eq!(fetched(&place, &branch, "other.txt"), "theirs");
+    // A rebase that stops half way is not made a commit.
+    let (_, events) = turn(&api, &session, "rebase", 4).await;
+    assert_eq!(
+        notices(&events).pop().unwrap(),
+        "branch_busy",
+        "{}",
+        pretty(&events)
+    );
+    assert_eq!(fetched(&place, &branch, "other.txt"), "theirs");
+    let (_, events) = turn(&api, &session, "end", 5).await;
+    assert_eq!(notices(&events).len(), 3, "{}", pretty(&events));
+    assert_eq!(fetched(&place, &branch, "other.txt"), "both");
+    assert!(!fetched(&place, &branch, "unrelated.txt").is_empty());
+
+    // What was only looked at is not its own.
+    push(&place, "seen.txt", "seen\n");
+    let (_, events) = turn(&api, &session, "look", 6).await;
+    assert_eq!(
+        notices(&events).pop().unwrap(),
+        "branch_joined",
+        "{}",
+        pretty(&events)
+    );
+    assert_eq!(fetched(&place, &branch, "seen.txt"), "seen");
+    assert_eq!(fetched(&place, &branch, "p.txt"), "p");
+    // What was taken in before stays when the agent leaves the branch.
+    turn(&api, &session, "leave", 7).await;
+    for (file, content) in [("seen.txt", "seen"), ("README.md", "mine"), ("z.txt", "z")] {
+        assert_eq!(fetched(&place, &branch, file), content);
+    }
+
+    // Files that git does not keep are not written over.
+    turn(&api, &session, "secret", 8).await;
+    repo::git(&place, &["pull", "-q", "--rebase"]);
+    std::fs::write(place.join(".env"), "theirs\n").unwrap();
+    repo::git(&place, &["add", "-f", ".env"]);
+    repo::git(&place, &["commit", "-q", "-m", "A file that is ignored"]);
+    repo::git(&place, &["push", "-q", "origin", "HEAD"]);
+    // A name that ends like the branch's confuses nobody.
+    repo::git(
+        &place,
+        &[
+            "push",
+            "-q",
+            "origin",
+            &format!("HEAD:refs/heads/x/refs/heads/{branch}"),
+        ],
+    );
+    let (_, events) = turn(&api, &session, "unrelated", 9).await;
+    assert_eq!(
+        notices(&events).pop().unwrap(),
+        "branch_conflict",
+        "{}",
+        pretty(&events)
+    );
+    let (said, _) = turn(&api, &session, "keep", 10).await;
+    assert!(said.starts_with("local-secret\n"), "{said}");
+    product.stop();
+}
+
+async fn forks_bear_what_is_damaged_and_keep_nothing_for_ever(who: Who) {
+    let script = commands(&[
+        ("work", "echo mine > README.md; echo built > cache"),
+        ("damage", "rm -rf .git; echo kept > kept.txt"),
+        ("show", "cat README.md cache kept.txt 2> /dev/null"),
+    ]);
+    let mut product = Product::with_config(&script, "[snapshot]\nkeep = 0\n");
+    product.run_as(who);
+    let api = shop(&mut product).await;
+    let session = api.start_session("shop", "work").await;
+    api.wait_for_turns(&session, 1).await;
+    // The same question at the same moment has one answer, and leaves one snapshot.
+    let ask = || fork(&api, &session, "same", json!({"count": 2}));
+    let answers = tokio::join!(ask(), ask(), ask());
+    let forks = ids(&answers.0.1);
+    assert!(ids(&answers.1.1) == forks && ids(&answers.2.1) == forks);
+    let snapshots = async |session: &str| {
+        let listed = api.must_get(&format!("/v1/sessions/{session}/snapshots")).await;
+        listed["snapshots"].as_array().unwrap().clone()
+    };
+    for id in &forks {
+        let kept = snapshots(id).await;
+        assert_eq!(kept.len(), 1, "{kept:?}");
+        let path = format!("/v1/sessions/{id}/snapshots/{}", kept[0]["id"].as_str().unwrap());
+        let (status, problem) = api.delete(&path).await;
+        assert_eq!((status, &problem["code"]), (409, &json!("snapshot_needed")));
+    }
+    let (said, _) = turn(&api, &forks[0], "show", 2).await;
+    assert!(said.starts_with("mine\nbuilt\n"), "{said}");
+    assert!(
+        snapshots(&forks[0])
+            .await
+            .iter()
+            .all(|kept| kept["is_pinned"] == false)
+    );
+
+    // A repository that is no more does not keep a fork from the files.
+    turn(&api, &session, "damage", 2).await;
+    let (_, forked) = fork(&api, &session, "damaged", json!({"prompt": "show"})).await;
+    let damaged = ids(&forked).remove(0);
+    let events = api.wait_for_turns(&damaged, 3).await;
+    assert!(
+        outputs(&events).pop().unwrap().starts_with("mine\nbuilt\nkept\n"),
+        "{}",
+        pretty(&events)
+    );
+
+    // Nobody begins with files that are lost, without being told.
+    product.stop();
+    std::fs::remove_dir_all(product.sandboxes().join("sb")).unwrap();
+    let api = product.start().await;
+    let (status, problem) = fork(&api, &session, "lost", json!({})).await;
+    assert_eq!(
+        (status, &problem["code"]),
+        (409, &json!("fork_files_lost")),
+        "{problem}"
+    );
     product.stop();
 }

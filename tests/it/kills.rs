@@ -149,7 +149,12 @@ async fn nothing_is_lost_or_left_by_kills_at_random_points(who: Who) {
         let working = tokio::spawn(work(api.clone(), cycle, known, accepted.clone()));
         // Short ones often: most steps take milliseconds.
         let longest = [20, 100, 400, 1500][random.below(4) as usize];
-        tokio::time::sleep(Duration::from_millis(random.below(longest))).await;
+        let pause = match cycle % 5 {
+            // So that there is something to be copied.
+            0 => 1500,
+            _ => random.below(longest),
+        };
+        tokio::time::sleep(Duration::from_millis(pause)).await;
         product.kill();
         working.await.unwrap();
         api = product.start().await;
@@ -161,6 +166,10 @@ async fn nothing_is_lost_or_left_by_kills_at_random_points(who: Who) {
     }
 
     let accepted = std::mem::take(&mut *accepted.lock().unwrap());
+    assert!(
+        accepted.turns.len() >= 2,
+        "next to nothing was accepted before the kills"
+    );
     for session in accepted.turns.keys() {
         let row = |events: &[Value]| {
             let started = of_type(events, "turn.started").len();
@@ -175,7 +184,9 @@ async fn nothing_is_lost_or_left_by_kills_at_random_points(who: Who) {
                 pretty(&events)
             );
         }
-        for output in outputs(&events) {
+        let said = outputs(&events);
+        assert!(!said.is_empty(), "{}", pretty(&events));
+        for output in said {
             assert!(
                 output.starts_with("made\n") || output.contains("interrupted"),
                 "{output}\n{}",
@@ -191,31 +202,79 @@ async fn nothing_is_lost_or_left_by_kills_at_random_points(who: Who) {
             "{snapshot}: {listed}"
         );
     }
-    assert_eq!(build(&api).await["state"], "published");
-    let session = api.start_session("shop", "work").await;
-    let events = api.wait_for_turns(&session, 1).await;
-    assert!(outputs(&events)[0].starts_with("made\n"), "{}", pretty(&events));
+    // From the image that survived it all, and from a new one.
+    for _ in 0..2 {
+        let session = api.start_session("shop", "work").await;
+        let events = api.wait_for_turns(&session, 1).await;
+        let said = &outputs(&events)[0];
+        assert!(said.starts_with("made\n"), "{}", pretty(&events));
+        assert_eq!(build(&api).await["state"], "published");
+    }
 
-    // What a start finds, and what is left after it, is needed by somebody.
+    // What is left after a start is needed by somebody who is known, and nothing that is needed is missing.
     product.kill();
     let api = product.start().await;
-    api.must_get("/v1/health").await;
+    let (mut snapshots, mut sandboxes) = (BTreeSet::new(), BTreeSet::new());
+    let images = api.must_get("/v1/repositories/shop/images").await;
+    for image in images["images"].as_array().unwrap() {
+        let state = image["state"].as_str().unwrap();
+        assert!(
+            matches!(state, "published" | "failed"),
+            "a build that never ends: {image}"
+        );
+        snapshots.extend(image["snapshot_id"].as_str().map(|id| format!("{id}.json")));
+    }
+    let sessions = api.must_get("/v1/sessions?limit=200").await;
+    for session in sessions["sessions"].as_array().unwrap() {
+        let id = session["id"].as_str().unwrap();
+        let events = api.events(id).await;
+        let states = of_type(&events, "sandbox.state_changed");
+        let has_run = states.iter().any(|event| event["state"] == "ready");
+        for event in states {
+            sandboxes.insert(event["sandbox_id"].as_str().unwrap().to_owned());
+        }
+        let listed = api.must_get(&format!("/v1/sessions/{id}/snapshots")).await;
+        for snapshot in listed["snapshots"].as_array().unwrap() {
+            assert!(
+                session["forked_from"].is_null()
+                    || !has_run
+                    || snapshot["is_pinned"] == false
+                    || accepted
+                        .snapshots
+                        .iter()
+                        .any(|(_, kept)| snapshot["id"] == kept.as_str()),
+                "a fork that runs keeps what it began with: {snapshot}"
+            );
+            snapshots.insert(format!("{}.json", snapshot["id"].as_str().unwrap()));
+        }
+    }
     product.stop();
     let images = product.sandboxes().join("images");
+    let records: BTreeSet<String> = files_in(&images.join("snapshots")).into_iter().collect();
+    assert_eq!(
+        records, snapshots,
+        "records of snapshots and snapshots that are known"
+    );
     let mut needed = BTreeSet::new();
-    for record in files_in(&images.join("snapshots")) {
+    for record in records {
         needed.extend(layers_of(&images.join("snapshots").join(record)));
     }
     for sandbox in files_in(&product.sandboxes().join("sb")) {
+        assert!(sandboxes.contains(&sandbox), "{sandbox} is nobody's");
         needed.extend(layers_of(
             &product.sandboxes().join("sb").join(sandbox).join("layers.json"),
         ));
     }
-    let there: BTreeSet<String> = files_in(&images.join("layers"))
+    let (beside, there): (BTreeSet<String>, BTreeSet<String>) = files_in(&images.join("layers"))
         .into_iter()
-        .filter(|name| !name.contains(".bytes") && !name.contains(".oci.json"))
-        .collect();
+        .partition(|name| name.ends_with(".bytes") || name.ends_with(".oci.json"));
     assert_eq!(there, needed, "layers on disk and layers that somebody needs");
+    for note in beside {
+        assert!(
+            there.contains(note.split('.').next().unwrap()),
+            "{note} is of no layer"
+        );
+    }
     assert_eq!(files_in(&images.join("incoming")), Vec::<String>::new());
 }
 

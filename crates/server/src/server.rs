@@ -100,6 +100,7 @@ impl Server {
             forge: parts.forge,
             models: parts.models,
             sessions: SessionRegistry::new(services.clone(), shutdown.clone()),
+            forking: tokio::sync::Mutex::default(),
             images: ImageRegistry::new(services.clone(), parts.images),
             services,
             tickets: Tickets::default(),

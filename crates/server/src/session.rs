@@ -30,3 +30,4 @@ pub use outbox::digest_of;
 pub(crate) use run::run_checked;
 pub use sandbox_slot::Leave;
 pub(crate) use service_watch::{start_and_await as start_and_await_services, statuses as service_statuses};
+pub(crate) use workspace::make_room;

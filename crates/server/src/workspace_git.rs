@@ -91,19 +91,29 @@ head=$(git rev-parse -q --verify HEAD || true)
 git symbolic-ref HEAD \"refs/heads/$1\"
 printf %s \"$1\" > \"$2\"";
 
-/// Subject of a commit that holds what was not committed, for a moment.
-macro_rules! unfinished {
-    () => {
-        "greenroom: changes that were not committed yet"
-    };
-}
-
-/// What brings own work and others' together: `is_ours COMMIT`, whether a commit is or was part of the own work; `is_busy`, whether a
-/// merge or the like is under way; `join COMMIT`, which puts the own commits on top of others', or merges if that conflicts.
+/// What brings own work and others' together. Others' commits are known by what they are not: what lies on the session's branch and is
+/// neither below `HEAD` nor what the session pushed last and then rewrote itself. What looks at `HEAD`'s past only, such as the reflog,
+/// takes for own what was only looked at.
+///
+/// * `settle`: takes back what was killed half way.
+/// * `is_busy`: whether something like a merge is under way that is not ours.
+/// * `remote BRANCH`: sets `theirs` to what the forge has, empty if nothing. `get BRANCH`: brings it, and sets `theirs` to it.
+/// * `is_below COMMIT`: whether it is part of `HEAD`.
+/// * `collides COMMIT`: prints files that git does not keep and that others' commits would overwrite.
+/// * `join COMMIT`: puts the own commits on top of others', or merges if that conflicts. If both conflict, everything is as before, and
+///   `files` says where.
 macro_rules! joining {
     () => {
-        "is_ours() {
-  git merge-base --is-ancestor \"$1\" HEAD 2> /dev/null || git log -g --format=%H HEAD 2> /dev/null | grep -qx \"$1\"
+        "joining=.git/greenroom-joining unfinished=refs/greenroom/unfinished
+settle() {
+  if [ -e $joining ]; then
+    git rebase --abort > /dev/null 2>&1
+    git merge --abort > /dev/null 2>&1
+    rm -f $joining
+  fi
+  local_changes=$(git rev-parse -q --verify $unfinished) || return 0
+  git cherry-pick -n \"$local_changes\" > /dev/null 2>&1 || [ -n \"$(conflicts)\" ] || return 0
+  git update-ref -d $unfinished
 }
 is_busy() {
   for begun in MERGE_HEAD CHERRY_PICK_HEAD REVERT_HEAD rebase-merge rebase-apply; do
@@ -111,50 +121,95 @@ is_busy() {
   done
   return 1
 }
-join() {
-  git rebase -q \"$1\" > /dev/null 2>&1 && return 0
-  git rebase --abort > /dev/null 2>&1
-  git merge -q --no-edit \"$1\" > /dev/null 2>&1
+remote() {
+  refs=$(git ls-remote origin \"refs/heads/$1\") || return 1
+  theirs=$(printf '%s\\n' \"$refs\" | while read -r id name; do
+    [ \"$name\" != \"refs/heads/$1\" ] || echo \"$id\"
+  done)
 }
 get() {
-  git fetch -q --force origin \"+refs/heads/$1:refs/remotes/origin/$1\"
+  git fetch -q --force origin \"+refs/heads/$1:refs/remotes/origin/$1\" &&
+    theirs=$(git rev-parse --verify \"refs/remotes/origin/$1\")
+}
+is_below() {
+  git merge-base --is-ancestor \"$1\" HEAD 2> /dev/null
+}
+conflicts() {
+  git -c core.quotePath=false diff --name-only --diff-filter=U
+}
+collides() {
+  git -c core.quotePath=false diff --no-renames --name-only --diff-filter=A HEAD \"$1\" | tr '\\n' '\\0' |
+    xargs -0 -r git -c core.quotePath=false ls-files --others --
+}
+join() {
+  : > $joining
+  if git rebase -q \"$1\" > /dev/null 2>&1; then rm -f $joining; return 0; fi
+  git rebase --abort > /dev/null 2>&1
+  if git merge -q -m 'Merge commits of others' -m \"Greenroom-Session: $GREENROOM_SESSION\" \"$1\" > /dev/null 2>&1; then
+    rm -f $joining; return 0
+  fi
+  files=$(conflicts)
+  git merge --abort > /dev/null 2>&1
+  rm -f $joining
+  return 1
 }
 "
     };
 }
 
-/// Brings a workspace that is older than the session's branch together with it. What was changed and not committed stays so; what
-/// conflicts is left in the files, between git's markers. Says `joined`, `busy`, or `conflict` and the files; nothing if there was
-/// nothing to do. `$1`: the branch.
-pub const REJOIN: &str = concat!(
+/// Before a turn's changes are committed: says `busy` if a rebase or the like is under way, or `conflict` and the files in which both sides of
+/// a conflict still stand; nothing if all is well. Where there is no repository any more, git says so later.
+pub const SETTLE: &str = concat!(
     joining!(),
-    "refs=$(git ls-remote origin \"refs/heads/$1\") || exit 1
-[ -n \"$refs\" ] && git rev-parse -q --verify HEAD > /dev/null || exit 0
-get \"$1\" || exit 1
-theirs=$(git rev-parse --verify \"refs/remotes/origin/$1\") || exit 1
-! git merge-base --is-ancestor \"$theirs\" HEAD || exit 0
-! is_busy || { echo busy; exit 0; }
-git add -A || exit 1
-git diff --cached --quiet || git commit -q -m '",
-    unfinished!(),
-    "' || exit 1
-if join \"$theirs\"; then
-  [ \"$(git log -1 --format=%s)\" != '",
-    unfinished!(),
-    "' ] || git reset -q HEAD~1
-  echo joined
-else
-  echo conflict
-  git -c core.quotePath=false diff --name-only --diff-filter=U
-fi"
+    "[ -d .git ] || exit 0
+settle
+for begun in CHERRY_PICK_HEAD REVERT_HEAD rebase-merge rebase-apply; do
+  [ ! -e \".git/$begun\" ] || { echo busy; exit 0; }
+done
+open=$(conflicts | tr '\\n' '\\0' | xargs -0 -r grep -l -s '^<<<<<<< ' --)
+[ -z \"$open\" ] || printf 'conflict\\n%s\\n' \"$open\"
+exit 0"
 );
 
-/// Pushes the session's branch, and never over a commit that is not its own: others' are taken in first. If they conflict, nothing is
-/// pushed and the workspace stays as it was. Says `pushed` or `joined`, then the commit; or `busy`; or `conflict` and the files.
-/// `$1`: the branch, `$2`: the commit that was pushed last, empty if none was.
+/// Brings a workspace that is older than the session's branch together with it. What was not committed stays so. If commits conflict,
+/// everything stays as it was, and a push says so again; if what was not committed does, both sides stand in the files, between git's
+/// markers. Says `joined`, `busy`, or `conflict` and the files; nothing if there was nothing to do. `$1`: the branch.
+pub const REJOIN: &str = concat!(
+    joining!(),
+    "remote \"$1\" || exit 1
+[ -n \"$theirs\" ] && git rev-parse -q --verify HEAD > /dev/null || exit 0
+get \"$1\" || exit 1
+! is_below \"$theirs\" || exit 0
+! is_busy || { echo busy; exit 0; }
+git add -A || exit 1
+if ! git diff --cached --quiet; then
+  git commit -q -m 'Changes that were not committed' || exit 1
+  git update-ref $unfinished HEAD && git reset -q --hard HEAD~1 || exit 1
+fi
+told=joined
+files=$(collides \"$theirs\")
+[ -z \"$files\" ] && join \"$theirs\" || told=conflict
+if local_changes=$(git rev-parse -q --verify $unfinished); then
+  if git cherry-pick -n \"$local_changes\" > /dev/null 2>&1; then
+    git reset -q
+    git update-ref -d $unfinished
+  else
+    told=conflict in_files=$(conflicts)
+    [ -z \"$in_files\" ] || git update-ref -d $unfinished
+    files=\"$files
+$in_files\"
+  fi
+fi
+echo $told
+[ $told = joined ] || printf '%s\\n' \"$files\" | grep . | sort -u"
+);
+
+/// Pushes the session's branch, and never over a commit of others: those are taken in first. If they conflict, nothing is pushed and the
+/// workspace stays as it was. Says `pushed` or `joined`, then the commit; or `busy`; or `conflict` and the files. `$1`: the branch,
+/// `$2`: the commit that was pushed last, empty if none was.
 pub const PUSH: &str = concat!(
     joining!(),
-    "branch=$1 theirs=$2 how=pushed
+    "branch=$1 pushed=$2 theirs=$2 how=pushed
 push() {
   git push -q --force-with-lease=\"refs/heads/$branch:$theirs\" origin \"HEAD:refs/heads/$branch\" 2>&1
 }
@@ -162,20 +217,22 @@ told() { echo \"$how\"; git rev-parse HEAD; exit 0; }
 unless_stale() {
   case $1 in *'stale info'*) ;; *) printf '%s\\n' \"$1\"; exit 1 ;; esac
 }
-if [ -z \"$theirs\" ] || is_ours \"$theirs\"; then
+# What was pushed last is there, and nothing goes with it but commits of sessions.
+is_own_rewrite() {
+  [ \"$theirs\" = \"$pushed\" ] && git cat-file -e \"$theirs^{commit}\" 2> /dev/null &&
+    [ \"$(git rev-list --count \"$theirs\" ^HEAD)\" = \"$(git rev-list --count --grep='^Greenroom-Session: ' \"$theirs\" ^HEAD)\" ]
+}
+if [ -z \"$pushed\" ] || is_below \"$pushed\"; then
   said=$(push) && told
   unless_stale \"$said\"
 fi
 for try in 1 2 3; do
-  refs=$(git ls-remote origin \"refs/heads/$branch\") || exit 1
-  theirs=$(printf %s \"$refs\" | cut -f 1)
-  if [ -n \"$theirs\" ] && ! is_ours \"$theirs\"; then
+  remote \"$branch\" || exit 1
+  if [ -n \"$theirs\" ] && ! is_below \"$theirs\" && ! is_own_rewrite; then
     get \"$branch\" || exit 1
-    theirs=$(git rev-parse --verify \"refs/remotes/origin/$branch\") || exit 1
     ! is_busy || { echo busy; exit 0; }
-    if ! join \"$theirs\"; then
-      files=$(git -c core.quotePath=false diff --name-only --diff-filter=U)
-      git merge --abort > /dev/null 2>&1
+    files=$(collides \"$theirs\")
+    if [ -n \"$files\" ] || ! join \"$theirs\"; then
       printf 'conflict\\n%s\\n' \"$files\"
       exit 0
     fi

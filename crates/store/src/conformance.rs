@@ -256,6 +256,7 @@ async fn appends_are_idempotent(store: &dyn SessionStore) {
     let turn_id = TurnId::from_bits(fresh_bits());
     let step = |step: u32| Batch {
         journal: vec![JournalRow {
+            at_ms: 0,
             turn_id: turn_id.clone(),
             entry: json!({ "step": step }),
         }],
@@ -462,6 +463,7 @@ async fn a_refused_batch_leaves_no_trace(store: &dyn SessionStore) {
     let person = PersonId::from_bits(fresh_bits());
     let batch = Batch {
         journal: vec![JournalRow {
+            at_ms: 0,
             turn_id: TurnId::from_bits(fresh_bits()),
             entry: json!(1),
         }],

@@ -76,7 +76,9 @@ impl MemorySession {
                 body: body.clone(),
             });
         }
-        self.journal.extend(batch.journal);
+        let at_ms = batch.at_ms;
+        self.journal
+            .extend(batch.journal.into_iter().map(|row| JournalRow { at_ms, ..row }));
         for receipt in batch.receipts {
             let id = (receipt.person, receipt.key);
             if self.receipts.contains_key(&id) {

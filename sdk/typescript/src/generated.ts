@@ -1840,6 +1840,12 @@ export interface components {
             created_at_ms: number;
             /**
              * Format: uint64
+             * @description The session's last event before it was taken: what is later may or may not be in the files.
+             * @default 0
+             */
+            seq: number;
+            /**
+             * Format: uint64
              * @description Of all its layers; layers that snapshots share count in each.
              */
             size_bytes: number;

@@ -3,10 +3,11 @@
 use crate::failure::{Exit, Failure};
 use crate::terminal::{Span, Style, Terminal};
 use greenroom_protocol::client::shell::{ShellControl, ShellQuery};
-use greenroom_sdk::{Shell, ShellEvent, ShellEvents, ShellInput};
+use greenroom_sdk::{ClientError, Shell, ShellEvent, ShellEvents, ShellInput};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use std::io::{IsTerminal as _, Read as _, Write as _};
-use tokio::signal::unix::{SignalKind, signal};
+use std::task::Poll;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 /// Bytes of input sent at once.
@@ -45,16 +46,61 @@ pub async fn run(shell: Shell, terminal: Terminal) -> Result<Exit, Failure> {
         terminal.note(&[Span::new(Style::Dim, "exit or Ctrl-D leaves")]);
     }
     let _raw = Raw::enter();
+    let mut ends = Vec::new();
+    for kind in [
+        SignalKind::terminate(),
+        SignalKind::hangup(),
+        SignalKind::interrupt(),
+    ] {
+        ends.push(signal(kind).map_err(unusable)?);
+    }
+    let ended = first_of(ends);
     tokio::select! {
         exit = show(&mut events) => exit,
         failure = pass_input(input) => Err(failure),
+        // So that this terminal is left as it was.
+        () = ended => Ok(Exit::Interrupted),
     }
+}
+
+/// Returns with the first signal.
+async fn first_of(mut signals: Vec<Signal>) {
+    std::future::poll_fn(|context| {
+        let is_there = signals
+            .iter_mut()
+            .any(|signal| signal.poll_recv(context).is_ready());
+        match is_there {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    })
+    .await;
+}
+
+fn unusable(error: std::io::Error) -> Failure {
+    Failure::new(
+        "terminal_unusable",
+        format!("the terminal cannot be watched: {error}"),
+    )
+}
+
+/// The connection ended before the shell did.
+fn lost(error: ClientError) -> Failure {
+    let failure = Failure::from(error);
+    Failure {
+        exit: Exit::Unreachable,
+        ..Failure::new(
+            "shell_lost",
+            format!("the connection to the shell broke: {}", failure.message),
+        )
+    }
+    .with_hint("what ran in it was ended; in a session's sandbox, files stay")
 }
 
 /// Shows what comes until the shell ends.
 async fn show(events: &mut ShellEvents) -> Result<Exit, Failure> {
     loop {
-        match events.next().await? {
+        match events.next().await.map_err(lost)? {
             ShellEvent::Output(bytes) => {
                 let mut out = std::io::stdout().lock();
                 if out.write_all(&bytes).and_then(|()| out.flush()).is_err() {
@@ -74,12 +120,7 @@ async fn pass_input(mut shell: ShellInput) -> Failure {
     let (mut is_typing, mut is_line_open) = (true, false);
     let mut resized = match signal(SignalKind::window_change()) {
         Ok(resized) => resized,
-        Err(error) => {
-            return Failure::new(
-                "terminal_unusable",
-                format!("the terminal cannot be watched: {error}"),
-            );
-        }
+        Err(error) => return unusable(error),
     };
     loop {
         let sent = tokio::select! {

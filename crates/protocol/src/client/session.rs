@@ -132,6 +132,9 @@ pub struct SessionSnapshot {
     pub session_id: SessionId,
     /// Milliseconds since 1970.
     pub created_at_ms: i64,
+    /// The session's last event before it was taken: what is later may or may not be in the files.
+    #[serde(default)]
+    pub seq: u64,
     /// Of all its layers; layers that snapshots share count in each.
     pub size_bytes: u64,
     /// Whether it stays until somebody removes it.

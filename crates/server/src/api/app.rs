@@ -34,6 +34,8 @@ pub struct Parts {
     pub forge: Arc<Forge>,
     pub models: ModelDirectory,
     pub sessions: SessionRegistry,
+    /// Held by whoever makes forks.
+    pub forking: tokio::sync::Mutex<()>,
     pub services: Arc<SessionServices>,
     pub images: Arc<ImageRegistry>,
     pub tickets: Tickets,

@@ -48,7 +48,10 @@ fn status_of(problem: &Problem) -> StatusCode {
             || code.ends_with("_changed")
             || code.ends_with("_in_use")
             || code.ends_with("_is_default")
-            || code == "merge_in_progress"
+            || matches!(
+                code,
+                "merge_in_progress" | "snapshot_needed" | "fork_files_lost" | "sandbox_not_running"
+            )
             || code.starts_with("not_")
             || code.starts_with("nothing_")
             || code.ends_with("_not_queued")

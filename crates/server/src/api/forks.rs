@@ -70,12 +70,25 @@ async fn begin(
     body: &ForkSession,
     forks: Vec<(SessionId, Option<SessionHandle>)>,
 ) -> Result<Vec<SessionHandle>, Problem> {
-    // What is wrong with them is wrong with all, and found before anything is taken.
-    model(app, from, body)?;
     let services = &app.services;
+    // Whoever asks the same again at the same moment finds what this makes.
+    let _turn = app.forking.lock().await;
+    let mut known = Vec::new();
+    for (id, made) in forks {
+        let made = match made {
+            Some(made) => Some(made),
+            None => app.sessions.get(&id).await.ok(),
+        };
+        known.push((id, made));
+    }
+    let forks = known;
     let origin = match forks.iter().all(|(_, known)| known.is_some()) {
         true => None,
-        false => Some(take(app, from, body, person).await?),
+        false => {
+            // What is wrong with them is wrong with all, and found before anything is taken.
+            model(app, from, body)?;
+            Some(take(app, from, body, person).await?)
+        }
     };
     let begin = async {
         let mut begun = Vec::new();

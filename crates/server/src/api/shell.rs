@@ -15,18 +15,23 @@ use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::http::HeaderMap;
 use axum::response::Response;
+use futures_util::stream::SplitStream;
+use futures_util::{SinkExt as _, StreamExt as _};
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::shell::{ShellControl, ShellFrame, ShellQuery};
 use greenroom_protocol::guest::call::{Exec, Exit, OutputChunk, TerminalSize};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// A client that takes longer for one message is gone.
-const SEND_TIMEOUT: Duration = Duration::from_secs(20);
-/// How often it is asked whether it is still there and signed in.
-const PING_EVERY: Duration = Duration::from_secs(25);
+/// How often a client is asked whether it is still there and signed in.
+const LOOK_EVERY: Duration = Duration::from_secs(25);
+/// A client that gave no sign for so long is gone. One whose output is held, such as by a pager, gives none.
+const SILENCE: Duration = Duration::from_secs(15 * 60);
+/// How long the last messages may take when everything ends.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// What ends the input of a terminal. Typed again until the shell ends: one that was typed ahead is lost when a program takes the
 /// terminal over, and the end of a file stays one.
 const END_OF_FILE: &[u8] = &[4];
@@ -63,9 +68,13 @@ pub async fn of_environment(
         branch,
     };
     Ok(upgraded(upgrade)?.on_upgrade(move |socket| async move {
-        let mut shell = Shell { app, caller, socket };
-        let end = shell.in_environment(&kind, exec).await;
-        shell.close(end).await;
+        // The server waits for it before it ends.
+        let tasks = app.services.tasks.clone();
+        tasks.spawn(async move {
+            let mut shell = Shell::new(app, caller, socket);
+            let end = shell.in_environment(&kind, exec).await;
+            shell.close(end).await;
+        });
     }))
 }
 
@@ -81,14 +90,18 @@ pub async fn of_session(
     let caller = admitted(&app, caller?, &query, &headers)?;
     let exec = exec(&query, &caller)?;
     let handle = sessions::handle(&app, &id).await?;
-    let sandbox = handle.sandbox.for_person().ok_or_else(|| {
+    let work = handle.sandbox.for_person().ok_or_else(|| {
         Problem::permanent("sandbox_not_running", "The session's sandbox does not run now.")
             .with_hint("It starts with the next prompt.")
     })?;
     Ok(upgraded(upgrade)?.on_upgrade(move |socket| async move {
-        let mut shell = Shell { app, caller, socket };
-        let end = shell.run(&sandbox, exec).await;
-        shell.close(end).await;
+        let tasks = app.services.tasks.clone();
+        tasks.spawn(async move {
+            let mut shell = Shell::new(app, caller, socket);
+            let end = shell.run(work.sandbox(), exec).await;
+            drop(work);
+            shell.close(end).await;
+        });
     }))
 }
 
@@ -170,12 +183,34 @@ enum End {
 struct Shell {
     app: App,
     caller: Caller,
-    socket: WebSocket,
+    /// What goes to the client, one message after the other, as fast as it reads.
+    told: mpsc::Sender<Message>,
+    heard: SplitStream<WebSocket>,
+    writer: JoinHandle<()>,
 }
 
 impl Shell {
+    fn new(app: App, caller: Caller, socket: WebSocket) -> Self {
+        let (mut sink, heard) = socket.split();
+        let (told, mut messages) = mpsc::channel(WAITING_MESSAGES);
+        let writer = tokio::spawn(async move {
+            while let Some(message) = messages.recv().await {
+                if sink.send(message).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Self {
+            app,
+            caller,
+            told,
+            heard,
+            writer,
+        }
+    }
+
     async fn in_environment(&mut self, kind: &Kind, exec: Exec) -> End {
-        if self.send(&ShellFrame::Starting).await.is_err() {
+        if self.tell(&ShellFrame::Starting).await.is_err() {
             return End::Gone;
         }
         let (services, person) = (self.app.services.clone(), self.caller.person.id.clone());
@@ -184,12 +219,9 @@ impl Shell {
             pool.borrow(&services, kind, &person).await
         };
         // What somebody types ahead waits in the socket; one who went away is noticed when there is something to tell.
-        let borrowed: Borrowed = tokio::select! {
-            borrowed = borrow => match borrowed {
-                Ok(borrowed) => borrowed,
-                Err(problem) => return End::Problem(problem),
-            },
-            () = self.app.shutdown.cancelled() => return End::Problem(shutting_down()),
+        let borrowed: Borrowed = match borrow.await {
+            Ok(borrowed) => borrowed,
+            Err(problem) => return End::Problem(problem),
         };
         let end = self.run(&borrowed.sandbox, exec).await;
         borrowed.end(&services).await;
@@ -197,52 +229,62 @@ impl Shell {
     }
 
     async fn run(&mut self, sandbox: &Arc<dyn Sandbox>, exec: Exec) -> End {
-        if self.send(&ShellFrame::Ready).await.is_err() {
+        if self.tell(&ShellFrame::Ready).await.is_err() {
             return End::Gone;
         }
-        let (sender, input) = mpsc::channel(WAITING_MESSAGES);
+        let (typed, input) = mpsc::channel(WAITING_MESSAGES);
         let (output, mut shown) = mpsc::channel::<OutputChunk>(WAITING_MESSAGES);
         let cancel = CancellationToken::new();
         let running = sandbox.terminal(exec, input, output, cancel.clone());
         tokio::pin!(running);
         let mut is_at_end = false;
         let mut end = tokio::time::interval(END_EVERY);
-        let mut ping = tokio::time::interval(PING_EVERY);
-        ping.tick().await;
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.tick().await;
+        let mut heard_at = Instant::now();
         let shutdown = self.app.shutdown.clone();
+        let told = self.told.clone();
+        let mut next: Option<Message> = None;
         let exit = loop {
             // A program that reads nothing must not keep what it shows from being seen.
-            let has_room = sender.capacity() > 0;
+            let has_room = typed.capacity() > 0;
             tokio::select! {
+                // What happens from time to time goes before what one side can do without end.
                 biased;
                 () = shutdown.cancelled() => break Err(End::Problem(shutting_down())),
-                Some(chunk) = shown.recv() => {
-                    if self.send_message(Message::Binary(chunk.bytes.into())).await.is_err() {
-                        break Err(End::Gone);
+                _ = look.tick() => {
+                    if let Err(end) = self.look(heard_at).await {
+                        break Err(end);
                     }
                 }
-                exit = &mut running => break Ok(exit),
-                message = self.socket.recv(), if has_room => match message {
-                    None | Some(Err(_) | Ok(Message::Close(_))) => break Err(End::Gone),
-                    Some(Ok(message)) => is_at_end |= take(message, &sender),
-                },
                 _ = end.tick(), if is_at_end && has_room => {
-                    let _ = sender.try_send(TerminalInput::Bytes(END_OF_FILE.to_vec()));
+                    let _ = typed.try_send(TerminalInput::Bytes(END_OF_FILE.to_vec()));
                 }
-                _ = ping.tick() => match self.is_welcome().await {
-                    Ok(()) => {}
-                    Err(end) => break Err(end),
+                exit = &mut running => break Ok(exit),
+                message = self.heard.next(), if has_room => {
+                    heard_at = Instant::now();
+                    match message {
+                        None | Some(Err(_) | Ok(Message::Close(_))) => break Err(End::Gone),
+                        Some(Ok(message)) => is_at_end |= take(message, &typed),
+                    }
+                }
+                // Only what the client takes is taken from the program, which waits meanwhile.
+                place = told.reserve(), if next.is_some() => match (place, next.take()) {
+                    (Ok(place), Some(message)) => place.send(message),
+                    (Ok(_), None) => {}
+                    (Err(_), _) => break Err(End::Gone),
+                },
+                Some(chunk) = shown.recv(), if next.is_none() => {
+                    next = Some(Message::Binary(chunk.bytes.into()));
                 }
             }
         };
         match exit {
             Ok(exit) => {
-                while let Ok(chunk) = shown.try_recv() {
-                    if self
-                        .send_message(Message::Binary(chunk.bytes.into()))
-                        .await
-                        .is_err()
-                    {
+                let rest = std::iter::from_fn(|| shown.try_recv().ok());
+                let rest: Vec<_> = rest.map(|chunk| Message::Binary(chunk.bytes.into())).collect();
+                for message in next.into_iter().chain(rest) {
+                    if self.send(message).await.is_err() {
                         return End::Gone;
                     }
                 }
@@ -262,27 +304,40 @@ impl Shell {
         }
     }
 
-    async fn is_welcome(&mut self) -> Result<(), End> {
+    /// Whether the client is still welcome and there.
+    async fn look(&mut self, heard_at: Instant) -> Result<(), End> {
         match self.caller.is_still_signed_in(&self.app).await {
-            Ok(true) => self.send_message(Message::Ping(Vec::new().into())).await,
-            Ok(false) => Err(End::Problem(sign_in_required())),
-            Err(problem) => Err(End::Problem(problem)),
+            Ok(true) => {}
+            Ok(false) => return Err(End::Problem(sign_in_required())),
+            Err(problem) => return Err(End::Problem(problem)),
         }
+        if heard_at.elapsed() > SILENCE {
+            return Err(End::Gone);
+        }
+        // One that reads nothing now is asked when it does.
+        let _ = self.told.try_send(Message::Ping(Vec::new().into()));
+        Ok(())
     }
 
-    async fn send(&mut self, frame: &ShellFrame) -> Result<(), End> {
+    async fn tell(&mut self, frame: &ShellFrame) -> Result<(), End> {
         let text = serde_json::to_string(frame).map_err(|_| End::Gone)?;
-        self.send_message(Message::Text(text.into())).await
+        self.send(Message::Text(text.into())).await
     }
 
-    async fn send_message(&mut self, message: Message) -> Result<(), End> {
-        match tokio::time::timeout(SEND_TIMEOUT, self.socket.send(message)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(End::Gone),
+    /// For what comes before and after everything else.
+    async fn send(&mut self, message: Message) -> Result<(), End> {
+        let hurry = async {
+            self.app.shutdown.cancelled().await;
+            tokio::time::sleep(LAST_WORDS).await;
+        };
+        tokio::select! {
+            sent = self.told.send(message) => sent.map_err(|_| End::Gone),
+            () = tokio::time::sleep(SILENCE) => Err(End::Gone),
+            () = hurry => Err(End::Gone),
         }
     }
 
-    async fn close(&mut self, end: End) {
+    async fn close(mut self, end: End) {
         let frame = match end {
             End::Gone => return,
             End::Exited(exit) => ShellFrame::Exited {
@@ -291,12 +346,15 @@ impl Shell {
             },
             End::Problem(problem) => ShellFrame::Closing { problem },
         };
-        let _ = self.send(&frame).await;
+        let _ = self.tell(&frame).await;
         let frame = CloseFrame {
             code: 1000,
             reason: "".into(),
         };
-        let _ = self.send_message(Message::Close(Some(frame))).await;
+        let _ = self.send(Message::Close(Some(frame))).await;
+        let Self { told, writer, .. } = self;
+        drop(told);
+        let _ = tokio::time::timeout(LAST_WORDS, writer).await;
     }
 }
 

@@ -52,6 +52,14 @@ pub async fn remove(
 ) -> Result<NoContent, ApiFailure> {
     let session = known(&app, &path.id).await?;
     let snapshot = snapshot_of(&app, &session, &path.snapshot_id).await?;
+    let fold = app.sessions.get(&session).await?.fold().await?;
+    if fold.forked_snapshot.as_ref() == Some(&snapshot.id) && !fold.had_sandbox {
+        return Err(
+            Problem::permanent("snapshot_needed", "The fork has its files nowhere else yet.")
+                .with_hint("Once its first prompt has run, the snapshot can be removed.")
+                .into(),
+        );
+    }
     snapshots::remove(&app.services, &[snapshot.id]).await?;
     Ok(NoContent)
 }

@@ -9,6 +9,7 @@ use aide::OperationInput;
 use axum::body::to_bytes;
 use axum::extract::{FromRequest, Request, State};
 use axum::http::HeaderMap;
+use axum::http::header::CONTENT_TYPE;
 use greenroom_protocol::client::image::{ImageTrigger, WebhookReceipt};
 use greenroom_protocol::client::problem::Problem;
 use greenroom_stdx::secret::Secret;
@@ -24,8 +25,9 @@ const SIGNATURE: &str = "x-hub-signature-256";
 /// What GitLab sends: the secret itself.
 const TOKEN: &str = "x-gitlab-token";
 
-/// Says what the call is about; `ping` is about nothing.
-const EVENT: &str = "x-github-event";
+/// Say what the call is about, of which only a push is about images.
+const EVENTS: [&str; 2] = ["x-github-event", "x-gitlab-event"];
+const PUSHES: [&str; 2] = ["push", "Push Hook"];
 
 /// Whatever was sent, with its headers.
 pub struct Sent {
@@ -65,6 +67,14 @@ pub async fn build_image(
                 .into(),
         );
     }
+    if sent.is_form() {
+        return Err(Problem::permanent(
+            "body_type_unsupported",
+            "The call is a form, and what it says lies inside of it.",
+        )
+        .with_hint("Let the sender use the content type `application/json`.")
+        .into());
+    }
     let repository = app.forge.repository(&name).await;
     let repository = repository.map_err(|error| error.problem())?;
     let branch = repository.default_branch.unwrap_or_default();
@@ -81,6 +91,11 @@ impl Sent {
         self.headers.get(name)?.to_str().ok()
     }
 
+    fn is_form(&self) -> bool {
+        let kind = self.header(CONTENT_TYPE.as_str()).unwrap_or_default();
+        kind.starts_with("application/x-www-form-urlencoded")
+    }
+
     fn is_signed(&self, secret: &Secret) -> bool {
         let secret = secret.expose().as_bytes();
         let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
@@ -95,14 +110,15 @@ impl Sent {
         })
     }
 
-    /// Whether an image of the branch may be out of date now: so is everything but a ping, and a push to another branch.
+    /// Whether an image of the branch may be out of date now: after a push to it, or a call that does not say what it is about.
     fn is_about(&self, branch: &str) -> bool {
         #[derive(Deserialize)]
         struct Push {
             #[serde(rename = "ref")]
             name: String,
         }
-        if self.header(EVENT) == Some("ping") {
+        let mut events = EVENTS.iter().filter_map(|name| self.header(name));
+        if events.any(|event| !PUSHES.contains(&event)) {
             return false;
         }
         let push: Option<Push> = serde_json::from_slice(&self.body).ok();
@@ -171,8 +187,15 @@ mod tests {
             (&[], r#"{"ref": "refs/heads/main", "after": "1"}"#, true),
             (&[], r#"{"ref": "refs/heads/next"}"#, false),
             (&[], r#"{"ref": "refs/tags/main"}"#, false),
-            (&[(EVENT, "ping")], "{}", false),
-            (&[(EVENT, "push")], r#"{"ref": "refs/heads/main"}"#, true),
+            (&[(EVENTS[0], "ping")], "{}", false),
+            (&[(EVENTS[0], "issues")], "{}", false),
+            (&[(EVENTS[0], "push")], r#"{"ref": "refs/heads/main"}"#, true),
+            (&[(EVENTS[1], "Push Hook")], r#"{"ref": "refs/heads/main"}"#, true),
+            (
+                &[(EVENTS[1], "Tag Push Hook")],
+                r#"{"ref": "refs/heads/main"}"#,
+                false,
+            ),
         ] {
             assert_eq!(sent(headers, body).is_about("main"), expected, "{body}");
         }

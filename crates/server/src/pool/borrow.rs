@@ -5,6 +5,7 @@ use super::book::Kind;
 use super::keeper::{WarmPool, end, prepare, version};
 use crate::image::environment_of;
 use crate::sandbox::Sandbox;
+use crate::session::make_room;
 use crate::session::running::exhausted;
 use crate::session::services::SessionServices;
 use greenroom_protocol::client::problem::Problem;
@@ -62,7 +63,7 @@ impl WarmPool {
         let place = self.place();
         let max_running = services.running.max_running();
         while services.running.count() + self.count() > max_running {
-            if !self.make_room(services).await {
+            if !self.make_room(services).await && !make_room(services, services.running.idle()).await? {
                 return Err(exhausted(max_running));
             }
         }

@@ -357,6 +357,7 @@ impl Actor {
             .map(|entry| {
                 serde_json::to_value(entry)
                     .map(|entry| JournalRow {
+                        at_ms: 0,
                         turn_id: turn_id.clone(),
                         entry,
                     })

@@ -6,7 +6,7 @@ use super::command::SessionHandle;
 use super::run::{disk_full, run, run_checked, run_named};
 use super::services::SessionServices;
 use super::workspace::SessionWorkspace;
-use crate::workspace_git::{self, PUSH};
+use crate::workspace_git::{self, PUSH, SETTLE};
 use greenroom_protocol::client::event::EventBody;
 use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
@@ -77,6 +77,21 @@ pub async fn commit_and_push(
         let argv = [&["git", "-C", WORKSPACE_PATH], UNCONFIGURED, arguments].concat();
         run_checked(&sandbox, &argv, env.clone(), code, cancel).await
     };
+    let platform_env = [env.clone(), workspace_git::environment()].concat();
+    let settle = workspace_git::command(SETTLE, &[]);
+    let settled = run_named(
+        &sandbox,
+        "git status",
+        &settle,
+        platform_env.clone(),
+        "commit_failed",
+        cancel,
+    )
+    .await?;
+    if let Some(unsettled) = Rejoined::read(settled.lines()) {
+        // To be ended by who began it: a commit of it would be half of something.
+        return Err(workspace.note_rejoined(&unsettled));
+    }
     let add = [&["git", "-C", WORKSPACE_PATH], UNCONFIGURED, &["add", "-A"]].concat();
     let added = run(&sandbox, &add, env.clone(), cancel).await?;
     if added.limits_hit.contains(&LimitKind::Disk) {
@@ -115,8 +130,7 @@ pub async fn commit_and_push(
     }
     let last = fold.pushed_commit.as_deref().unwrap_or_default();
     let argv = workspace_git::command(PUSH, &[&row.branch, last]);
-    let push_env = [env.clone(), workspace_git::environment()].concat();
-    let said = run_named(&sandbox, "git push", &argv, push_env, "push_failed", cancel).await?;
+    let said = run_named(&sandbox, "git push", &argv, platform_env, "push_failed", cancel).await?;
     if let Some(rejoined) = Rejoined::read(said.lines()) {
         let problem = workspace.note_rejoined(&rejoined);
         if rejoined != Rejoined::Joined {

@@ -143,9 +143,13 @@ impl Checkout<'_> {
         }
         let argv = workspace_git::command(workspace_git::ADOPT, &[branch, DONE_MARK]);
         let env = workspace_git::environment();
-        run_named(sandbox, "git symbolic-ref", &argv, env, "checkout_failed", cancel)
-            .await
-            .map(drop)
+        let finished = run(sandbox, &argv, env, cancel).await?;
+        if !finished.is_success {
+            // The files are there all the same, and a push says what is wrong with the repository.
+            let why = cause(&finished.output);
+            tracing::info!(session = %self.row.id, "the branch of a fork is not switched to: {why}");
+        }
+        Ok(())
     }
 
     /// Brings files of some time ago together with what was pushed since then. If it cannot be done now, the next push does it.

@@ -37,14 +37,14 @@ impl Origin {
         snapshot: Option<SessionSnapshot>,
         by: &Person,
     ) -> Result<Self, Problem> {
-        let until_ms = snapshot.as_ref().map_or(i64::MAX, |taken| taken.created_at_ms);
+        let until_seq = snapshot.as_ref().map(|taken| taken.seq);
         // Before the files: the model may find more done than it remembers, never less.
-        let (events, journal) = inherited(services, session, until_ms, by).await?;
+        let (events, journal) = inherited(services, session, until_seq, by).await?;
         let (files, is_own) = match snapshot {
             Some(snapshot) => (Some(snapshot), false),
             None => match files_now(services, session).await? {
                 Some(files) => (Some(files), true),
-                // A fork that was not prompted yet has its files in a snapshot.
+                // So it is for a fork that was not prompted yet, and after its files were lost.
                 None => (snapshots::newest(services, &session.id).await?, false),
             },
         };
@@ -103,6 +103,7 @@ impl Origin {
             id: copied.clone(),
             session_id: id.clone(),
             created_at_ms: services.clock.now_ms(),
+            seq: 1,
             is_pinned: true,
             ..files.clone()
         };
@@ -136,12 +137,22 @@ async fn files_now(
         return Ok(None);
     };
     if services.sandboxes.is_new(&sandbox).await {
-        return Ok(None);
+        let newest = snapshots::newest(services, &session.id).await?;
+        return match newest {
+            // It goes on from it too.
+            Some(_) => Ok(None),
+            None => Err(Problem::permanent(
+                "fork_files_lost",
+                "The files of the session's sandbox are lost, so that nothing can begin with them.",
+            )
+            .with_hint("Prompt the session: its sandbox begins anew with what was pushed.")),
+        };
     }
     let sealed = services.sandboxes.snapshot(&sandbox).await?;
     Ok(Some(SessionSnapshot {
         id: sealed.id,
         session_id: session.id.clone(),
+        seq: session.last_seq,
         created_at_ms: services.clock.now_ms(),
         size_bytes: sealed.size_bytes,
         is_pinned: false,
@@ -152,10 +163,10 @@ async fn files_now(
 async fn inherited(
     services: &SessionServices,
     session: &Session,
-    until_ms: i64,
+    until_seq: Option<u64>,
     by: &Person,
 ) -> Result<(Vec<Timed>, Vec<JournalRow>), Problem> {
-    let mut inherited = Inherited::new(until_ms);
+    let mut inherited = Inherited::new(until_seq);
     let mut after = 0;
     loop {
         let page = services.store.read(&session.id, after, PAGE_EVENTS).await;
@@ -166,7 +177,7 @@ async fn inherited(
     }
     let journal = services.store.journal(&session.id).await;
     let mut journal = journal.map_err(|error| error.problem())?;
-    journal.retain(|row| inherited.remembers(&row.turn_id));
+    journal.retain(|row| inherited.remembers(row.at_ms));
     let now_ms = services.clock.now_ms();
     Ok((inherited.into_events(&by.id, now_ms), journal))
 }

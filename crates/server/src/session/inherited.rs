@@ -5,7 +5,7 @@ use greenroom_protocol::client::event::{Event, EventBody, TurnOutcome};
 use greenroom_protocol::client::model::Usage;
 use greenroom_protocol::client::prompt::Prompt;
 use greenroom_protocol::id::{PersonId, PromptId, TurnId};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 /// Bounds of what one fork takes over. What the model remembers is not cut by them.
 const MAX_ITEMS: usize = 5_000;
@@ -28,7 +28,9 @@ struct Turn {
 
 /// The part of a log that a fork takes over; fed with the log's events in order.
 pub struct Inherited {
-    /// Turns that began later are left out, in Unix milliseconds.
+    /// The last event that is looked at.
+    until_seq: u64,
+    /// When it happened, Unix milliseconds.
     until_ms: i64,
     max_items: usize,
     max_bytes: usize,
@@ -36,26 +38,29 @@ pub struct Inherited {
     turns: VecDeque<Turn>,
     items: usize,
     bytes: usize,
-    /// Turns that began too late.
-    left_out: HashSet<TurnId>,
 }
 
 impl Inherited {
-    pub fn new(until_ms: i64) -> Self {
+    /// `None`: of all that there is.
+    pub fn new(until_seq: Option<u64>) -> Self {
         Self {
-            until_ms,
+            until_seq: until_seq.unwrap_or(u64::MAX),
+            until_ms: i64::MIN,
             max_items: MAX_ITEMS,
             max_bytes: MAX_BYTES,
             waiting: HashMap::new(),
             turns: VecDeque::new(),
             items: 0,
             bytes: 0,
-            left_out: HashSet::new(),
         }
     }
 
     /// Takes the next event of the log.
     pub fn push(&mut self, event: Event) {
+        if event.seq > self.until_seq {
+            return;
+        }
+        self.until_ms = self.until_ms.max(event.at_ms);
         let bytes = serde_json::to_vec(&event.body).map_or(0, |text| text.len());
         match event.body {
             EventBody::PromptQueued { prompt } => {
@@ -72,10 +77,6 @@ impl Inherited {
                 let Some((queued_at_ms, prompt)) = self.waiting.remove(prompt_id) else {
                     return;
                 };
-                if event.at_ms > self.until_ms {
-                    self.left_out.insert(turn_id.clone());
-                    return;
-                }
                 let bytes = serde_json::to_vec(&prompt).map_or(0, |text| text.len());
                 self.bytes += bytes;
                 self.turns.push_back(Turn {
@@ -128,9 +129,9 @@ impl Inherited {
         }
     }
 
-    /// Whether the model of the fork remembers this turn.
-    pub fn remembers(&self, turn: &TurnId) -> bool {
-        !self.left_out.contains(turn)
+    /// Whether the model of the fork remembers what was stored then.
+    pub fn remembers(&self, at_ms: i64) -> bool {
+        self.until_seq == u64::MAX || at_ms <= self.until_ms
     }
 
     /// The events to begin with. A turn that still runs there ends here and now, stopped by whoever forks.
@@ -161,8 +162,6 @@ mod tests {
     use greenroom_protocol::client::person::Person;
     use greenroom_protocol::client::session::SessionState;
     use greenroom_protocol::id::{ItemId, SessionId};
-
-    const LATER_MS: i64 = 1_000;
 
     fn queued(number: u128) -> EventBody {
         EventBody::PromptQueued {
@@ -232,11 +231,16 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(max_items: usize, log: &[(i64, EventBody)], expected: &str) -> Inherited {
+    fn check(
+        max_items: usize,
+        until_seq: Option<u64>,
+        log: &[(i64, EventBody)],
+        expected: &str,
+    ) -> Inherited {
         let feed = || {
             let mut inherited = Inherited {
                 max_items,
-                ..Inherited::new(LATER_MS)
+                ..Inherited::new(until_seq)
             };
             for (seq, (at_ms, body)) in (1..).zip(log) {
                 inherited.push(Event {
@@ -247,7 +251,7 @@ mod tests {
             }
             inherited
         };
-        let events = feed().into_events(&PersonId::from_bits(2), LATER_MS);
+        let events = feed().into_events(&PersonId::from_bits(2), 99);
         assert_eq!(told(&events), expected);
         feed()
     }
@@ -293,28 +297,30 @@ mod tests {
             (8, item(2, 2)),
         ];
         let all = "prompt 1, started, item 1, completed, prompt 2, started, item 2, stopped";
-        let inherited = check(100, &log, all);
-        assert!(inherited.remembers(&TurnId::from_bits(2)));
+        let inherited = check(100, None, &log, all);
+        assert!(inherited.remembers(1_000), "all of it");
         let events = inherited.into_events(&PersonId::from_bits(2), 99);
         let times: Vec<_> = events.iter().map(|(at_ms, _)| *at_ms).collect();
         assert_eq!(times, [0, 1, 3, 6, 3, 7, 8, 99], "as they were");
-        check(100, &[], "");
+        check(100, None, &[], "");
     }
 
     #[test]
-    fn turns_after_the_snapshot_are_left_out() {
+    fn what_came_after_the_snapshot_is_left_out() {
         let log = [
-            (0, queued(1)),
-            (LATER_MS, started(1)),
-            (LATER_MS + 1, completed(1)),
-            (LATER_MS + 1, queued(2)),
-            (LATER_MS + 1, started(2)),
-            (LATER_MS + 2, item(2, 1)),
-            (LATER_MS + 3, completed(2)),
+            (1, queued(1)),
+            (1, started(1)),
+            (2, item(1, 1)),
+            (3, item(1, 2)),
+            (4, completed(1)),
+            (4, queued(2)),
+            (5, started(2)),
+            (6, completed(2)),
         ];
-        let inherited = check(100, &log, "prompt 1, started, completed");
-        assert!(inherited.remembers(&TurnId::from_bits(1)));
-        assert!(!inherited.remembers(&TurnId::from_bits(2)));
+        let inherited = check(100, Some(3), &log, "prompt 1, started, item 1, stopped");
+        assert!(inherited.remembers(2) && !inherited.remembers(3));
+        check(100, Some(6), &log, "prompt 1, started, item 1, item 2, completed");
+        check(100, Some(0), &log, "");
     }
 
     #[test]
@@ -329,10 +335,11 @@ mod tests {
         log.extend((1..=4).map(|number| (0, item(2, number))));
         check(
             4,
+            None,
             &log,
             "prompt 2, started, item 1, item 2, item 3, item 4, stopped",
         );
-        check(2, &log, "prompt 2, started, item 3, item 4, stopped");
-        check(0, &log, "prompt 2, started, stopped");
+        check(2, None, &log, "prompt 2, started, item 3, item 4, stopped");
+        check(0, None, &log, "prompt 2, started, stopped");
     }
 }

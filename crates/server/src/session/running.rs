@@ -92,6 +92,11 @@ impl RunningSandboxes {
             .is_some_and(|entry| entry.idle_since_ms.is_some())
     }
 
+    /// Those that nobody uses, the longest first.
+    pub fn idle(&self) -> Vec<(SandboxId, SessionHandle)> {
+        idle(&self.lock(), i64::MAX)
+    }
+
     /// Those that nobody has used for too long, the longest first.
     pub fn overdue(&self, now_ms: i64) -> Vec<(SandboxId, SessionHandle)> {
         let idle_ms = i64::try_from(self.bounds.idle.as_millis()).unwrap_or(i64::MAX);

@@ -15,13 +15,32 @@ use greenroom_protocol::client::session::Session;
 use greenroom_protocol::guest::call::{Call, Reply};
 use greenroom_protocol::id::SandboxId;
 use greenroom_store::session_log::Batch;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 
 /// A sandbox that takes longer to say what runs in it is as good as gone.
 const LIST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A person works in the sandbox until this is dropped.
+pub struct PersonsWork {
+    sandbox: Arc<dyn Sandbox>,
+    slot: Arc<SandboxSlot>,
+}
+
+impl PersonsWork {
+    pub fn sandbox(&self) -> &Arc<dyn Sandbox> {
+        &self.sandbox
+    }
+}
+
+impl Drop for PersonsWork {
+    fn drop(&mut self) {
+        self.slot.has_unpushed.store(true, Ordering::SeqCst);
+        self.slot.people.fetch_sub(1, Ordering::SeqCst);
+    }
+}
 
 /// How an idle sandbox is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +61,8 @@ pub struct SandboxSlot {
     adopted: std::sync::Mutex<Option<Arc<dyn Sandbox>>>,
     /// Whether files may have changed since the last push. Outlives a turn whose push failed.
     pub(super) has_unpushed: AtomicBool,
+    /// People who work in it now.
+    people: AtomicUsize,
     /// What people were told last about cuts of the environment.
     pub(super) told: std::sync::Mutex<Vec<Problem>>,
     /// Decisions about the sandbox's way out.
@@ -61,6 +82,7 @@ impl SandboxSlot {
             workspace_notes: WorkspaceNotes::default(),
             adopted: std::sync::Mutex::default(),
             has_unpushed: AtomicBool::new(has_unpushed),
+            people: AtomicUsize::new(0),
             told: std::sync::Mutex::default(),
             ledger: Arc::default(),
             has_writer: AtomicBool::new(false),
@@ -75,10 +97,18 @@ impl SandboxSlot {
     }
 
     /// The sandbox for a person to work in, if it runs now: what is changed there is pushed with the next turn.
-    pub fn for_person(&self) -> Option<Arc<dyn Sandbox>> {
+    pub fn for_person(self: &Arc<Self>) -> Option<PersonsWork> {
         let sandbox = self.running().or_else(|| self.adopted())?;
-        self.has_unpushed.store(true, Ordering::Relaxed);
-        Some(sandbox)
+        self.people.fetch_add(1, Ordering::SeqCst);
+        Some(PersonsWork {
+            sandbox,
+            slot: self.clone(),
+        })
+    }
+
+    /// Whether files may have changed since the last push.
+    pub(super) fn has_unpushed(&self) -> bool {
+        self.has_unpushed.load(Ordering::SeqCst) || self.people.load(Ordering::SeqCst) > 0
     }
 
     /// Services of the sandbox that runs; `None` if none does.

@@ -51,8 +51,12 @@ pub async fn take(
     sandbox: &SandboxId,
     is_pinned: bool,
 ) -> Result<SessionSnapshot, Problem> {
+    // Before the files: what is in them was said.
+    let seq = services.store.last_seq(session).await;
+    let seq = seq.map_err(|error| error.problem())?;
     let sealed = services.sandboxes.snapshot(sandbox).await?;
     let snapshot = SessionSnapshot {
+        seq,
         id: sealed.id,
         session_id: session.clone(),
         created_at_ms: services.clock.now_ms(),
@@ -132,6 +136,7 @@ mod tests {
         SessionSnapshot {
             id: SnapshotId::from_bits(number),
             session_id: SessionId::from_bits(session),
+            seq: 1,
             created_at_ms: 1000 * DAY_MS - days_ago * DAY_MS,
             size_bytes: 100,
             is_pinned,

@@ -5,7 +5,7 @@ use greenroom_protocol::client::event::{Event, EventBody, SandboxState, TurnOutc
 use greenroom_protocol::client::prompt::{Prompt, PromptState};
 use greenroom_protocol::client::pull_request::PullRequestState;
 use greenroom_protocol::client::session::{PullRequestLink, Session, SessionState};
-use greenroom_protocol::id::{PersonId, PromptId, TurnId};
+use greenroom_protocol::id::{PersonId, PromptId, SnapshotId, TurnId};
 use std::collections::VecDeque;
 
 /// Title of a session without a prompt.
@@ -35,6 +35,8 @@ pub struct SessionFold {
     pub pushed_commit: Option<String>,
     /// Whether its sandbox was ready once.
     pub had_sandbox: bool,
+    /// What its first sandbox begins with, if it is a fork.
+    pub forked_snapshot: Option<SnapshotId>,
 }
 
 impl SessionFold {
@@ -76,6 +78,7 @@ impl SessionFold {
             running: None,
             pushed_commit: None,
             had_sandbox: false,
+            forked_snapshot: None,
         })
     }
 
@@ -84,7 +87,12 @@ impl SessionFold {
         self.row.last_seq = event.seq;
         self.row.updated_at_ms = event.at_ms;
         match &event.body {
-            EventBody::SessionForked { from, .. } => self.row.forked_from = Some(from.clone()),
+            EventBody::SessionForked {
+                from, snapshot_id, ..
+            } => {
+                self.row.forked_from = Some(from.clone());
+                self.forked_snapshot.clone_from(snapshot_id);
+            }
             EventBody::SandboxStateChanged {
                 state: SandboxState::Ready,
                 ..

@@ -92,7 +92,7 @@ impl SessionWorkspace {
 
     /// Whether files may have changed since the last push, in this turn or in one whose push failed.
     pub fn has_unpushed(&self) -> bool {
-        self.slot.has_unpushed.load(Ordering::Relaxed)
+        self.slot.has_unpushed()
     }
 
     /// Everything is on the forge.
@@ -158,6 +158,7 @@ impl SessionWorkspace {
         match started {
             Ok(sandbox) => {
                 self.report(&id, SandboxState::Ready, None).await;
+                self.release_origin().await;
                 if self.is_over.load(Ordering::SeqCst) {
                     // It ended meanwhile. The next turn takes the place again, when this lets go of the slot.
                     self.leave().await;
@@ -203,19 +204,7 @@ impl SessionWorkspace {
             if pool.make_room(&self.services).await {
                 continue;
             }
-            let mut has_room = false;
-            for (other, handle) in idle {
-                if handle
-                    .sandbox
-                    .rest(&self.services, &handle, &other, Leave::AtOnce)
-                    .await?
-                {
-                    tracing::info!(sandbox = %other, "an idle sandbox made room for another");
-                    has_room = true;
-                    break;
-                }
-            }
-            if !has_room {
+            if !make_room(&self.services, idle).await? {
                 return Err(running::exhausted(running.max_running()));
             }
         }
@@ -498,6 +487,24 @@ impl SessionWorkspace {
     async fn append(&self, events: Vec<EventBody>) {
         self.handle.tell(events, "what became of the sandbox").await;
     }
+}
+
+/// Stops the first of these that is still idle. Whether there was one.
+pub async fn make_room(
+    services: &SessionServices,
+    idle: Vec<(SandboxId, SessionHandle)>,
+) -> Result<bool, Problem> {
+    for (other, handle) in idle {
+        if handle
+            .sandbox
+            .rest(services, &handle, &other, Leave::AtOnce)
+            .await?
+        {
+            tracing::info!(sandbox = %other, "an idle sandbox made room for another");
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Nobody needs the sandbox any more.

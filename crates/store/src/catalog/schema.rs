@@ -114,5 +114,8 @@ CREATE TABLE snapshots (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX snapshots_by_session ON snapshots (session_id, created_at_ms, id);
 ",
+        "
+ALTER TABLE snapshots ADD COLUMN seq INTEGER NOT NULL DEFAULT 0;
+",
     ],
 };

@@ -5,7 +5,7 @@ use greenroom_protocol::client::session::SessionSnapshot;
 use greenroom_protocol::id::{SessionId, SnapshotId};
 use rusqlite::{Row, params};
 
-const COLUMNS: &str = "id, session_id, created_at_ms, size_bytes, is_pinned";
+const COLUMNS: &str = "id, session_id, created_at_ms, size_bytes, is_pinned, seq";
 
 impl Catalog {
     /// Adds a snapshot, or replaces what is known of it.
@@ -14,14 +14,15 @@ impl Catalog {
         self.database
             .write(move |db| {
                 db.execute(
-                    "INSERT INTO snapshots (id, session_id, created_at_ms, size_bytes, is_pinned) VALUES (?1, ?2, ?3, ?4, ?5)
+                    "INSERT INTO snapshots (id, session_id, created_at_ms, size_bytes, is_pinned, seq) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
                      ON CONFLICT (id) DO UPDATE SET is_pinned = excluded.is_pinned",
                     params![
                         snapshot.id.as_str(),
                         snapshot.session_id.as_str(),
                         snapshot.created_at_ms,
                         snapshot.size_bytes,
-                        snapshot.is_pinned
+                        snapshot.is_pinned,
+                        snapshot.seq
                     ],
                 )
                 .during("put snapshot")?;
@@ -81,5 +82,6 @@ fn snapshot_of(row: &Row<'_>) -> rusqlite::Result<SessionSnapshot> {
         created_at_ms: row.get(2)?,
         size_bytes: row.get(3)?,
         is_pinned: row.get(4)?,
+        seq: row.get(5)?,
     })
 }

@@ -37,6 +37,9 @@ impl Batch {
 /// A step of a turn. What `entry` holds is the agent's business.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JournalRow {
+    /// When it was stored, Unix milliseconds. Of no account in a batch, which has one time.
+    #[serde(default)]
+    pub at_ms: i64,
     pub turn_id: TurnId,
     pub entry: Value,
 }

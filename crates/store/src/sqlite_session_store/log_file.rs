@@ -234,13 +234,14 @@ impl LogFile {
         self.during(
             "read journal",
             self.db
-                .prepare_cached("SELECT turn_id, entry FROM journal ORDER BY id")
+                .prepare_cached("SELECT at_ms, turn_id, entry FROM journal ORDER BY id")
                 .and_then(|mut query| {
                     query
                         .query_map([], |row| {
                             Ok(JournalRow {
-                                turn_id: text_at(row, 0)?,
-                                entry: json_at(row, 1)?,
+                                at_ms: row.get(0)?,
+                                turn_id: text_at(row, 1)?,
+                                entry: json_at(row, 2)?,
                             })
                         })?
                         .collect()

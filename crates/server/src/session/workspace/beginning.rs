@@ -6,10 +6,10 @@ use crate::environment::BoundedEnvironment;
 use crate::sandbox::{Origin, Sandbox, StartRequest};
 use crate::session::snapshots;
 use greenroom_protocol::client::problem::Problem;
-use greenroom_protocol::client::session::SessionSnapshot;
 use greenroom_protocol::environment::Backend;
 use greenroom_protocol::id::{SandboxId, SnapshotId};
 use greenroom_stdx::chain::Chain;
+use greenroom_store::catalog::CatalogError;
 use std::sync::Arc;
 
 /// Files that one note names.
@@ -22,8 +22,8 @@ pub(super) enum Beginning {
     Kept,
     /// Of an image, else none, so that the repository is cloned.
     Image(Option<SnapshotId>),
-    /// Of another session, at one moment.
-    Fork(SessionSnapshot),
+    /// Those of another session, at one moment.
+    Given(SnapshotId),
     /// Its own of some time ago, because those that it had are lost.
     Restored(SnapshotId),
     /// Like [`Beginning::Image`], because those that it had are lost and nobody has others.
@@ -35,8 +35,7 @@ impl Beginning {
         match self {
             Self::Kept => None,
             Self::Image(image) | Self::Anew(image) => image.as_ref(),
-            Self::Fork(snapshot) => Some(&snapshot.id),
-            Self::Restored(snapshot) => Some(snapshot),
+            Self::Given(snapshot) | Self::Restored(snapshot) => Some(snapshot),
         }
     }
 }
@@ -51,7 +50,9 @@ impl SessionWorkspace {
         if !self.services.sandboxes.is_new(id).await {
             return Beginning::Kept;
         }
-        let had_sandbox = self.handle.fold().await.is_ok_and(|fold| fold.had_sandbox);
+        let fold = self.handle.fold().await.ok();
+        let had_sandbox = fold.as_ref().is_some_and(|fold| fold.had_sandbox);
+        let had_files = fold.is_some_and(|fold| fold.forked_snapshot.is_some());
         let newest = snapshots::newest(&self.services, &self.row.id).await;
         let newest = newest.unwrap_or_else(|problem| {
             tracing::warn!(session = %self.row.id, code = problem.code, "whether there are snapshots is not known: {}", problem.message);
@@ -59,9 +60,9 @@ impl SessionWorkspace {
         });
         match (newest, had_sandbox) {
             (Some(newest), true) => Beginning::Restored(newest.id),
-            (Some(newest), false) => Beginning::Fork(newest),
-            (None, true) => Beginning::Anew(self.image(environment).await),
-            (None, false) => Beginning::Image(self.image(environment).await),
+            (Some(newest), false) => Beginning::Given(newest.id),
+            (None, _) if had_sandbox || had_files => Beginning::Anew(self.image(environment).await),
+            (None, _) => Beginning::Image(self.image(environment).await),
         }
     }
 
@@ -100,7 +101,9 @@ impl SessionWorkspace {
                 let (sandbox, origin) = sandboxes.start(request).await?;
                 let beginning = match beginning {
                     Beginning::Kept | Beginning::Image(_) => Beginning::Image(None),
-                    Beginning::Fork(_) | Beginning::Restored(_) | Beginning::Anew(_) => Beginning::Anew(None),
+                    Beginning::Given(_) | Beginning::Restored(_) | Beginning::Anew(_) => {
+                        Beginning::Anew(None)
+                    }
                 };
                 Ok((sandbox, origin, beginning))
             }
@@ -112,8 +115,7 @@ impl SessionWorkspace {
     pub(super) async fn tell_beginning(&self, beginning: &Beginning, checked_out: &CheckedOut) {
         let notes = &self.slot.workspace_notes;
         match beginning {
-            Beginning::Kept | Beginning::Image(_) => {}
-            Beginning::Fork(snapshot) => self.release(snapshot).await,
+            Beginning::Kept | Beginning::Image(_) | Beginning::Given(_) => {}
             Beginning::Restored(_) => {
                 let message =
                     "The files of the sandbox were lost. It goes on from its last snapshot.".to_owned();
@@ -159,24 +161,23 @@ impl SessionWorkspace {
             ),
             Rejoined::Busy => (
                 Problem::transient(
-                    "branch_moved",
-                    format!("{branch} has commits that the sandbox lacks, and a merge or rebase is under way in it."),
+                    "branch_busy",
+                    "A merge, a rebase or the like is under way in the sandbox, so that nothing was pushed.",
                 )
-                .with_hint("Ask the agent to end it. Nothing was pushed over them."),
+                .with_hint("Ask the agent to end it."),
                 format!(
-                    "origin/{branch} has commits that this workspace lacks, and a merge or rebase is under way here; end it and take \
-                     them in, else your work cannot be pushed"
+                    "a merge, a rebase or the like is under way here, so that your work cannot be pushed to {branch}; end it, or abort it"
                 ),
             ),
             Rejoined::Conflict(files) => (
                 Problem::transient(
                     "branch_conflict",
-                    format!("Commits that were pushed to {branch} conflict with what is in the sandbox: {}.", named(files)),
+                    format!("Commits that others pushed to {branch} conflict with what is in the sandbox: {}.", named(files)),
                 )
-                .with_hint("Both are kept. Ask the agent to resolve the conflict."),
+                .with_hint("Both are kept, and nothing was pushed. Ask the agent to resolve the conflict."),
                 format!(
-                    "commits that others pushed to this branch (origin/{branch}) conflict with yours in: {}; look at `git status` and \
-                     resolve it, by `git merge origin/{branch}` if no merge is under way",
+                    "commits that others pushed to this branch (origin/{branch}) conflict with yours in: {}; nothing was pushed. Resolve it \
+                     where these files have conflict markers, else by `git merge origin/{branch}`",
                     named(files)
                 ),
             ),
@@ -185,14 +186,23 @@ impl SessionWorkspace {
         problem
     }
 
-    /// What a fork began with need not stay for ever now.
-    async fn release(&self, snapshot: &SessionSnapshot) {
-        let released = SessionSnapshot {
-            is_pinned: false,
-            ..snapshot.clone()
+    /// What a fork began with need not stay for ever once its sandbox runs.
+    pub(super) async fn release_origin(&self) {
+        let Ok(Some(origin)) = self.handle.fold().await.map(|fold| fold.forked_snapshot) else {
+            return;
         };
-        if let Err(error) = self.services.catalog.put_snapshot(&released).await {
-            tracing::warn!(session = %self.row.id, error = %Chain(&error), "what a fork began with stays");
+        let (catalog, session) = (&self.services.catalog, &self.row.id);
+        let release = async {
+            for mut snapshot in catalog.snapshots(session).await? {
+                if snapshot.id == origin && snapshot.is_pinned {
+                    snapshot.is_pinned = false;
+                    catalog.put_snapshot(&snapshot).await?;
+                }
+            }
+            Ok::<_, CatalogError>(())
+        };
+        if let Err(error) = release.await {
+            tracing::warn!(%session, error = %Chain(&error), "what a fork began with stays until its next start");
         }
     }
 }
