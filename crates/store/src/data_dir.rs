@@ -8,6 +8,7 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use thiserror::Error;
 
 /// A server does not start with less space than this.
@@ -51,6 +52,14 @@ pub enum DataDirError {
     DiskFull { path: PathBuf, free_bytes: u64 },
     #[error("open data directory")]
     Io(#[from] StorageFailure),
+}
+
+/// How often, and how long each time, the lock of a server is waited for that is not alive any more.
+const MAX_LOCK_WAITS: u32 = 100;
+const LOCK_WAIT: Duration = Duration::from_millis(20);
+
+fn is_alive(pid: u32) -> bool {
+    Path::new("/proc").join(pid.to_string()).exists()
 }
 
 impl DataDirError {
@@ -136,16 +145,24 @@ impl DataDir {
             .mode(0o600)
             .open(path.join("lock"))
             .map_err(not_writable)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(DataDirError::InUse {
-                    by: read_server_info(&path),
-                    path,
-                });
-            }
-            Err(TryLockError::Error(source)) => {
-                return Err(StorageFailure::io("lock data directory", source).into());
+        let mut waits = 0;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) => {
+                    let by = read_server_info(&path);
+                    // A server that was killed while it started a program is gone a moment before its lock is: what it forked has it too
+                    // until it is that program.
+                    if by.as_ref().is_some_and(|by| !is_alive(by.pid)) && waits < MAX_LOCK_WAITS {
+                        waits += 1;
+                        std::thread::sleep(LOCK_WAIT);
+                        continue;
+                    }
+                    return Err(DataDirError::InUse { by, path });
+                }
+                Err(TryLockError::Error(source)) => {
+                    return Err(StorageFailure::io("lock data directory", source).into());
+                }
             }
         }
         let data_dir = Self { path, _lock: lock };
