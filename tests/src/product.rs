@@ -327,10 +327,18 @@ impl Product {
         }
     }
 
-    /// No process, mount or resource group of a sandbox is there. Their files may be.
+    /// No process, mount or resource group of a sandbox is there. Their files may be. What was made ahead just now ends by itself when
+    /// the server has.
     fn assert_nothing_left(&self) {
-        let left = leftovers::alive(&self.sandboxes());
-        assert!(left.is_empty(), "left behind: {left:#?}");
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            let left = leftovers::alive(&self.sandboxes());
+            if left.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "left behind: {left:#?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     fn log_path(&self, start: u32) -> PathBuf {
