@@ -286,9 +286,19 @@ impl Host {
             }
         })
         .await?;
-        match found {
-            Some(found) => Ok(Some(link(id.clone(), found, routes).await?)),
-            None => Ok(None),
+        let Some(found) = found else {
+            return Ok(None);
+        };
+        match link(id.clone(), found, routes).await {
+            Err(silent @ HostError::GuestSilent { .. }) => {
+                // It took the connection and is ending, as when its time is over.
+                let directory = self.directory(id);
+                match blocking(move || supervisor::ends(&directory)).await? {
+                    true => Ok(None),
+                    false => Err(silent),
+                }
+            }
+            linked => linked.map(Some),
         }
     }
 
