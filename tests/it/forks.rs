@@ -177,12 +177,11 @@ async fn forks_begin_with_the_files_and_the_conversation(who: Who) {
     assert_eq!(pushed.len(), 2, "{}", pretty(&events));
     let (said, _) = turn(&api, &session, "show", 2).await;
     assert!(said.starts_with("mine\nbuilt\nwork\nFirst commit\n"), "{said}");
-    let (_, forked) = fork(&api, &forks[0], "deeper", json!({"prompt": "show"})).await;
+    let (_, forked) = fork(&api, &forks[0], "deeper", json!({})).await;
     let deeper = ids(&forked).remove(0);
     product.kill();
     let api = product.start().await;
-    let events = api.wait_for_turns(&deeper, 4).await;
-    let said = outputs(&events).pop().unwrap();
+    let (said, events) = turn(&api, &deeper, "show", 4).await;
     assert!(
         said.starts_with("mine\nown\nbuilt\nown\nwork\nFirst commit\n"),
         "{said}\n{}",
@@ -530,6 +529,11 @@ async fn forks_bear_what_is_damaged_and_keep_nothing_for_ever(who: Who) {
         let (status, problem) = api.delete(&path).await;
         assert_eq!((status, &problem["code"]), (409, &json!("snapshot_needed")));
     }
+    // What a fork began with knows all that was said before.
+    let origin = snapshots(&forks[1]).await[0]["id"].clone();
+    let (_, again) = fork(&api, &forks[1], "of-its-origin", json!({"snapshot_id": origin})).await;
+    let again = api.events(&ids(&again)[0]).await;
+    assert_eq!(of_type(&again, "turn.started").len(), 1, "{}", pretty(&again));
     let (said, _) = turn(&api, &forks[0], "show", 2).await;
     assert!(said.starts_with("mine\nbuilt\n"), "{said}");
     assert!(

@@ -252,12 +252,14 @@ async fn nothing_is_lost_or_left_by_kills_at_random_points(who: Who) {
         for event in states {
             sandboxes.insert(event["sandbox_id"].as_str().unwrap().to_owned());
         }
+        let forks = of_type(&events, "session.forked");
+        let is_origin = |snapshot: &Value| forks.iter().any(|event| event["snapshot_id"] == snapshot["id"]);
         let listed = api.must_get(&format!("/v1/sessions/{id}/snapshots")).await;
         for snapshot in listed["snapshots"].as_array().unwrap() {
             assert!(
                 session["forked_from"].is_null()
                     || !has_run
-                    || snapshot["seq"] != 1
+                    || !is_origin(snapshot)
                     || snapshot["is_pinned"] == false
                     || accepted
                         .snapshots

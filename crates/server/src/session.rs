@@ -25,6 +25,7 @@ mod way_out;
 mod workspace;
 mod workspace_notes;
 
+pub(crate) use changes::{ChangeAuthor, git_identity};
 pub(crate) use checkout::is_usable;
 pub use outbox::digest_of;
 pub(crate) use run::run_checked;

@@ -10,6 +10,7 @@ use super::sessions;
 use crate::pool::{Borrowed, Kind};
 use crate::sandbox::{Sandbox, SandboxError, TerminalInput};
 use crate::session::command::shutting_down;
+use crate::session::{ChangeAuthor, git_identity};
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
@@ -54,7 +55,7 @@ pub async fn of_environment(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiFailure> {
     let caller = admitted(&app, caller?, &query, &headers)?;
-    let exec = exec(&query, &caller)?;
+    let exec = exec(&query, git_identity(&caller.person))?;
     let repository = app.forge.repository(&name).await;
     let repository = repository.map_err(|error| error.problem())?;
     let branch = query.branch.or(repository.default_branch).ok_or_else(|| {
@@ -88,8 +89,13 @@ pub async fn of_session(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiFailure> {
     let caller = admitted(&app, caller?, &query, &headers)?;
-    let exec = exec(&query, &caller)?;
     let handle = sessions::handle(&app, &id).await?;
+    // What is committed there is the session's, by this person.
+    let author = ChangeAuthor {
+        person: caller.person.clone(),
+        session: handle.id.clone(),
+    };
+    let exec = exec(&query, author.git_environment())?;
     let work = handle.sandbox.for_person().ok_or_else(|| {
         Problem::permanent("sandbox_not_running", "The session's sandbox does not run now.")
             .with_hint("It starts with the next prompt.")
@@ -133,8 +139,8 @@ fn upgraded(
         .max_frame_size(MAX_CLIENT_MESSAGE_BYTES))
 }
 
-/// The shell, as the person's own.
-fn exec(query: &ShellQuery, caller: &Caller) -> Result<Exec, Problem> {
+/// The shell, with the person's identity.
+fn exec(query: &ShellQuery, identity: Vec<(String, String)>) -> Result<Exec, Problem> {
     let term = query.term.as_deref().unwrap_or("xterm-256color");
     let is_term = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'+' | b'_');
     if !(1..=64).contains(&term.len()) || !term.bytes().all(is_term) {
@@ -144,19 +150,10 @@ fn exec(query: &ShellQuery, caller: &Caller) -> Result<Exec, Problem> {
         );
     }
     let size = size(query.columns.unwrap_or(80), query.rows.unwrap_or(24))?;
-    let person = &caller.person;
-    let env = [
-        ("TERM", term),
-        ("GIT_AUTHOR_NAME", &person.name),
-        ("GIT_AUTHOR_EMAIL", &person.email),
-        ("GIT_COMMITTER_NAME", &person.name),
-        ("GIT_COMMITTER_EMAIL", &person.email),
-    ];
+    let term = ("TERM".to_owned(), term.to_owned());
     Ok(Exec {
         argv: ["/bin/sh", "-c", SHELL].map(str::to_owned).to_vec(),
-        env: env
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .to_vec(),
+        env: [vec![term], identity].concat(),
         terminal: Some(size),
         ..Exec::default()
     })

@@ -29,18 +29,23 @@ impl ChangeAuthor {
     /// Environment for every program of the turn: git takes author and committer from it, the sandbox's commit hook the
     /// session for its trailer.
     pub fn git_environment(&self) -> Vec<(String, String)> {
-        let Person { name, email, .. } = &self.person;
-        [
-            ("GIT_AUTHOR_NAME", name.as_str()),
-            ("GIT_AUTHOR_EMAIL", email),
-            ("GIT_COMMITTER_NAME", name),
-            ("GIT_COMMITTER_EMAIL", email),
-            ("GREENROOM_SESSION", self.session.as_str()),
-            ("GIT_TERMINAL_PROMPT", "0"),
-        ]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .to_vec()
+        let session = ("GREENROOM_SESSION".to_owned(), self.session.as_str().to_owned());
+        [git_identity(&self.person), vec![session]].concat()
     }
+}
+
+/// Environment by which git in a sandbox knows whose commits are made.
+pub fn git_identity(person: &Person) -> Vec<(String, String)> {
+    let Person { name, email, .. } = person;
+    [
+        ("GIT_AUTHOR_NAME", name.as_str()),
+        ("GIT_AUTHOR_EMAIL", email),
+        ("GIT_COMMITTER_NAME", name),
+        ("GIT_COMMITTER_EMAIL", email),
+        ("GIT_TERMINAL_PROMPT", "0"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .to_vec()
 }
 
 /// Options against what `.git/config` of a workspace may say.

@@ -12,7 +12,7 @@ use greenroom_protocol::client::event::EventBody;
 use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::session::{Session, SessionSnapshot, SessionState};
-use greenroom_protocol::id::{SessionId, SnapshotId};
+use greenroom_protocol::id::{SandboxId, SessionId, SnapshotId};
 use greenroom_store::session_log::{Batch, JournalRow};
 
 /// Events read at once.
@@ -37,16 +37,18 @@ impl Origin {
         snapshot: Option<SessionSnapshot>,
         by: &Person,
     ) -> Result<Self, Problem> {
+        let sandbox = sandbox_with_files(services, session).await?;
+        let snapshot = match (snapshot, &sandbox) {
+            (None, None) => last_files(services, session).await?,
+            (snapshot, _) => snapshot,
+        };
         let until_seq = snapshot.as_ref().map(|taken| taken.seq);
         // Before the files: the model may find more done than it remembers, never less.
         let (events, journal) = inherited(services, session, until_seq, by).await?;
-        let (files, is_own) = match snapshot {
-            Some(snapshot) => (Some(snapshot), false),
-            None => match files_now(services, session).await? {
-                Some(files) => (Some(files), true),
-                // So it is for a fork that was not prompted yet, and after its files were lost.
-                None => (snapshots::newest(services, &session.id).await?, false),
-            },
+        let (files, is_own) = match (snapshot, sandbox) {
+            (Some(snapshot), _) => (Some(snapshot), false),
+            (None, Some(sandbox)) => (Some(files_now(services, session, &sandbox).await?), true),
+            (None, None) => (None, false),
         };
         Ok(Self {
             from: session.id.clone(),
@@ -103,7 +105,8 @@ impl Origin {
             id: copied.clone(),
             session_id: id.clone(),
             created_at_ms: services.clock.now_ms(),
-            seq: 1,
+            // The last of the batch that the fork begins with.
+            seq: self.events.len() as u64 + 3,
             is_pinned: true,
             ..files.clone()
         };
@@ -127,36 +130,51 @@ impl Origin {
     }
 }
 
-/// The sandbox as it is, if there is one.
-async fn files_now(
+/// The session's sandbox, if it has one that has its files.
+async fn sandbox_with_files(
     services: &SessionServices,
     session: &Session,
-) -> Result<Option<SessionSnapshot>, Problem> {
+) -> Result<Option<SandboxId>, Problem> {
     let sandbox = services.catalog.sandbox(&session.id).await;
     let Some(sandbox) = sandbox.map_err(|error| error.problem())? else {
         return Ok(None);
     };
-    if services.sandboxes.is_new(&sandbox).await {
-        let newest = snapshots::newest(services, &session.id).await?;
-        return match newest {
-            // It goes on from it too.
-            Some(_) => Ok(None),
-            None => Err(Problem::permanent(
-                "fork_files_lost",
-                "The files of the session's sandbox are lost, so that nothing can begin with them.",
-            )
-            .with_hint("Prompt the session: its sandbox begins anew with what was pushed.")),
-        };
+    let is_new = services.sandboxes.is_new(&sandbox).await;
+    Ok((!is_new).then_some(sandbox))
+}
+
+/// What a session without files begins with itself: so it is for a fork that was not prompted yet, and after files were lost.
+async fn last_files(
+    services: &SessionServices,
+    session: &Session,
+) -> Result<Option<SessionSnapshot>, Problem> {
+    let newest = snapshots::newest(services, &session.id).await?;
+    let had_sandbox = services.catalog.sandbox(&session.id).await;
+    let had_sandbox = had_sandbox.map_err(|error| error.problem())?.is_some();
+    match newest {
+        None if had_sandbox => Err(Problem::permanent(
+            "fork_files_lost",
+            "The files of the session's sandbox are lost, so that nothing can begin with them.",
+        )
+        .with_hint("Prompt the session: its sandbox begins anew with what was pushed.")),
+        newest => Ok(newest),
     }
-    let sealed = services.sandboxes.snapshot(&sandbox).await?;
-    Ok(Some(SessionSnapshot {
+}
+
+async fn files_now(
+    services: &SessionServices,
+    session: &Session,
+    sandbox: &SandboxId,
+) -> Result<SessionSnapshot, Problem> {
+    let sealed = services.sandboxes.snapshot(sandbox).await?;
+    Ok(SessionSnapshot {
         id: sealed.id,
         session_id: session.id.clone(),
         seq: session.last_seq,
         created_at_ms: services.clock.now_ms(),
         size_bytes: sealed.size_bytes,
         is_pinned: false,
-    }))
+    })
 }
 
 /// What was said until then, for people and for the model.

@@ -47,9 +47,6 @@ impl SessionWorkspace {
         if environment.backend == Backend::Microvm {
             return Beginning::Image(None);
         }
-        if !self.services.sandboxes.is_new(id).await {
-            return Beginning::Kept;
-        }
         let fold = self.handle.fold().await.ok();
         let had_sandbox = fold.as_ref().is_some_and(|fold| fold.had_sandbox);
         let had_files = fold.is_some_and(|fold| fold.forked_snapshot.is_some());
@@ -58,11 +55,17 @@ impl SessionWorkspace {
             tracing::warn!(session = %self.row.id, code = problem.code, "whether there are snapshots is not known: {}", problem.message);
             None
         });
+        if newest.is_none() && !had_sandbox && !had_files {
+            // The first start, on which somebody waits; should there be files all the same, they go before the image.
+            return Beginning::Image(self.image(environment).await);
+        }
+        if !self.services.sandboxes.is_new(id).await {
+            return Beginning::Kept;
+        }
         match (newest, had_sandbox) {
             (Some(newest), true) => Beginning::Restored(newest.id),
             (Some(newest), false) => Beginning::Given(newest.id),
-            (None, _) if had_sandbox || had_files => Beginning::Anew(self.image(environment).await),
-            (None, _) => Beginning::Image(self.image(environment).await),
+            (None, _) => Beginning::Anew(self.image(environment).await),
         }
     }
 
@@ -188,6 +191,9 @@ impl SessionWorkspace {
 
     /// What a fork began with need not stay for ever once its sandbox runs.
     pub(super) async fn release_origin(&self) {
+        if self.row.forked_from.is_none() {
+            return;
+        }
         let Ok(Some(origin)) = self.handle.fold().await.map(|fold| fold.forked_snapshot) else {
             return;
         };
