@@ -20,6 +20,7 @@ mod kills;
 mod limits;
 mod ordinary_user;
 mod pool;
+mod repositories;
 mod script;
 mod services;
 mod shells;

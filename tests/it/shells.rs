@@ -261,13 +261,13 @@ async fn people_work_in_a_sessions_sandbox(who: Who) {
     );
     assert_eq!(api.prompt(&session, "one", "work").await.0, 202);
     api.wait_for_turns(&session, 1).await;
-    let typed = "cat agent.txt; echo person > person.txt; git add -A; git commit -q -m mine; git log -1 --format='by %an'; echo for $GREENROOM_SESSION; exit\n";
+    let typed = "cat agent.txt; echo person > person.txt; git add -A; git commit -q -m mine; git log -1 --format='by %an%n%B'; exit\n";
     let (status, text) = run(&product, &["session", "shell", &session], typed);
     assert!(
         status == Some(0)
             && text.contains("agent")
             && text.contains("by Owner")
-            && text.contains(&format!("for {session}")),
+            && text.contains(&format!("Greenroom-Session: {session}")),
         "{status:?} {text}"
     );
     // Also what is changed while a turn pushes, and by a turn that does nothing itself.

@@ -4,6 +4,7 @@
 use crate::world::{ServiceFact, SessionFacts};
 use greenroom_llm::conversation::{Block, Message, Role, SystemBlock};
 use greenroom_protocol::client::prompt::Prompt;
+use greenroom_protocol::client::session::WorkspaceRepository;
 use greenroom_protocol::guest::WORKSPACE_PATH;
 
 /// Files whose text a repository gives to agents, in order of preference.
@@ -26,6 +27,8 @@ pub enum Fragment {
         base_branch: String,
         branch: String,
     },
+    /// What else is checked out; the same until the environment changes.
+    OtherRepositories { repositories: Vec<WorkspaceRepository> },
     /// Where the sandbox may connect to; the same until the environment changes.
     Network { allowed: Vec<String> },
     /// What runs beside the agent; the same until the environment changes.
@@ -54,6 +57,23 @@ impl Fragment {
             } => format!(
                 "Repository: {name}\nBase branch: {base_branch}\nThis session's branch (checked out): {branch}"
             ),
+            Self::OtherRepositories { repositories } => {
+                let repositories: Vec<_> = repositories
+                    .iter()
+                    .map(|other| {
+                        let WorkspaceRepository {
+                            name, base_branch, ..
+                        } = other;
+                        format!("{name} at {} (base branch {base_branch})", other.directory())
+                    })
+                    .collect();
+                format!(
+                    "Other repositories are checked out in directories of the workspace: {}. Each is a repository of its own on a branch of \
+                     this session's name; the session's repository ignores it, and so do searches that begin above it, so name its directory. \
+                     What you change there is committed and pushed like the rest; open_pr with its name opens its pull request.",
+                    repositories.join(", ")
+                )
+            }
             Self::Network { allowed } if allowed.is_empty() => {
                 "The sandbox has no network: nothing can be downloaded, and every connection is refused."
                     .to_owned()
@@ -97,10 +117,15 @@ pub fn fragments(facts: &SessionFacts) -> Vec<Fragment> {
             base_branch: facts.base_branch.clone(),
             branch: facts.branch.clone(),
         },
-        Fragment::Network {
-            allowed: facts.network.clone(),
-        },
     ];
+    if !facts.repositories.is_empty() {
+        fragments.push(Fragment::OtherRepositories {
+            repositories: facts.repositories.clone(),
+        });
+    }
+    fragments.push(Fragment::Network {
+        allowed: facts.network.clone(),
+    });
     if !facts.services.is_empty() {
         fragments.push(Fragment::Services {
             services: facts.services.clone(),
@@ -176,6 +201,7 @@ mod tests {
             repository: "sample".into(),
             base_branch: "main".into(),
             branch: "greenroom/x".into(),
+            repositories: Vec::new(),
             today: today.into(),
             cache_key: "ses".into(),
             network: Vec::new(),

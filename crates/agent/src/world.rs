@@ -7,6 +7,7 @@ use greenroom_llm::failure::ModelFailure;
 use greenroom_protocol::client::event::Item;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::prompt::Prompt;
+use greenroom_protocol::client::session::WorkspaceRepository;
 use greenroom_protocol::client::stream::DeltaChannel;
 use greenroom_protocol::guest::call::{Call, CallError, Exec, Exit, FileBytes, OutputChunk, Reply, Scope};
 use greenroom_protocol::id::{ItemId, TurnId};
@@ -107,6 +108,8 @@ pub trait Platform: Send + Sync {
 /// What the model asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PullRequestRequest {
+    /// One of the workspace's other repositories; `None`: the session's own.
+    pub repository: Option<String>,
     pub title: String,
     pub body: String,
 }
@@ -194,6 +197,8 @@ pub struct SessionFacts {
     pub repository: String,
     pub base_branch: String,
     pub branch: String,
+    /// Other repositories in the workspace; may be empty.
+    pub repositories: Vec<WorkspaceRepository>,
     /// `YYYY-MM-DD`.
     pub today: String,
     pub cache_key: String,

@@ -132,6 +132,7 @@ impl TurnView {
                 self.block(service(name, *state, reason))
             }
             EventBody::ChangePushed {
+                repository,
                 branch,
                 additions,
                 deletions,
@@ -139,8 +140,10 @@ impl TurnView {
                 ..
             } => {
                 let word = if files.len() == 1 { "file" } else { "files" };
+                let of = repository.as_ref().map(|other| format!(" of {}", other.name));
+                let of = of.unwrap_or_default();
                 let text = format!(
-                    "↑ pushed {} {word} (+{additions} −{deletions}) to {branch}",
+                    "↑ pushed {} {word} (+{additions} −{deletions}) to {branch}{of}",
                     files.len()
                 );
                 self.block(vec![vec![dim(text)]])

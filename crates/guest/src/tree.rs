@@ -70,7 +70,12 @@ struct Rules {
 struct Level {
     kinds: [Gitignore; 3],
     held_bytes: usize,
+    /// Whether a repository begins here. What git reads above it is another repository's.
+    is_repository: bool,
 }
+
+/// The kind that is not git's.
+const IGNORE_FILE: usize = 0;
 
 impl Rules {
     /// Those that hold at `root` already.
@@ -111,6 +116,9 @@ impl Rules {
                     Match::Ignore(_) => return true,
                     Match::Whitelist(_) => return false,
                 }
+                if level.is_repository && kind != IGNORE_FILE {
+                    break;
+                }
             }
         }
         false
@@ -118,14 +126,17 @@ impl Rules {
 
     fn enter(&mut self, directory: &Path) {
         let held: usize = self.levels.iter().map(|level| level.held_bytes).sum();
+        let git = directory.join(".git");
+        let kind = rustix::fs::lstat(&git).map(|stat| FileType::from_raw_mode(stat.st_mode));
         let mut level = Level {
             kinds: std::array::from_fn(|_| Gitignore::empty()),
             held_bytes: 0,
+            is_repository: kind.is_ok(),
         };
         let files = [
             Some(directory.join(".ignore")),
             Some(directory.join(".gitignore")),
-            exclude_file(directory),
+            kind.ok().and_then(|kind| exclude_file(&git, kind)),
         ];
         for (kind, file) in level.kinds.iter_mut().zip(files) {
             let Some(text) = file.and_then(|file| read(&file, MAX_FILE_BYTES)) else {
@@ -163,17 +174,15 @@ fn parse(directory: &Path, text: &[u8]) -> Gitignore {
     Gitignore::empty()
 }
 
-/// Where git keeps excludes of the working tree whose top is `directory` (gitrepository-layout(5)); `None` if it is not one.
-fn exclude_file(directory: &Path) -> Option<PathBuf> {
-    let git = directory.join(".git");
-    let kind = rustix::fs::lstat(&git).ok()?.st_mode;
-    let git = match FileType::from_raw_mode(kind) {
+/// Where git keeps excludes of the working tree that has this `.git` (gitrepository-layout(5)).
+fn exclude_file(git: &Path, kind: FileType) -> Option<PathBuf> {
+    let git = match kind {
         FileType::RegularFile => {
-            let git = directory.join(line_of(&git)?.strip_prefix("gitdir: ")?);
+            let git = git.parent()?.join(line_of(git)?.strip_prefix("gitdir: ")?);
             let common = line_of(&git.join("commondir"))?;
             git.join(common)
         }
-        _ => git,
+        _ => git.to_owned(),
     };
     Some(git.join("info/exclude"))
 }
@@ -249,6 +258,22 @@ mod tests {
                 vec![(".git/info/exclude", "d/a")],
                 "",
                 vec!["a", "d/e/a", "d/e/b"],
+            ),
+            // A repository in another goes by its own.
+            (
+                vec![(".gitignore", "a"), ("d/.git/info/exclude", "b")],
+                "",
+                vec!["d/a", "d/e/a"],
+            ),
+            (
+                vec![(".git/info/exclude", "/d/"), ("d/.git/HEAD", "")],
+                "",
+                vec!["a"],
+            ),
+            (
+                vec![(".git/info/exclude", "/d/\na"), ("d/.git/HEAD", "")],
+                "d",
+                vec!["a", "e/a", "e/b"],
             ),
             (
                 vec![

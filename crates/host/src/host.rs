@@ -56,6 +56,8 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("LOGNAME", "agent"),
     ("SHELL", "/bin/bash"),
     ("LANG", "C.UTF-8"),
+    // A git that was built for /usr/local looks for it elsewhere.
+    ("GIT_CONFIG_SYSTEM", "/etc/gitconfig"),
     // /usr is read-only; installing for the agent alone works.
     ("NPM_CONFIG_PREFIX", "/home/agent/.local"),
     // There is no other way out. Both cases, because programs differ; curl, for one, ignores HTTP_PROXY.

@@ -14,6 +14,9 @@ use std::str::FromStr;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Environment {
+    /// Repositories that sandboxes have beside the one whose environment it is, which is the primary one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub repositories: Vec<RepositoryDefinition>,
     /// What the sandbox's root is: `host`, the server's own programs (the default); `oci:REFERENCE@DIGEST`, an image of a registry; or
     /// `rootfs:/PATH`, a directory or an archive on the server.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,6 +50,27 @@ pub struct Environment {
     pub warm: Option<StepDefinition>,
     pub image: ImageSettings,
     pub pool: PoolSettings,
+}
+
+/// Another repository of this server that sandboxes have.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RepositoryDefinition {
+    pub name: String,
+    /// Work begins at its head, and pull requests go to it. Unset: the repository's default branch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// Directory in the workspace where it is checked out. Unset: the repository's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+}
+
+impl RepositoryDefinition {
+    /// Where it is checked out, relative to the workspace.
+    pub fn path(&self) -> &str {
+        self.path.as_deref().unwrap_or(&self.name)
+    }
 }
 
 /// What lies below everything in a sandbox.

@@ -17,21 +17,22 @@ use std::sync::Arc;
 use tokio::io::DuplexStream;
 use tokio_util::sync::CancellationToken;
 
-/// Serves the routes of the session's sandbox: fetch of the session's repository, push to the session's branch, and the
-/// egress.
+/// Serves the routes of the session's sandbox: fetch of the workspace's repositories, push to the session's branch in each, and
+/// the egress.
 pub fn session_routes(
     services: Arc<SessionServices>,
-    row: Session,
+    row: &Session,
+    repositories: Vec<String>,
     egress: Arc<SandboxEgress>,
 ) -> RouteHandler {
+    let (branch, repositories) = (row.branch.clone(), Arc::from(repositories));
     Arc::new(move |route, stream| match route {
         Route::Git => {
-            let access = GitAccess::Push(Arc::new(OwnBranchOnly {
-                branch: row.branch.clone(),
-            }));
+            let branch = branch.clone();
+            let access = GitAccess::Push(Arc::new(OwnBranchOnly { branch }));
             serve_git(
                 &services,
-                &row.repository,
+                &repositories,
                 access,
                 stream,
                 &CancellationToken::new(),
@@ -41,17 +42,18 @@ pub fn session_routes(
     })
 }
 
-/// Serves the routes of a sandbox in which an image is built: fetch of the repository until it is cloned, and the egress.
+/// Serves the routes of a sandbox in which an image is built: fetch of the repositories until they are cloned, and the egress.
 pub fn build_routes(
     services: Arc<SessionServices>,
-    repository: String,
+    repositories: Vec<String>,
     is_cloned: CancellationToken,
     egress: Arc<SandboxEgress>,
 ) -> RouteHandler {
+    let repositories = Arc::from(repositories);
     Arc::new(move |route, stream| match route {
         // Code of the repository may run by now; it gets what it was given.
         Route::Git if is_cloned.is_cancelled() => drop(stream),
-        Route::Git => serve_git(&services, &repository, GitAccess::Read, stream, &is_cloned),
+        Route::Git => serve_git(&services, &repositories, GitAccess::Read, stream, &is_cloned),
         Route::HttpProxy | Route::Socks => serve_egress(&services, &egress, route, stream),
     })
 }
@@ -75,28 +77,28 @@ fn serve_egress(
 /// Serves git until `end`, whatever is on its way then.
 fn serve_git(
     services: &SessionServices,
-    repository: &str,
+    repositories: &Arc<[String]>,
     access: GitAccess,
     stream: DuplexStream,
     end: &CancellationToken,
 ) {
     let end = end.clone();
     let forge = services.forge.clone();
-    let repository = repository.to_owned();
+    let repositories = repositories.clone();
     let router = Router::new().fallback(any(move |request: Request| {
         let forge = forge.clone();
-        let repository = repository.clone();
+        let repositories = repositories.clone();
         let access = access.clone();
         async move {
             let Some((name, rest)) = git::split_path(request.uri().path()) else {
                 return git::not_found();
             };
             // Other repositories look as if they did not exist.
-            if name != repository {
+            let Some(repository) = repositories.iter().find(|known| *known == name) else {
                 return git::not_found();
-            }
+            };
             let rest = rest.to_owned();
-            git::serve(&forge, &repository, &rest, access, request).await
+            git::serve(&forge, repository, &rest, access, request).await
         }
     }));
     services.tasks.spawn(async move {

@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod models;
 mod paths;
 pub mod pool;
+mod repositories;
 pub mod sandbox;
 pub mod server;
 pub mod session;

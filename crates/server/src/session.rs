@@ -28,7 +28,7 @@ mod workspace_notes;
 pub(crate) use changes::{ChangeAuthor, git_identity};
 pub(crate) use checkout::is_usable;
 pub use outbox::digest_of;
-pub(crate) use run::run_checked;
+pub(crate) use run::Runner;
 pub use sandbox_slot::Leave;
 pub(crate) use service_watch::{start_and_await as start_and_await_services, statuses as service_statuses};
 pub(crate) use workspace::make_room;

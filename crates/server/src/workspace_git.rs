@@ -46,6 +46,18 @@ fi
     };
 }
 
+/// Makes the directory in the workspace where another repository is checked out, and lets the session's own repository ignore it. `$1`:
+/// the path, `$2`: `new` if nothing of the session's own may be there yet.
+pub const PLACE: &str = "set -e
+if [ \"$2\" = new ] && [ -d .git ] && [ -n \"$(git ls-files -- \"$1\" | head -n 1)\" ]; then
+  echo \"fatal: the session's own repository has files at $1\" >&2; exit 1
+fi
+mkdir -p \"$1\"
+if [ -d .git ]; then
+  mkdir -p .git/info
+  grep -qxF \"/$1/\" .git/info/exclude 2> /dev/null || printf '/%s/\\n' \"$1\" >> .git/info/exclude
+fi";
+
 /// Gets the repository into an empty workspace, or brings the one of an earlier image up to date: then only what differs is looked
 /// at, because looking at everything takes seconds on a large repository. `$1`: the branch, `$2`: the remote.
 pub const CLONE: &str = concat!(
@@ -245,18 +257,28 @@ echo 'fatal: others push to the branch all the time'
 exit 1"
 );
 
-/// Leaves the workspace as a session wants to find it, when nothing else runs: tracked files as committed, and what the build made
-/// beside them ignored, so that it is nobody's change. Single files, as long as they are not too many: what somebody adds to their
-/// directories is a change. `$1`: the file that says which commit it is; its directory is ours.
-pub const TIDY: &str = concat!(
-    fresh_configuration!(),
-    "git reset -q --hard
+/// Tracked files as committed, and what the build made beside them ignored, so that it is nobody's change. Single files, as long as
+/// they are not too many: what somebody adds to their directories is a change.
+macro_rules! tidying {
+    () => {
+        "git reset -q --hard
 rm -rf .git/info
-rm -rf \"${1%/*}\"
 list() { git ls-files -z --others --exclude-standard \"$@\"; }
 if [ \"$(list | tr -cd '\\0' | head -c 2001 | wc -c)\" -le 2000 ]; then whole=; else whole=--directory; fi
 mkdir -p .git/info
 list $whole | tr '\\n\\0' '\\001\\n' | sed 's/[][*?\\!#]/\\\\&/g; s/\\x01/?/g; s/ $/\\\\ /; s/^/\\//' > .git/info/exclude
+"
+    };
+}
+
+/// Leaves another repository of the workspace as a session wants to find it, when nothing else runs.
+pub const TIDY_OTHER: &str = concat!(fresh_configuration!(), tidying!());
+
+/// Leaves the workspace so. `$1`: the file that says which commit it is; its directory is ours.
+pub const TIDY: &str = concat!(
+    fresh_configuration!(),
+    tidying!(),
+    "rm -rf \"${1%/*}\"
 mkdir -p \"${1%/*}\"
 git rev-parse HEAD > \"$1\"
 chmod -R u+rwX /tmp 2> /dev/null || true

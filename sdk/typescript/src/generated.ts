@@ -986,6 +986,8 @@ export interface components {
         EnvironmentSource: "defaults" | "repository" | "administrator";
         /** @description An environment. Every part may be left out. */
         Environment: {
+            /** @description Repositories that sandboxes have beside the one whose environment it is, which is the primary one. */
+            repositories?: components["schemas"]["RepositoryDefinition"][];
             /**
              * @description What the sandbox's root is: `host`, the server's own programs (the default); `oci:REFERENCE@DIGEST`, an image of a registry; or
              *     `rootfs:/PATH`, a directory or an archive on the server.
@@ -1031,6 +1033,14 @@ export interface components {
             image: components["schemas"]["ImageSettings"];
             /** @default {} */
             pool: components["schemas"]["PoolSettings"];
+        };
+        /** @description Another repository of this server that sandboxes have. */
+        RepositoryDefinition: {
+            name: string;
+            /** @description Work begins at its head, and pull requests go to it. Unset: the repository's default branch. */
+            branch?: string | null;
+            /** @description Directory in the workspace where it is checked out. Unset: the repository's name. */
+            path?: string | null;
         };
         /** @description What isolates a sandbox. */
         Backend: "namespace" | "oci" | "microvm";
@@ -1216,6 +1226,8 @@ export interface components {
             branch: string;
             /** @description Commit in the workspace; absent before it was cloned. */
             commit?: string | null;
+            /** @description The environment's other repositories in the workspace; empty before they were cloned. */
+            repositories?: components["schemas"]["ImageRepository"][];
             state: components["schemas"]["ImageState"];
             trigger: components["schemas"]["ImageTrigger"];
             /** @description The image it was built on; absent: from nothing. */
@@ -1268,6 +1280,13 @@ export interface components {
         };
         /** @description An image of an environment, from the moment its build is asked for. */
         ImageId: string;
+        /** @description Another repository in an image. */
+        ImageRepository: {
+            name: string;
+            /** @description The branch whose head was cloned. */
+            branch: string;
+            commit: string;
+        };
         /** @description How far an image is. */
         ImageState: ("cloning" | "installing" | "building" | "testing" | "sealing") | "scheduled" | "published" | "failed";
         /** @description Why an image is built. */
@@ -1619,6 +1638,8 @@ export interface components {
         } | {
             /** @constant */
             type: "change.pushed";
+            /** @description Of which of the workspace's other repositories; absent: the session's own. */
+            repository?: components["schemas"]["WorkspaceRepository"] | null;
             branch: string;
             commit: string;
             /** Format: uint64 */
@@ -1783,6 +1804,14 @@ export interface components {
         EgressVerdict: ("allowed" | "refused") | "allowed_with_credential" | "failed";
         /** @description State of a service. */
         ServiceState: ("starting" | "ready") | "waiting" | "ended" | "failed" | "stopped";
+        /** @description A repository in a session's workspace. */
+        WorkspaceRepository: {
+            name: string;
+            /** @description Work begins at its head, and pull requests go to it. */
+            base_branch: string;
+            /** @description Directory where it is checked out, relative to the workspace; empty for the session's own, which is the workspace. */
+            path: string;
+        };
         /** @description Body of `POST /v1/sessions/{id}/prompts`. */
         SendPrompt: {
             text: string;

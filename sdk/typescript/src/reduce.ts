@@ -18,6 +18,7 @@ import type {
   StreamFrame,
   TurnOutcome,
   Usage,
+  WorkspaceRepository,
 } from "./wire.ts";
 
 /** A prompt and where it stands. */
@@ -102,6 +103,8 @@ export interface SandboxView {
 
 /** What is on the session's branch. */
 export interface ChangeView {
+  /** Which of the workspace's other repositories; null: the session's own. */
+  readonly repository: WorkspaceRepository | null;
   readonly branch: string;
   readonly commit: string;
   readonly additions: number;
@@ -135,7 +138,8 @@ export interface SessionView {
   readonly sandbox: SandboxView | null;
   /** In the order in which they were first heard of; those of a sandbox that is gone are gone. */
   readonly services: readonly ServiceView[];
-  readonly change: ChangeView | null;
+  /** What was pushed last, once for each repository. */
+  readonly changes: readonly ChangeView[];
   readonly pullRequests: readonly PullRequestLink[];
   /** Why the server closed the stream, until it is joined again. */
   readonly closing: Problem | null;
@@ -161,7 +165,7 @@ export const EMPTY_SESSION_VIEW: SessionView = {
   preamble: [],
   sandbox: null,
   services: [],
-  change: null,
+  changes: [],
   pullRequests: [],
   closing: null,
 };
@@ -280,13 +284,17 @@ function applyEvent(view: SessionView, event: Event): SessionView {
       return withMilestone(
         {
           ...view,
-          change: {
-            branch: event.branch,
-            commit: event.commit,
-            additions: event.additions,
-            deletions: event.deletions,
-            files: event.files,
-          },
+          changes: [
+            ...view.changes.filter((other) => other.repository?.name !== event.repository?.name),
+            {
+              repository: event.repository ?? null,
+              branch: event.branch,
+              commit: event.commit,
+              additions: event.additions,
+              deletions: event.deletions,
+              files: event.files,
+            },
+          ],
         },
         event,
       );

@@ -27,6 +27,7 @@ export type PromptReceipt = components["schemas"]["PromptReceipt"];
 
 export type SessionState = components["schemas"]["SessionState"];
 export type PullRequestState = components["schemas"]["PullRequestState"];
+export type WorkspaceRepository = components["schemas"]["WorkspaceRepository"];
 export type PullRequestLink = components["schemas"]["PullRequestLink"];
 export type Session = components["schemas"]["Session"];
 export type CreateSession = components["schemas"]["CreateSession"];
@@ -155,6 +156,7 @@ export type EventBody =
     }
   | {
       type: "change.pushed";
+      repository?: WorkspaceRepository | null;
       branch: string;
       commit: string;
       additions: number;

@@ -67,8 +67,11 @@ function FollowedSession({ sessionId }: { sessionId: string }) {
           </Tabs.Trigger>
           <Tabs.Trigger value="changes" className={TAB}>
             Changes
-            {view.change !== null && (
-              <LineCounts additions={view.change.additions} deletions={view.change.deletions} />
+            {view.changes.length > 0 && (
+              <LineCounts
+                additions={total(view.changes.map((change) => change.additions))}
+                deletions={total(view.changes.map((change) => change.deletions))}
+              />
             )}
           </Tabs.Trigger>
           </Tabs.List>
@@ -150,9 +153,13 @@ function Standing({ view }: { view: SessionView }) {
           to="/repositories/$repository/pull-requests/$number"
           params={{ repository: link.repository, number: String(link.number) }}
           className="rounded-full"
-          aria-label={`Pull request #${String(link.number)}, ${link.state}: ${link.title}`}
+          aria-label={`Pull request ${link.repository}#${String(link.number)}, ${link.state}: ${link.title}`}
         >
-          <PullRequestBadge state={link.state} number={link.number} />
+          <PullRequestBadge
+            state={link.state}
+            number={link.number}
+            {...(link.repository !== view.repository && { repository: link.repository })}
+          />
         </Link>
       ))}
       <SessionStateMark state={view.state} isFailed={isFailed} />
@@ -217,9 +224,14 @@ function SessionHead({ view }: { view: SessionView }) {
   );
 }
 
+function total(numbers: readonly number[]): number {
+  return numbers.reduce((sum, number) => sum + number, 0);
+}
+
 function Changes({ sessionId, view }: { sessionId: string; view: SessionView }) {
-  const diff = useSessionDiff(sessionId, view.change?.commit ?? null);
-  if (view.change === null) {
+  const commits = view.changes.map((change) => change.commit);
+  const diff = useSessionDiff(sessionId, commits.length === 0 ? null : commits.join(" "));
+  if (commits.length === 0) {
     return (
       <EmptyState icon="file" title="No changes yet">
         What the agent changes appears here when a turn ends and its commits reach the branch.

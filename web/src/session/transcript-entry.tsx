@@ -180,6 +180,11 @@ function Milestone({ event }: { event: Event }): ReactNode {
         <Line icon="commit" look="text-muted">
           Pushed <code className="font-mono text-xs">{event.commit.slice(0, 7)}</code> to{" "}
           <code className="font-mono text-xs break-all">{event.branch}</code>{" "}
+          {event.repository != null && (
+            <>
+              of <code className="font-mono text-xs break-all">{event.repository.name}</code>{" "}
+            </>
+          )}
           <LineCounts additions={event.additions} deletions={event.deletions} />
         </Line>
       );
@@ -211,7 +216,7 @@ function Milestone({ event }: { event: Event }): ReactNode {
             <span className="text-text">
               Opened pull request{" "}
               <PullRequestLink repository={event.repository} number={event.number}>
-                #{event.number} {event.title}
+                {event.repository}#{event.number} {event.title}
               </PullRequestLink>
             </span>
           </Line>

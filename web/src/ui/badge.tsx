@@ -40,11 +40,21 @@ const PULL_REQUESTS: Record<PullRequestState, { tone: Tone; icon: IconName; labe
   closed: { tone: "bad", icon: "close", label: "Closed" },
 };
 
-export function PullRequestBadge({ state, number }: { state: PullRequestState; number?: number }) {
+/** With `repository` where it is not clear which one is meant. */
+export function PullRequestBadge({
+  state,
+  number,
+  repository,
+}: {
+  state: PullRequestState;
+  number?: number;
+  repository?: string;
+}) {
   const look = PULL_REQUESTS[state];
   return (
     <Badge tone={look.tone}>
       <Icon name={look.icon} className="size-3" />
+      {repository !== undefined && <span className="max-w-24 truncate">{repository}</span>}
       {number === undefined ? look.label : `#${String(number)}`}
       {number !== undefined && <span className="sr-only"> {look.label}</span>}
     </Badge>

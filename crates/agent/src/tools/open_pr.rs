@@ -12,6 +12,9 @@ pub(super) struct OpenPr {
     title: String,
     /// Markdown: what changed, why, and how it was checked.
     body: String,
+    /// The name of another repository in the workspace, whose changes are proposed; unset: the session's own.
+    #[serde(default)]
+    repository: Option<String>,
 }
 
 impl Tool for OpenPr {
@@ -31,6 +34,7 @@ impl Tool for OpenPr {
         let request = PullRequestRequest {
             title: self.title,
             body: self.body,
+            repository: self.repository,
         };
         match ctx.platform.open_pull_request(request).await {
             Ok(opened) => {

@@ -83,6 +83,7 @@ impl World {
                 repository: "sample".into(),
                 base_branch: "main".into(),
                 branch: "greenroom/x".into(),
+                repositories: Vec::new(),
                 today: "2026-01-01".into(),
                 cache_key: "ses".into(),
                 network: Vec::new(),

@@ -127,16 +127,12 @@ async fn a_fork_bomb_leaves_the_sandbox_usable(world: &World) {
         if stays_full || (has_group(world, "pids") && !world.isolation.has_own_kernel()) {
             assert_eq!(ran.exit.limits_hit, [LimitKind::Processes], "{:?}", ran.exit);
         }
-        if world.isolation.has_own_kernel() {
-            // So slow that the bomb burns on until a call finds no room and makes some.
-            eventually("programs run again", async || {
-                let ran = run_exec(&sandbox, shell("/bin/true && echo alive")).await.ok()?;
-                (ran.output == "alive\n").then_some(())
-            })
-            .await;
-        } else {
-            assert_lives(&sandbox).await;
-        }
+        // On a slow machine the bomb burns on until a call finds no room and makes some.
+        eventually("programs run again", async || {
+            let ran = run_exec(&sandbox, shell("/bin/true && echo alive")).await.ok()?;
+            (ran.output == "alive\n").then_some(())
+        })
+        .await;
     }
 }
 

@@ -5,7 +5,7 @@ use super::person::Person;
 use super::problem::Problem;
 use super::prompt::Prompt;
 use super::pull_request::PullRequestState;
-use super::session::SessionState;
+use super::session::{SessionState, WorkspaceRepository};
 use crate::guest::service::ServiceState;
 use crate::id::{ItemId, PersonId, PromptId, SandboxId, SessionId, SnapshotId, TurnId};
 use serde::{Deserialize, Serialize};
@@ -132,6 +132,9 @@ pub enum EventBody {
     /// Commits reached the session's branch on the forge.
     #[serde(rename = "change.pushed")]
     ChangePushed {
+        /// Of which of the workspace's other repositories; absent: the session's own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        repository: Option<WorkspaceRepository>,
         branch: String,
         commit: String,
         additions: u64,

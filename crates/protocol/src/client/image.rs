@@ -15,6 +15,9 @@ pub struct Image {
     /// Commit in the workspace; absent before it was cloned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<String>,
+    /// The environment's other repositories in the workspace; empty before they were cloned.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub repositories: Vec<ImageRepository>,
     pub state: ImageState,
     pub trigger: ImageTrigger,
     /// The image it was built on; absent: from nothing.
@@ -50,6 +53,16 @@ pub struct Image {
     /// How many images of its line came before it, each built on the one before.
     #[serde(default)]
     pub line_length: u32,
+}
+
+/// Another repository in an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ImageRepository {
+    pub name: String,
+    /// The branch whose head was cloned.
+    pub branch: String,
+    pub commit: String,
 }
 
 /// How far an image is.

@@ -3,6 +3,7 @@
 use super::person::Person;
 use super::prompt::{ImageAttachment, PromptReceipt};
 use super::pull_request::PullRequestState;
+use crate::guest::{GIT_PORT, WORKSPACE_PATH};
 use crate::id::{SessionId, SnapshotId};
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,46 @@ pub enum SessionState {
     Asleep,
     /// Kept for reading only.
     Archived,
+}
+
+/// A repository in a session's workspace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct WorkspaceRepository {
+    pub name: String,
+    /// Work begins at its head, and pull requests go to it.
+    pub base_branch: String,
+    /// Directory where it is checked out, relative to the workspace; empty for the session's own, which is the workspace.
+    pub path: String,
+}
+
+impl WorkspaceRepository {
+    /// The session's own.
+    pub fn own(name: &str, base_branch: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            base_branch: base_branch.to_owned(),
+            path: String::new(),
+        }
+    }
+
+    /// Whether it is the session's own.
+    pub fn is_own(&self) -> bool {
+        self.path.is_empty()
+    }
+
+    /// Where it is checked out in the sandbox, absolute.
+    pub fn directory(&self) -> String {
+        match self.is_own() {
+            true => WORKSPACE_PATH.to_owned(),
+            false => format!("{WORKSPACE_PATH}/{}", self.path),
+        }
+    }
+
+    /// Where git in the sandbox finds it.
+    pub fn remote(&self) -> String {
+        format!("http://127.0.0.1:{GIT_PORT}/{}.git", self.name)
+    }
 }
 
 /// One row of the sessions list.

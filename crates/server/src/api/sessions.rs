@@ -20,7 +20,9 @@ use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::prompt::{ImageAttachment, PromptReceipt, SendPrompt};
 use greenroom_protocol::client::pull_request::Diff;
-use greenroom_protocol::client::session::{CreateSession, CreatedSession, Session, SessionList};
+use greenroom_protocol::client::session::{
+    CreateSession, CreatedSession, Session, SessionList, WorkspaceRepository,
+};
 use greenroom_protocol::id::SessionId;
 use greenroom_stdx::id::fresh_bits;
 use greenroom_store::session_log::Batch;
@@ -272,25 +274,39 @@ pub async fn stop(
     Ok(Accepted(handle.fold().await?.row))
 }
 
-/// What the session changed, as pushed, against its base branch. Empty before the first push.
+/// What the session changed, as pushed, against its base branches. Empty before the first push. Paths are relative to the workspace.
 pub async fn diff(
     State(app): State<App>,
     _: Caller,
     InPath(SessionPath { id }): InPath<SessionPath>,
 ) -> Result<Json<Diff>, ApiFailure> {
     let fold = handle(&app, &id).await?.fold().await?;
-    if fold.pushed_commit.is_none() {
-        return Ok(Json(Diff {
-            files: Vec::new(),
-            additions: 0,
-            deletions: 0,
-            is_truncated: false,
+    let row = &fold.row;
+    let mut whole = Diff {
+        files: Vec::new(),
+        additions: 0,
+        deletions: 0,
+        is_truncated: false,
+    };
+    for pushed in &fold.pushed {
+        let own = WorkspaceRepository::own(&row.repository, &row.base_branch);
+        let repository = pushed.repository.as_ref().unwrap_or(&own);
+        let WorkspaceRepository {
+            name, base_branch, ..
+        } = repository;
+        let diff = app.forge.diff_branches(name, base_branch, &row.branch).await;
+        let diff = diff.map_err(|error| error.problem())?;
+        whole.additions += diff.additions;
+        whole.deletions += diff.deletions;
+        whole.is_truncated |= diff.is_truncated;
+        whole.files.extend(diff.files.into_iter().map(|mut file| {
+            if !repository.is_own() {
+                file.path = format!("{}/{}", repository.path, file.path);
+                file.old_path = file.old_path.map(|path| format!("{}/{path}", repository.path));
+            }
+            file
         }));
     }
-    let row = fold.row;
-    let diff = app
-        .forge
-        .diff_branches(&row.repository, &row.base_branch, &row.branch)
-        .await;
-    Ok(Json(diff.map_err(|error| error.problem())?))
+    whole.files.sort_by(|one, other| one.path.cmp(&other.path));
+    Ok(Json(whole))
 }

@@ -6,8 +6,8 @@ use crate::sandbox::SandboxResources;
 use greenroom_protocol::client::environment::EnvironmentSource;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::environment::{
-    Backend, Base, EgressPolicy, EgressPreset, Environment, FeatureDefinition, PoolSettings, Resources,
-    StepDefinition,
+    Backend, Base, EgressPolicy, EgressPreset, Environment, FeatureDefinition, PoolSettings,
+    RepositoryDefinition, Resources, StepDefinition,
 };
 use greenroom_protocol::guest::service::Service;
 use greenroom_protocol::reference::Reference;
@@ -47,6 +47,8 @@ pub enum RepositoryEgress {
 #[derive(Debug, Clone, PartialEq)]
 pub struct BoundedEnvironment {
     pub source: EnvironmentSource,
+    /// Beside the one whose environment it is; names and paths are unique.
+    pub repositories: Vec<RepositoryDefinition>,
     pub base: Base,
     /// Who programs are in the sandbox; `None`: the agent.
     pub user: Option<String>,
@@ -122,6 +124,7 @@ impl Bounds {
         check_secrets(source, written)?;
         Ok(BoundedEnvironment {
             source,
+            repositories: written.repositories.clone(),
             base,
             user: self.user(written, backend)?,
             backend,

@@ -1,6 +1,8 @@
 //! Checks an environment as a whole, all errors at once. What passes is a [`CheckedEnvironment`], and nobody checks again.
 //! Pure; says nothing about what the operator allows.
 
+mod repositories;
+
 use greenroom_egress::{Policy, PolicyError};
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::environment::{
@@ -53,6 +55,8 @@ const RESERVED_VARIABLES: &[&str] = &[
     "ALL_PROXY",
     "NO_PROXY",
     "GIT_TERMINAL_PROMPT",
+    "GIT_CONFIG_SYSTEM",
+    "GIT_CONFIG_NOSYSTEM",
 ];
 /// Beginning of the names that are ours.
 const RESERVED_PREFIX: &str = "GREENROOM_";
@@ -72,6 +76,7 @@ impl CheckedEnvironment {
     /// Every fault there is, in the order of the fields; lines are for the reader of a text to fill in.
     pub fn new(written: Environment) -> Result<Self, Vec<Fault>> {
         let mut faults = Vec::new();
+        repositories::check(&written.repositories, &mut faults);
         let base = check_base(&written, &mut faults);
         check_users(&written, &base, &mut faults);
         check_features(&written, &base, &mut faults);

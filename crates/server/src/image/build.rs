@@ -4,20 +4,24 @@
 use super::IMAGE_MARK;
 use super::features::{self, Feature};
 use super::log::BuildLog;
-use super::plan::{self, Facts};
+use super::plan::{self, Facts, Inputs};
 use crate::broker::build_routes;
 use crate::egress::{Advice, EgressLedger, SandboxEgress};
 use crate::environment::{BoundedEnvironment, RepositoryEgress};
+use crate::repositories;
 use crate::sandbox::{Sandbox, SandboxError, StartRequest, StepObserver};
 use crate::session::services::SessionServices;
 use crate::session::start_and_await_services;
 use crate::start_request::start_request;
-use crate::workspace_git::{self, CLONE, TIDY};
-use greenroom_protocol::client::image::{Image, ImageState, ImageStep, StepName, StepOutcome};
+use crate::workspace_git::{self, CLONE, PLACE, TIDY, TIDY_OTHER};
+use greenroom_protocol::client::image::{
+    Image, ImageRepository, ImageState, ImageStep, StepName, StepOutcome,
+};
 use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::client::session::WorkspaceRepository;
 use greenroom_protocol::environment::StepDefinition;
+use greenroom_protocol::guest::WORKSPACE_PATH;
 use greenroom_protocol::guest::call::{Exec, Exit, KillReason, LimitKind, OutputChunk, Scope};
-use greenroom_protocol::guest::{GIT_PORT, WORKSPACE_PATH};
 use greenroom_protocol::id::SandboxId;
 use greenroom_protocol::reference::ReferenceError;
 use greenroom_stdx::id::fresh_bits;
@@ -58,6 +62,8 @@ pub async fn build<P: Progress>(
     progress: &P,
 ) -> Result<(), Problem> {
     let environment = environment_of(services, &image.repository, &image.branch).await?;
+    let (name, branch) = (&image.repository, &image.branch);
+    let repositories = repositories::repositories(&services.forge, name, branch, &environment).await?;
     image.environment_digest = plan::environment_digest(&environment);
     image.base = environment.base.to_string();
     image.base_digest = services.sandboxes.base_digest(&environment.base).await?;
@@ -77,6 +83,7 @@ pub async fn build<P: Progress>(
     let mut build = Build {
         services,
         environment: &environment,
+        repositories,
         facts,
         image,
         previous,
@@ -108,6 +115,8 @@ pub async fn environment_of(
 struct Build<'a, P> {
     services: &'a Arc<SessionServices>,
     environment: &'a BoundedEnvironment,
+    /// The image's own first.
+    repositories: Vec<WorkspaceRepository>,
     facts: Facts<'a>,
     image: &'a mut Image,
     previous: Option<Image>,
@@ -147,10 +156,31 @@ impl<P: Progress> Build<'_, P> {
         // Also when this fails.
         let _closes = is_cloned.clone().drop_guard();
         let sandbox = self.start(is_cloned).await?;
-        let remote = format!("http://127.0.0.1:{GIT_PORT}/{}.git", self.image.repository);
-        let branch = self.image.branch.clone();
-        self.own(&sandbox, CLONE, &[&branch, &remote]).await?;
-        self.image.commit = Some(self.own(&sandbox, "git rev-parse HEAD", &[]).await?);
+        self.image.repositories.clear();
+        for repository in &self.repositories.clone() {
+            let WorkspaceRepository {
+                name,
+                base_branch,
+                path,
+            } = repository;
+            if !repository.is_own() {
+                self.own(&sandbox, PLACE, &[path, "new"]).await?;
+            }
+            let directory = repository.directory();
+            let clone = [base_branch.as_str(), &repository.remote()];
+            self.own_in(&sandbox, &directory, CLONE, &clone).await?;
+            let commit = self
+                .own_in(&sandbox, &directory, "git rev-parse HEAD", &[])
+                .await?;
+            match repository.is_own() {
+                true => self.image.commit = Some(commit),
+                false => self.image.repositories.push(ImageRepository {
+                    name: name.clone(),
+                    branch: base_branch.clone(),
+                    commit,
+                }),
+            }
+        }
         Ok(sandbox)
     }
 
@@ -241,7 +271,7 @@ impl<P: Progress> Build<'_, P> {
         );
         let routes = build_routes(
             services.clone(),
-            self.image.repository.clone(),
+            repositories::names(&self.image.repository, environment),
             is_cloned,
             egress.clone(),
         );
@@ -333,15 +363,29 @@ impl<P: Progress> Build<'_, P> {
         name: StepName,
         step: &StepDefinition,
     ) -> Result<String, Problem> {
-        let patterns = plan::inputs(name, step);
-        match patterns.is_empty() {
-            true => self.own(sandbox, "git rev-parse 'HEAD^{tree}'", &[]).await,
-            false => {
-                let patterns: Vec<_> = patterns.iter().map(String::as_str).collect();
-                self.own(sandbox, "git ls-files -s -z -- \"$@\" | sha256sum", &patterns)
-                    .await
-            }
+        let mut inputs = Vec::new();
+        for repository in &self.repositories.clone() {
+            let digest = match plan::inputs(name, step, &repository.path) {
+                Inputs::None => continue,
+                Inputs::All => {
+                    self.own_in(
+                        sandbox,
+                        &repository.directory(),
+                        "git rev-parse 'HEAD^{tree}'",
+                        &[],
+                    )
+                    .await?
+                }
+                Inputs::Matching(patterns) => {
+                    let patterns: Vec<_> = patterns.iter().map(String::as_str).collect();
+                    let script = "git ls-files -s -z -- \"$@\" | sha256sum";
+                    self.own_in(sandbox, &repository.directory(), script, &patterns)
+                        .await?
+                }
+            };
+            inputs.push(digest);
         }
+        Ok(inputs.join(" "))
     }
 
     /// Puts a step's secrets where no disk is.
@@ -447,6 +491,9 @@ impl<P: Progress> Build<'_, P> {
         let closed = CancellationToken::new();
         closed.cancel();
         let sandbox = self.start(closed).await?;
+        for other in &self.repositories.clone()[1..] {
+            self.own_in(&sandbox, &other.directory(), TIDY_OTHER, &[]).await?;
+        }
         self.own(&sandbox, TIDY, &[IMAGE_MARK]).await?;
         let sandboxes = &self.services.sandboxes;
         sandboxes.stop(&self.id).await?;
@@ -485,16 +532,27 @@ impl<P: Progress> Build<'_, P> {
         Ok((names, values))
     }
 
-    /// Runs a script of ours and returns what it said. One that fails says why in the log and the problem.
+    /// Runs a script of ours in the workspace and returns what it said. One that fails says why in the log and the problem.
     async fn own(
         &mut self,
         sandbox: &Arc<dyn Sandbox>,
         script: &str,
         arguments: &[&str],
     ) -> Result<String, Problem> {
+        self.own_in(sandbox, WORKSPACE_PATH, script, arguments).await
+    }
+
+    async fn own_in(
+        &mut self,
+        sandbox: &Arc<dyn Sandbox>,
+        directory: &str,
+        script: &str,
+        arguments: &[&str],
+    ) -> Result<String, Problem> {
         let argv = workspace_git::command(script, arguments);
         let exec = Exec {
             argv: argv.into_iter().map(str::to_owned).collect(),
+            cwd: directory.to_owned(),
             env: workspace_git::environment(),
             timeout_ms: u64::try_from(OWN_TIMEOUT.as_millis()).ok(),
             ..self.program()

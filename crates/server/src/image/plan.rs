@@ -85,12 +85,14 @@ pub fn environment_digest(environment: &BoundedEnvironment) -> String {
         plan.setup,
         plan.build,
         plan.warm,
+        environment.repositories,
     ]);
     hex(&Sha256::digest(parts.to_string()))
 }
 
-/// Whether an image is to be built by itself now. `current` is the one that serves, `head` the commit of the branch.
-pub fn is_due(attempts: &Attempts<'_>, current: Option<&Image>, head: &str, facts: &Facts<'_>) -> bool {
+/// Whether an image is to be built by itself now. `current` is the one that serves, `heads` the commits of the branches, the
+/// repository's own first.
+pub fn is_due(attempts: &Attempts<'_>, current: Option<&Image>, heads: &[String], facts: &Facts<'_>) -> bool {
     let wait = facts.plan.rebuild_every;
     if let Some(latest) = attempts.latest {
         // Once at once; a build that brings its server down must not do so for ever.
@@ -106,13 +108,19 @@ pub fn is_due(attempts: &Attempts<'_>, current: Option<&Image>, head: &str, fact
     }
     match current {
         Some(current) => {
-            current.commit.as_deref() != Some(head)
+            !is_at(current, heads)
                 || current.environment_digest != facts.environment_digest
                 || current.base_digest != facts.base_digest
                 || !is_younger(current.line_began_at_ms, facts.plan.max_age, facts.now_ms)
         }
         None => facts.plan.has_steps(),
     }
+}
+
+/// Whether an image has these commits.
+fn is_at(image: &Image, heads: &[String]) -> bool {
+    let others = image.repositories.iter().map(|other| &other.commit);
+    image.commit.iter().chain(others).eq(heads)
 }
 
 /// Whether a new image may be built on `previous`.
@@ -152,24 +160,53 @@ pub fn steps(plan: &ImagePlan) -> impl Iterator<Item = (StepName, &StepDefinitio
     .filter_map(|(name, step)| Some((name, step.as_ref()?)))
 }
 
-/// Git path patterns of what a step depends on; empty: every file.
-pub fn inputs(name: StepName, step: &StepDefinition) -> Vec<String> {
+/// What a step depends on in one repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Inputs {
+    None,
+    All,
+    /// Git path patterns, relative to the repository.
+    Matching(Vec<String>),
+}
+
+/// What a step depends on in the repository at `path`, relative to the workspace; empty for the one that is the workspace.
+pub fn inputs(name: StepName, step: &StepDefinition, path: &str) -> Inputs {
     let pattern = |text: &str| format!(":(glob){text}");
     match name {
         // Whatever the repository holds.
-        StepName::Features => vec![pattern(".git/none")],
+        StepName::Features => Inputs::None,
         _ if !step.inputs.is_empty() => {
-            // A directory means all below it.
             let all = step.inputs.iter().map(|text| text.trim_end_matches('/'));
-            all.flat_map(|text| [pattern(text), pattern(&format!("{text}/**"))])
-                .collect()
+            let mut patterns = Vec::new();
+            for text in all.filter_map(|text| inside(text, path)) {
+                if text.is_empty() {
+                    return Inputs::All;
+                }
+                // A directory means all below it.
+                patterns.extend([pattern(text), pattern(&format!("{text}/**"))]);
+            }
+            match patterns.is_empty() {
+                true => Inputs::None,
+                false => Inputs::Matching(patterns),
+            }
         }
-        StepName::Setup => DEPENDENCY_FILES
-            .iter()
-            .map(|text| pattern(&format!("**/{text}")))
-            .collect(),
-        _ => Vec::new(),
+        StepName::Setup => {
+            let texts = DEPENDENCY_FILES.iter();
+            Inputs::Matching(texts.map(|text| pattern(&format!("**/{text}"))).collect())
+        }
+        _ => Inputs::All,
     }
+}
+
+/// The part of a pattern of the workspace that is about the repository at `path`; empty: it is about all of it.
+fn inside<'a>(text: &'a str, path: &str) -> Option<&'a str> {
+    if path.is_empty() || text.starts_with("**/") {
+        return Some(text);
+    }
+    if format!("{path}/").starts_with(&format!("{text}/")) {
+        return Some("");
+    }
+    text.strip_prefix(path)?.strip_prefix('/')
 }
 
 /// The key of a step: all that it depends on. `before` is the key of the step before, `inputs` the digest of its files.
@@ -226,7 +263,7 @@ fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use greenroom_protocol::client::image::ImageTrigger;
+    use greenroom_protocol::client::image::{ImageRepository, ImageTrigger};
     use greenroom_protocol::client::problem::Problem;
     use greenroom_protocol::id::{ImageId, SnapshotId};
 
@@ -261,6 +298,7 @@ mod tests {
             repository: "shop".to_owned(),
             branch: "main".to_owned(),
             commit: Some("c1".to_owned()),
+            repositories: Vec::new(),
             state: ImageState::Published,
             trigger: ImageTrigger::Schedule,
             built_on: None,
@@ -292,7 +330,7 @@ mod tests {
             ..Attempts::default()
         };
         assert_eq!(
-            is_due(&attempts, current, head, &facts),
+            is_due(&attempts, current, &[head.to_owned()], &facts),
             expected,
             "{latest:?} {head}"
         );
@@ -347,10 +385,20 @@ mod tests {
             was_interrupted_before,
             since_asked: Some(Duration::from_secs(minutes * 60)),
         };
-        assert!(!is_due(&asked(29, false), Some(&future), "c2", &facts));
-        assert!(is_due(&asked(30, false), Some(&future), "c2", &facts));
+        assert!(!is_due(
+            &asked(29, false),
+            Some(&future),
+            &["c2".to_owned()],
+            &facts
+        ));
+        assert!(is_due(
+            &asked(30, false),
+            Some(&future),
+            &["c2".to_owned()],
+            &facts
+        ));
         assert!(
-            !is_due(&asked(1, true), Some(&old), "c2", &facts),
+            !is_due(&asked(1, true), Some(&old), &["c2".to_owned()], &facts),
             "again and again"
         );
     }
@@ -367,13 +415,42 @@ mod tests {
             plan: &plan,
             now_ms: NOW,
         };
-        assert!(!is_due(&Attempts::default(), None, "c1", &facts));
+        assert!(!is_due(&Attempts::default(), None, &["c1".to_owned()], &facts));
         let old = published(31);
         let attempts = Attempts {
             latest: Some(&old),
             ..Attempts::default()
         };
-        assert!(is_due(&attempts, Some(&old), "c2", &facts));
+        assert!(is_due(&attempts, Some(&old), &["c2".to_owned()], &facts));
+    }
+
+    #[test]
+    fn an_image_is_due_when_another_of_its_repositories_moved() {
+        let plan = plan();
+        let facts = Facts {
+            environment_digest: "e1",
+            base_digest: "b1",
+            plan: &plan,
+            now_ms: NOW,
+        };
+        let mut old = published(31);
+        old.repositories.push(ImageRepository {
+            name: "core".to_owned(),
+            branch: "main".to_owned(),
+            commit: "d1".to_owned(),
+        });
+        for (heads, expected) in [(["c1", "d1"], false), (["c1", "d2"], true), (["c2", "d1"], true)] {
+            let attempts = Attempts {
+                latest: Some(&old),
+                ..Attempts::default()
+            };
+            let heads = heads.map(str::to_owned);
+            assert_eq!(
+                is_due(&attempts, Some(&old), &heads, &facts),
+                expected,
+                "{heads:?}"
+            );
+        }
     }
 
     #[test]
@@ -460,16 +537,37 @@ mod tests {
             inputs: vec!["crates/".to_owned(), "a.txt".to_owned()],
             secrets: Vec::new(),
         };
+        let matching = |patterns: &[&str]| {
+            Inputs::Matching(patterns.iter().map(|text| format!(":(glob){text}")).collect())
+        };
         assert_eq!(
-            inputs(StepName::Build, &named),
-            [
-                ":(glob)crates",
-                ":(glob)crates/**",
-                ":(glob)a.txt",
-                ":(glob)a.txt/**"
-            ]
+            inputs(StepName::Build, &named, ""),
+            matching(&["crates", "crates/**", "a.txt", "a.txt/**"])
         );
-        assert!(inputs(StepName::Build, &step("make")).is_empty());
-        assert!(inputs(StepName::Setup, &step("make")).contains(&":(glob)**/Cargo.lock".to_owned()));
+        assert_eq!(inputs(StepName::Build, &step("make"), ""), Inputs::All);
+        assert_eq!(inputs(StepName::Features, &step("install"), ""), Inputs::None);
+        let Inputs::Matching(patterns) = inputs(StepName::Setup, &step("make"), "core") else {
+            panic!("setup depends on dependency files");
+        };
+        assert!(patterns.contains(&":(glob)**/Cargo.lock".to_owned()));
+        // In another repository of the workspace.
+        for (text, expected) in [
+            ("libraries/core/src", matching(&["src", "src/**"])),
+            ("libraries/core", Inputs::All),
+            ("libraries", Inputs::All),
+            ("**/*.rs", matching(&["**/*.rs", "**/*.rs/**"])),
+            ("libraries/core2", Inputs::None),
+            ("src", Inputs::None),
+        ] {
+            let named = StepDefinition {
+                inputs: vec![text.to_owned()],
+                ..step("make")
+            };
+            assert_eq!(
+                inputs(StepName::Build, &named, "libraries/core"),
+                expected,
+                "{text}"
+            );
+        }
     }
 }

@@ -4,6 +4,7 @@ use super::build::{self, Progress, environment_of};
 use super::log::{self, BuildLog};
 use super::plan::{self, Attempts, Facts, INTERRUPTED};
 use super::queue::{Queue, Waiting};
+use crate::repositories::{heads, repositories};
 use crate::session::services::SessionServices;
 use greenroom_protocol::client::image::{Image, ImageList, ImageLog, ImageState, ImageTrigger};
 use greenroom_protocol::client::problem::Problem;
@@ -126,6 +127,7 @@ impl ImageRegistry {
             repository: repository.to_owned(),
             branch,
             commit: None,
+            repositories: Vec::new(),
             state: ImageState::Scheduled,
             trigger,
             built_on: None,
@@ -295,9 +297,13 @@ impl ImageRegistry {
             .repositories()
             .await
             .map_err(|error| error.problem())?;
-        let looked_at = repositories
-            .into_iter()
-            .filter(|repository| only.is_none_or(|only| only == repository.name));
+        let users = match only {
+            Some(changed) => self.users_of(changed).await?,
+            None => HashSet::new(),
+        };
+        let looked_at = repositories.into_iter().filter(|repository| {
+            only.is_none_or(|only| only == repository.name) || users.contains(&repository.name)
+        });
         for repository in looked_at {
             let Some(branch) = repository.default_branch else {
                 continue;
@@ -323,6 +329,15 @@ impl ImageRegistry {
         Ok(())
     }
 
+    /// Repositories whose images have another one in them.
+    async fn users_of(&self, other: &str) -> Result<HashSet<String>, Problem> {
+        let images = kept(self.services.catalog.all_images().await)?;
+        let with_it = images
+            .into_iter()
+            .filter(|image| image.repositories.iter().any(|one| one.name == other));
+        Ok(with_it.map(|image| image.repository).collect())
+    }
+
     async fn is_due(&self, repository: &str, branch: &str) -> Result<bool, Problem> {
         let services = &self.services;
         let newest = kept(services.catalog.images(repository, 2).await)?;
@@ -332,9 +347,9 @@ impl ImageRegistry {
             was_interrupted_before: newest.get(1).is_some_and(plan::was_interrupted),
             since_asked,
         };
-        let head = services.forge.branch_commit(repository, branch).await;
-        let head = head.map_err(|error| error.problem())?;
         let environment = environment_of(services, repository, branch).await?;
+        let repositories = repositories(&services.forge, repository, branch, &environment).await?;
+        let heads = heads(&services.forge, &repositories).await?;
         let environment_digest = plan::environment_digest(&environment);
         let base_digest = services.sandboxes.base_digest(&environment.base).await?;
         let facts = Facts {
@@ -344,7 +359,7 @@ impl ImageRegistry {
             now_ms: services.clock.now_ms(),
         };
         let current = self.current(repository, branch).await?;
-        Ok(plan::is_due(&attempts, current.as_ref(), &head, &facts))
+        Ok(plan::is_due(&attempts, current.as_ref(), &heads, &facts))
     }
 
     /// Whether an image has these files; several may that were pulled.

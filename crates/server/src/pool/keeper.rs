@@ -8,14 +8,16 @@ use crate::broker::build_routes;
 use crate::egress::{Advice, EgressLedger, SandboxEgress};
 use crate::environment::{BoundedEnvironment, RepositoryEgress};
 use crate::image::{IMAGE_MARK, environment_digest, environment_of};
+use crate::repositories::{self, heads, repositories};
 use crate::sandbox::{Frozen, RouteHandler, Sandbox};
 use crate::session::services::SessionServices;
-use crate::session::{is_usable, run_checked, start_and_await_services};
+use crate::session::{Runner, is_usable, start_and_await_services};
 use crate::start_request::start_request;
-use crate::workspace_git::{self, CLONE, MARK};
+use crate::workspace_git::{self, CLONE, MARK, PLACE};
 use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::client::session::WorkspaceRepository;
 use greenroom_protocol::environment::Backend;
-use greenroom_protocol::guest::GIT_PORT;
+use greenroom_protocol::guest::WORKSPACE_PATH;
 use greenroom_protocol::id::{PersonId, SandboxId, SnapshotId};
 use greenroom_stdx::id::fresh_bits;
 use std::collections::HashMap;
@@ -45,8 +47,9 @@ const MAX_STARTING: usize = 2;
 pub struct Claimed {
     pub id: SandboxId,
     pub sandbox: Arc<dyn Sandbox>,
-    /// The commit that is checked out.
-    pub commit: String,
+    /// The commits that are checked out, of the kind's repository first.
+    pub heads: Vec<String>,
+    repositories: Vec<WorkspaceRepository>,
     routes: SwitchedRoutes,
     kind: Kind,
     version: String,
@@ -61,7 +64,8 @@ impl Claimed {
 
 pub(super) struct Held {
     sandbox: Arc<dyn Sandbox>,
-    commit: String,
+    repositories: Vec<WorkspaceRepository>,
+    heads: Vec<String>,
     routes: SwitchedRoutes,
     /// Dropped before anybody uses it.
     frozen: Option<Frozen>,
@@ -81,6 +85,8 @@ struct Known {
     failed_at_ms: Option<i64>,
     /// Whether its environment asks for any, when it was looked at last. Looking takes two git processes.
     wants_pool: Option<bool>,
+    /// Names of other repositories in it.
+    others: Vec<String>,
 }
 
 /// The warm pool of a server.
@@ -126,7 +132,8 @@ impl WarmPool {
                     return Some(Claimed {
                         id,
                         sandbox: held.sandbox,
-                        commit: held.commit,
+                        repositories: held.repositories,
+                        heads: held.heads,
                         routes: held.routes,
                         kind: kind.clone(),
                         version,
@@ -144,7 +151,8 @@ impl WarmPool {
         let held = Held {
             frozen: services.sandboxes.freeze(&id).await.ok(),
             sandbox: claimed.sandbox,
-            commit: claimed.commit,
+            repositories: claimed.repositories,
+            heads: claimed.heads,
             routes: claimed.routes,
         };
         lock(&self.held).insert(id.clone(), held);
@@ -283,10 +291,13 @@ impl WarmPool {
             }
         };
         let (version, image) = version(services, kind, &environment).await?;
+        let repositories =
+            repositories(&services.forge, &kind.repository, &kind.branch, &environment).await?;
         let target = {
             let mut known = lock(&self.known);
             let known = known.entry(kind.clone()).or_default();
             let settings = &environment.pool;
+            known.others = repositories[1..].iter().map(|other| other.name.clone()).collect();
             known.wants_pool = Some(settings.maximum.or(settings.minimum).unwrap_or(0) > 0);
             known.arrivals.target(settings, now_ms)
         };
@@ -320,18 +331,18 @@ impl WarmPool {
                 None,
             );
         }
-        self.sync(services, kind).await
+        self.sync(services, kind, &repositories).await
     }
 
-    async fn bring_along(&self, services: &SessionServices, id: SandboxId, mut held: Held, kind: &Kind) {
+    async fn bring_along(&self, services: &SessionServices, id: SandboxId, mut held: Held) {
         held.frozen = None;
         let checked_out = tokio::select! {
-            checked_out = check_out(&held.sandbox, kind) => checked_out,
+            checked_out = check_out(&held.sandbox, &held.repositories) => checked_out,
             () = services.shutdown.cancelled() => return,
         };
         match checked_out {
-            Ok(commit) => {
-                held.commit = commit;
+            Ok(heads) => {
+                held.heads = heads;
                 held.frozen = services.sandboxes.freeze(&id).await.ok();
                 lock(&self.held).insert(id.clone(), held);
                 if !lock(&self.book).available(&id) {
@@ -359,6 +370,14 @@ impl WarmPool {
         kinds
     }
 
+    /// Whether sandboxes of a kind have another repository in them.
+    fn has_other(&self, kind: &Kind, repository: &str) -> bool {
+        let known = lock(&self.known);
+        known
+            .get(kind)
+            .is_some_and(|known| known.others.iter().any(|other| other == repository))
+    }
+
     async fn end_all(&self, services: &SessionServices, gone: Vec<SandboxId>) {
         for id in gone {
             lock(&self.held).remove(&id);
@@ -367,12 +386,16 @@ impl WarmPool {
     }
 
     /// Brings those that wait to the newest commit of their branch, in the background.
-    async fn sync(self: &Arc<Self>, services: &Arc<SessionServices>, kind: &Kind) -> Result<(), Problem> {
-        let head = services.forge.branch_commit(&kind.repository, &kind.branch).await;
-        let head = head.map_err(|error| error.problem())?;
+    async fn sync(
+        self: &Arc<Self>,
+        services: &Arc<SessionServices>,
+        kind: &Kind,
+        repositories: &[WorkspaceRepository],
+    ) -> Result<(), Problem> {
+        let heads = heads(&services.forge, repositories).await?;
         let waiting = lock(&self.book).waiting();
         for (id, _) in waiting.into_iter().filter(|(_, other)| other == kind) {
-            let is_behind = lock(&self.held).get(&id).is_some_and(|held| held.commit != head);
+            let is_behind = lock(&self.held).get(&id).is_some_and(|held| held.heads != heads);
             if !is_behind || !lock(&self.book).syncing(&id) {
                 continue;
             }
@@ -380,11 +403,11 @@ impl WarmPool {
                 lock(&self.book).remove(&id);
                 continue;
             };
-            let (pool, services, kind) = (self.clone(), services.clone(), kind.clone());
+            let (pool, services) = (self.clone(), services.clone());
             services
                 .tasks
                 .clone()
-                .spawn(async move { pool.bring_along(&services, id, held, &kind).await });
+                .spawn(async move { pool.bring_along(&services, id, held).await });
         }
         Ok(())
     }
@@ -425,7 +448,7 @@ pub async fn keep(services: Arc<SessionServices>) {
             }
         };
         if let Woken::ByChange(repository) = &woken {
-            kinds.retain(|kind| kind.repository == *repository);
+            kinds.retain(|kind| kind.repository == *repository || pool.has_other(kind, repository));
         }
         for kind in kinds {
             if let Err(problem) = pool.look(&services, &kind).await {
@@ -510,14 +533,15 @@ pub(super) async fn prepare(
     let claimed = CancellationToken::new();
     let first = build_routes(
         services.clone(),
-        kind.repository.clone(),
+        repositories::names(&kind.repository, environment),
         claimed.clone(),
         egress.clone(),
     );
+    let repositories = repositories(&services.forge, &kind.repository, &kind.branch, environment).await?;
     let routes = SwitchedRoutes::new(first, claimed);
     let request = start_request(environment, id, &egress, routes.handler(), image)?;
     let (sandbox, _) = services.sandboxes.start(request).await?;
-    let commit = check_out(&sandbox, kind).await?;
+    let heads = check_out(&sandbox, &repositories).await?;
     start_and_await_services(&sandbox, &environment.services).await;
     if !is_usable(&sandbox).await {
         return Err(Problem::transient(
@@ -529,21 +553,50 @@ pub(super) async fn prepare(
     let frozen = services.sandboxes.freeze(id).await.ok();
     Ok(Held {
         sandbox,
-        commit,
+        repositories,
+        heads,
         routes,
         frozen,
     })
 }
 
-/// Brings the repository in, or to the newest commit; returns which that is.
-async fn check_out(sandbox: &Arc<dyn Sandbox>, kind: &Kind) -> Result<String, Problem> {
-    let remote = format!("http://127.0.0.1:{GIT_PORT}/{}.git", kind.repository);
+/// Brings the repositories in, or to the newest commits; returns which those are.
+async fn check_out(
+    sandbox: &Arc<dyn Sandbox>,
+    repositories: &[WorkspaceRepository],
+) -> Result<Vec<String>, Problem> {
     let cancel = CancellationToken::new();
     let own = workspace_git::environment;
-    let clone = workspace_git::command(CLONE, &[&kind.branch, &remote]);
-    run_checked(sandbox, &clone, own(), "checkout_failed", &cancel).await?;
-    let mark = workspace_git::command(MARK, &[IMAGE_MARK]);
-    run_checked(sandbox, &mark, own(), "checkout_failed", &cancel).await
+    let mut heads = Vec::with_capacity(repositories.len());
+    for repository in repositories {
+        let runner = |directory| Runner {
+            sandbox,
+            directory,
+            cancel: &cancel,
+        };
+        if !repository.is_own() {
+            let place = workspace_git::command(PLACE, &[&repository.path, "new"]);
+            runner(WORKSPACE_PATH)
+                .checked(&place, own(), "checkout_failed")
+                .await?;
+        }
+        let directory = repository.directory();
+        let remote = repository.remote();
+        let clone = workspace_git::command(CLONE, &[&repository.base_branch, &remote]);
+        runner(&directory)
+            .checked(&clone, own(), "checkout_failed")
+            .await?;
+        let head = match repository.is_own() {
+            true => workspace_git::command(MARK, &[IMAGE_MARK]),
+            false => vec!["git", "rev-parse", "HEAD"],
+        };
+        heads.push(
+            runner(&directory)
+                .checked(&head, own(), "checkout_failed")
+                .await?,
+        );
+    }
+    Ok(heads)
 }
 
 pub(super) async fn end(services: &SessionServices, id: &SandboxId) {

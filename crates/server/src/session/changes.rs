@@ -3,15 +3,15 @@
 
 use super::checkout::{self, Rejoined};
 use super::command::SessionHandle;
-use super::run::{disk_full, run, run_checked, run_named};
+use super::run::{Runner, disk_full};
 use super::services::SessionServices;
 use super::workspace::SessionWorkspace;
-use crate::workspace_git::{self, PUSH, SETTLE};
+use crate::workspace_git::{self, PLACE, PUSH, SETTLE};
 use greenroom_protocol::client::event::EventBody;
 use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::pull_request::{Diff, PullRequestState};
-use greenroom_protocol::guest::WORKSPACE_PATH;
+use greenroom_protocol::client::session::{PullRequestLink, Session, WorkspaceRepository};
 use greenroom_protocol::guest::call::LimitKind;
 use greenroom_protocol::id::SessionId;
 use greenroom_stdx::chain::Chain;
@@ -58,15 +58,23 @@ const UNCONFIGURED: &[&str] = &[
     "commit.gpgsign=false",
 ];
 
-/// Commits everything that is not ignored, pushes if the branch moved, and appends `change.pushed`. Returns the commit on
-/// the forge, `None` while there is nothing to push. Cancelling ends it soon; the files stay in the sandbox.
+/// What is on the forge of one repository.
+#[derive(Debug, Clone)]
+pub struct OnForge {
+    pub repository: WorkspaceRepository,
+    /// `None` while there is nothing to push; or why it could not be pushed.
+    pub commit: Result<Option<String>, Problem>,
+}
+
+/// Commits everything that is not ignored, pushes where a branch moved, and appends `change.pushed`. Returns what is on the forge of
+/// each repository. Cancelling ends it soon; the files stay in the sandbox.
 pub async fn commit_and_push(
     services: &SessionServices,
     handle: &SessionHandle,
     workspace: &SessionWorkspace,
     subject: &str,
     cancel: &CancellationToken,
-) -> Result<Option<String>, Problem> {
+) -> Result<Vec<OnForge>, Problem> {
     let sandbox = tokio::select! {
         sandbox = workspace.sandbox() => sandbox?,
         () = cancel.cancelled() => {
@@ -74,115 +82,184 @@ pub async fn commit_and_push(
                 .with_hint("They are in the sandbox; the next turn pushes them."));
         }
     };
-    let fold = handle.fold().await?;
-    let row = &fold.row;
-    let env = workspace.author().git_environment();
-    let git = async |arguments: &[&str], code: &str| {
+    let repositories = workspace.repositories();
+    let mut on_forge: Vec<OnForge> = Vec::with_capacity(repositories.len());
+    for repository in &repositories {
+        let directory = repository.directory();
+        let push = Push {
+            services,
+            handle,
+            workspace,
+            repository,
+            others: &repositories[1..],
+            runner: Runner {
+                sandbox: &sandbox,
+                directory: &directory,
+                cancel,
+            },
+        };
+        on_forge.push(OnForge {
+            repository: repository.clone(),
+            // What is wrong with one keeps no work in another from being pushed.
+            commit: push.run(subject).await,
+        });
+    }
+    if on_forge.iter().all(|one| one.commit.is_ok()) {
+        workspace.pushed();
+    }
+    Ok(on_forge)
+}
+
+/// One repository's changes on their way.
+struct Push<'a> {
+    services: &'a SessionServices,
+    handle: &'a SessionHandle,
+    workspace: &'a SessionWorkspace,
+    repository: &'a WorkspaceRepository,
+    /// Those that lie in the session's own.
+    others: &'a [WorkspaceRepository],
+    runner: Runner<'a>,
+}
+
+impl Push<'_> {
+    async fn run(&self, subject: &str) -> Result<Option<String>, Problem> {
+        let fold = self.handle.fold().await?;
+        let (row, name) = (&fold.row, &self.repository.name);
+        let pushed = fold.pushed.iter().find(|pushed| pushed.name(row) == name);
+        let pushed = pushed.map(|pushed| pushed.commit.clone());
+        if self.repository.is_own() {
+            self.ignore_others().await?;
+        }
+        self.settle().await?;
+        self.commit(subject, &row.id).await?;
+        let head = self
+            .runner
+            .run(&["git", "rev-parse", "-q", "--verify", "HEAD"], self.env())
+            .await?;
+        if !head.is_success {
+            return Ok(None);
+        }
+        let commit = head.output;
+        let base = format!("refs/remotes/origin/{}", self.repository.base_branch);
+        let base = ["git", "rev-parse", "-q", "--verify", &base];
+        let is_at_base = self.runner.run(&base, self.env()).await?.output == commit;
+        if pushed.as_ref() == Some(&commit) || (pushed.is_none() && is_at_base) {
+            return Ok(pushed);
+        }
+        let argv = workspace_git::command(PUSH, &[&row.branch, pushed.as_deref().unwrap_or_default()]);
+        let said = self
+            .runner
+            .named("git push", &argv, self.platform_env(), "push_failed")
+            .await?;
+        if let Some(rejoined) = Rejoined::read(said.lines()) {
+            let problem = self.workspace.note_rejoined(self.repository, &rejoined);
+            if rejoined != Rejoined::Joined {
+                return Err(problem);
+            }
+            self.workspace.tell(vec![problem]).await;
+        }
+        let commit = said.lines().nth(1).unwrap_or(&commit).to_owned();
+        self.tell(row, &commit).await?;
+        Ok(Some(commit))
+    }
+
+    fn env(&self) -> Vec<(String, String)> {
+        self.workspace.author().git_environment()
+    }
+
+    fn platform_env(&self) -> Vec<(String, String)> {
+        [self.env(), workspace_git::environment()].concat()
+    }
+
+    /// An agent may have thrown away what says so.
+    async fn ignore_others(&self) -> Result<(), Problem> {
+        for other in self.others {
+            let argv = workspace_git::command(PLACE, &[&other.path, ""]);
+            // Where it cannot be, nothing is.
+            self.runner.run(&argv, workspace_git::environment()).await?;
+        }
+        Ok(())
+    }
+
+    async fn settle(&self) -> Result<(), Problem> {
+        let settle = workspace_git::command(SETTLE, &[]);
+        let settled = self
+            .runner
+            .named("git status", &settle, self.platform_env(), "commit_failed")
+            .await?;
+        match Rejoined::read(settled.lines()) {
+            // To be ended by who began it: a commit of it would be half of something.
+            Some(unsettled) => Err(self.workspace.note_rejoined(self.repository, &unsettled)),
+            None => Ok(()),
+        }
+    }
+
+    async fn commit(&self, subject: &str, session: &SessionId) -> Result<(), Problem> {
         // What a repository configures must not decide whether work is kept.
-        let argv = [&["git", "-C", WORKSPACE_PATH], UNCONFIGURED, arguments].concat();
-        run_checked(&sandbox, &argv, env.clone(), code, cancel).await
-    };
-    let platform_env = [env.clone(), workspace_git::environment()].concat();
-    let settle = workspace_git::command(SETTLE, &[]);
-    let settled = run_named(
-        &sandbox,
-        "git status",
-        &settle,
-        platform_env.clone(),
-        "commit_failed",
-        cancel,
-    )
-    .await?;
-    if let Some(unsettled) = Rejoined::read(settled.lines()) {
-        // To be ended by who began it: a commit of it would be half of something.
-        return Err(workspace.note_rejoined(&unsettled));
-    }
-    let add = [&["git", "-C", WORKSPACE_PATH], UNCONFIGURED, &["add", "-A"]].concat();
-    let added = run(&sandbox, &add, env.clone(), cancel).await?;
-    if added.limits_hit.contains(&LimitKind::Disk) {
-        return Err(disk_full("commit_failed"));
-    }
-    if !added.is_success {
-        if added.output.contains(".lock'") {
-            // The turn is over, so whoever held the lock was stopped with it.
-            checkout::remove_locks(&sandbox, env.clone(), cancel).await?;
+        let argv = |arguments: &[&'static str]| [&["git"], UNCONFIGURED, arguments].concat();
+        let add = argv(&["add", "-A"]);
+        let added = self.runner.run(&add, self.env()).await?;
+        if added.limits_hit.contains(&LimitKind::Disk) {
+            return Err(disk_full("commit_failed"));
         }
-        git(&["add", "-A"], "commit_failed").await?;
-    }
-    let staged = [
-        &["git", "-C", WORKSPACE_PATH],
-        UNCONFIGURED,
-        &["diff", "--cached", "--quiet"],
-    ]
-    .concat();
-    if !run(&sandbox, &staged, env.clone(), cancel).await?.is_success {
-        let trailer = format!("Greenroom-Session: {}", row.id);
-        git(&["commit", "-q", "-m", subject, "-m", &trailer], "commit_failed").await?;
-    }
-    let head = ["git", "-C", WORKSPACE_PATH, "rev-parse", "-q", "--verify", "HEAD"];
-    let head = run(&sandbox, &head, env.clone(), cancel).await?;
-    if !head.is_success {
-        workspace.pushed();
-        return Ok(None);
-    }
-    let commit = head.output;
-    let base = format!("refs/remotes/origin/{}", row.base_branch);
-    let base = ["git", "-C", WORKSPACE_PATH, "rev-parse", "-q", "--verify", &base];
-    let is_at_base = run(&sandbox, &base, env.clone(), cancel).await?.output == commit;
-    if fold.pushed_commit.as_ref() == Some(&commit) || (fold.pushed_commit.is_none() && is_at_base) {
-        workspace.pushed();
-        return Ok(fold.pushed_commit);
-    }
-    let last = fold.pushed_commit.as_deref().unwrap_or_default();
-    let argv = workspace_git::command(PUSH, &[&row.branch, last]);
-    let said = run_named(&sandbox, "git push", &argv, platform_env, "push_failed", cancel).await?;
-    if let Some(rejoined) = Rejoined::read(said.lines()) {
-        let problem = workspace.note_rejoined(&rejoined);
-        if rejoined != Rejoined::Joined {
-            return Err(problem);
+        if !added.is_success {
+            if added.output.contains(".lock'") {
+                // The turn is over, so whoever held the lock was stopped with it.
+                checkout::remove_locks(self.runner, self.env()).await?;
+            }
+            self.runner.checked(&add, self.env(), "commit_failed").await?;
         }
-        workspace.tell(vec![problem]).await;
-    }
-    let commit = said.lines().nth(1).unwrap_or(&commit).to_owned();
-    let diff = services
-        .forge
-        .diff_branches(&row.repository, &row.base_branch, &row.branch)
-        .await;
-    let diff = diff.unwrap_or_else(|error| {
-        // The push is a fact whatever can be said about its size.
-        tracing::warn!(session = %row.id, error = %Chain(&error), "a pushed change could not be measured");
-        Diff {
-            files: Vec::new(),
-            additions: 0,
-            deletions: 0,
-            is_truncated: true,
+        let staged = argv(&["diff", "--cached", "--quiet"]);
+        if !self.runner.run(&staged, self.env()).await?.is_success {
+            let trailer = format!("Greenroom-Session: {session}");
+            let commit = [&argv(&["commit", "-q", "-m"])[..], &[subject, "-m", &trailer]].concat();
+            self.runner.checked(&commit, self.env(), "commit_failed").await?;
         }
-    });
-    let event = EventBody::ChangePushed {
-        branch: row.branch.clone(),
-        commit: commit.clone(),
-        additions: diff.additions,
-        deletions: diff.deletions,
-        files: diff.files.into_iter().map(|file| file.path).collect(),
-    };
-    handle
-        .append(Batch {
-            events: vec![event],
-            ..Batch::default()
-        })
-        .await?;
-    workspace.pushed();
-    for link in row
-        .pull_requests
-        .iter()
-        .filter(|link| link.state == PullRequestState::Open)
-    {
-        // Whoever prompts a change may not approve it, also when the pull request was there before the prompt.
-        let added = services
-            .forge
-            .add_prompter(&link.repository, link.number, &workspace.author().person)
-            .await;
-        added.map_err(|error| error.problem())?;
+        Ok(())
     }
-    Ok(Some(commit))
+
+    /// Appends what was pushed, and lets nobody who prompted it approve it.
+    async fn tell(&self, row: &Session, commit: &str) -> Result<(), Problem> {
+        let (
+            forge,
+            WorkspaceRepository {
+                name, base_branch, ..
+            },
+        ) = (&self.services.forge, self.repository);
+        let diff = forge.diff_branches(name, base_branch, &row.branch).await;
+        let diff = diff.unwrap_or_else(|error| {
+            // The push is a fact whatever can be said about its size.
+            tracing::warn!(session = %row.id, error = %Chain(&error), "a pushed change could not be measured");
+            Diff {
+                files: Vec::new(),
+                additions: 0,
+                deletions: 0,
+                is_truncated: true,
+            }
+        });
+        let event = EventBody::ChangePushed {
+            repository: (!self.repository.is_own()).then(|| self.repository.clone()),
+            branch: row.branch.clone(),
+            commit: commit.to_owned(),
+            additions: diff.additions,
+            deletions: diff.deletions,
+            files: diff.files.into_iter().map(|file| file.path).collect(),
+        };
+        self.handle
+            .append(Batch {
+                events: vec![event],
+                ..Batch::default()
+            })
+            .await?;
+        let is_open =
+            |link: &&PullRequestLink| link.state == PullRequestState::Open && link.repository == *name;
+        for link in row.pull_requests.iter().filter(is_open) {
+            // Whoever prompts a change may not approve it, also when the pull request was there before the prompt.
+            let added = forge
+                .add_prompter(&link.repository, link.number, &self.workspace.author().person)
+                .await;
+            added.map_err(|error| error.problem())?;
+        }
+        Ok(())
+    }
 }

@@ -273,6 +273,7 @@ mod tests {
             (
                 4,
                 EventBody::ChangePushed {
+                    repository: None,
                     branch: "b".into(),
                     commit: "c".into(),
                     additions: 0,

@@ -8,7 +8,7 @@ use greenroom_forge::{NewPullRequest, PullRequestError};
 use greenroom_protocol::client::event::EventBody;
 use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
-use greenroom_protocol::client::session::Session;
+use greenroom_protocol::client::session::{Session, WorkspaceRepository};
 use greenroom_stdx::backoff::Backoff;
 use greenroom_store::session_log::{Batch, Intent, IntentResult, NewIntent};
 use ring::digest;
@@ -28,6 +28,9 @@ const BACKOFF: Backoff = Backoff {
 /// Payload of [`OPEN_PULL_REQUEST`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct OpenPayload {
+    /// `None`: the session's own.
+    #[serde(default)]
+    pub repository: Option<WorkspaceRepository>,
     pub title: String,
     pub body: String,
     pub author: Person,
@@ -122,12 +125,14 @@ async fn perform(
     let payload: OpenPayload = serde_json::from_value(intent.payload.clone())
         .map_err(|_| Problem::permanent("effect_unreadable", "A stored effect cannot be read."))?;
     let forge = &services.forge;
-    let repository = &row.repository;
+    let own = WorkspaceRepository::own(&row.repository, &row.base_branch);
+    let proposed = payload.repository.unwrap_or(own);
+    let repository = &proposed.name;
     let new = NewPullRequest {
         title: payload.title,
         body: payload.body,
         head_branch: row.branch.clone(),
-        base_branch: Some(row.base_branch.clone()),
+        base_branch: Some(proposed.base_branch.clone()),
         author: payload.author,
         session: Some(row.id.clone()),
         prompted_by: payload.prompted_by,
@@ -160,7 +165,7 @@ async fn perform(
         Vec::new()
     } else {
         vec![EventBody::PullRequestOpened {
-            repository: row.repository.clone(),
+            repository: repository.clone(),
             number,
             title: pull_request.title,
             path: path.clone(),

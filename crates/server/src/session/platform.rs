@@ -39,14 +39,24 @@ impl Platform for SessionPlatform {
             &CancellationToken::new(),
         )
         .await?;
-        if pushed.is_none() {
+        let row = self.handle.fold().await?.row;
+        let asked = request.repository.as_deref().unwrap_or(&row.repository);
+        let Some(proposed) = pushed.iter().find(|one| one.repository.name == asked) else {
+            let known: Vec<_> = pushed.iter().map(|one| one.repository.name.as_str()).collect();
+            return Err(Problem::permanent(
+                "repository_unknown",
+                format!("{asked} is not a repository of this workspace."),
+            )
+            .with_hint(format!("There are: {}.", known.join(", "))));
+        };
+        if proposed.commit.clone()?.is_none() {
             return Err(
                 Problem::permanent("nothing_to_propose", "No file differs from the base branch.")
                     .with_hint("Change something first, then open the pull request."),
             );
         }
-        let row = self.handle.fold().await?.row;
         let payload = OpenPayload {
+            repository: (!proposed.repository.is_own()).then(|| proposed.repository.clone()),
             title: request.title,
             body: request.body,
             author: self.prompt.author.clone(),

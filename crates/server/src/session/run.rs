@@ -2,6 +2,7 @@
 
 use crate::sandbox::{Sandbox, SandboxError};
 use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::guest::WORKSPACE_PATH;
 use greenroom_protocol::guest::call::{Exec, LimitKind, OutputChunk};
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -25,79 +26,96 @@ pub struct Finished {
     pub limits_hit: Vec<LimitKind>,
 }
 
-/// Runs `argv` in the workspace; cancelling kills it. Only a lost sandbox is an error; a failing program is a [`Finished`].
-pub async fn run(
-    sandbox: &Arc<dyn Sandbox>,
-    argv: &[&str],
-    env: Vec<(String, String)>,
-    cancel: &CancellationToken,
-) -> Result<Finished, Problem> {
-    let exec = Exec {
-        argv: argv.iter().map(|&word| word.to_owned()).collect(),
-        env,
-        is_merged: true,
-        timeout_ms: Some(TIMEOUT_MS),
-        ..Exec::default()
-    };
-    let (sender, mut receiver) = mpsc::channel::<OutputChunk>(16);
-    let collect = async {
-        let mut bytes = Vec::new();
-        while let Some(chunk) = receiver.recv().await {
-            let room = MAX_OUTPUT_BYTES.saturating_sub(bytes.len());
-            bytes.extend_from_slice(&chunk.bytes[..chunk.bytes.len().min(room)]);
+/// Runs programs of ours in one directory of a sandbox.
+#[derive(Clone, Copy)]
+pub struct Runner<'a> {
+    pub sandbox: &'a Arc<dyn Sandbox>,
+    /// Absolute. Git looks for its repository here and nowhere above.
+    pub directory: &'a str,
+    /// Kills what runs.
+    pub cancel: &'a CancellationToken,
+}
+
+impl Runner<'_> {
+    /// Runs `argv`. Only a lost sandbox is an error; a failing program is a [`Finished`].
+    pub async fn run(&self, argv: &[&str], mut env: Vec<(String, String)>) -> Result<Finished, Problem> {
+        let above = self.directory.rsplit_once('/').map_or("", |(above, _)| above);
+        if !above.is_empty() {
+            env.push(("GIT_CEILING_DIRECTORIES".to_owned(), above.to_owned()));
         }
-        bytes
-    };
-    let (exit, bytes) = tokio::join!(sandbox.exec(exec, sender, cancel.clone()), collect);
-    let output = String::from_utf8_lossy(&bytes).trim().to_owned();
-    match exit {
-        Ok(exit) => Ok(Finished {
-            is_success: exit.code == Some(0),
-            output,
-            limits_hit: exit.limits_hit,
-        }),
-        Err(SandboxError::Call(error)) => Ok(Finished {
-            is_success: false,
-            output: error.message,
-            limits_hit: Vec::new(),
-        }),
-        Err(SandboxError::Lost(problem)) => Err(problem),
+        let exec = Exec {
+            argv: argv.iter().map(|&word| word.to_owned()).collect(),
+            cwd: self.directory.to_owned(),
+            env,
+            is_merged: true,
+            timeout_ms: Some(TIMEOUT_MS),
+            ..Exec::default()
+        };
+        let (sender, mut receiver) = mpsc::channel::<OutputChunk>(16);
+        let collect = async {
+            let mut bytes = Vec::new();
+            while let Some(chunk) = receiver.recv().await {
+                let room = MAX_OUTPUT_BYTES.saturating_sub(bytes.len());
+                bytes.extend_from_slice(&chunk.bytes[..chunk.bytes.len().min(room)]);
+            }
+            bytes
+        };
+        let (exit, bytes) = tokio::join!(self.sandbox.exec(exec, sender, self.cancel.clone()), collect);
+        let output = String::from_utf8_lossy(&bytes).trim().to_owned();
+        match exit {
+            Ok(exit) => Ok(Finished {
+                is_success: exit.code == Some(0),
+                output,
+                limits_hit: exit.limits_hit,
+            }),
+            Err(SandboxError::Call(error)) => Ok(Finished {
+                is_success: false,
+                output: error.message,
+                limits_hit: Vec::new(),
+            }),
+            Err(SandboxError::Lost(problem)) => Err(problem),
+        }
     }
-}
 
-/// Like [`run`], but a failing program is a problem with `code`, and what it said of the cause is told.
-pub async fn run_checked(
-    sandbox: &Arc<dyn Sandbox>,
-    argv: &[&str],
-    env: Vec<(String, String)>,
-    code: &str,
-    cancel: &CancellationToken,
-) -> Result<String, Problem> {
-    run_named(sandbox, &name(argv), argv, env, code, cancel).await
-}
-
-/// Like [`run_checked`], for a script whose last command is told as `what`.
-pub async fn run_named(
-    sandbox: &Arc<dyn Sandbox>,
-    what: &str,
-    argv: &[&str],
-    env: Vec<(String, String)>,
-    code: &str,
-    cancel: &CancellationToken,
-) -> Result<String, Problem> {
-    let finished = run(sandbox, argv, env, cancel).await?;
-    if finished.is_success {
-        return Ok(finished.output);
+    /// Like [`Runner::run`], but a failing program is a problem with `code`, and what it said of the cause is told.
+    pub async fn checked(
+        &self,
+        argv: &[&str],
+        env: Vec<(String, String)>,
+        code: &str,
+    ) -> Result<String, Problem> {
+        self.named(&name(argv), argv, env, code).await
     }
-    let problem = Problem::permanent(
-        code,
-        format!("`{what}` failed in the sandbox: {}", cause(&finished.output)),
-    );
-    Err(match code {
-        _ if finished.limits_hit.contains(&LimitKind::Disk) => problem.with_hint(DISK_HINT),
-        "commit_failed" | "push_failed" => problem.with_hint(HINT),
-        _ => problem,
-    })
+
+    /// Like [`Runner::checked`], for a script whose last command is told as `what`.
+    pub async fn named(
+        &self,
+        what: &str,
+        argv: &[&str],
+        env: Vec<(String, String)>,
+        code: &str,
+    ) -> Result<String, Problem> {
+        let finished = self.run(argv, env).await?;
+        if finished.is_success {
+            return Ok(finished.output);
+        }
+        let place = match self.directory {
+            WORKSPACE_PATH => String::new(),
+            other => format!(" in {other}"),
+        };
+        let problem = Problem::permanent(
+            code,
+            format!(
+                "`{what}` failed in the sandbox{place}: {}",
+                cause(&finished.output)
+            ),
+        );
+        Err(match code {
+            _ if finished.limits_hit.contains(&LimitKind::Disk) => problem.with_hint(DISK_HINT),
+            "commit_failed" | "push_failed" => problem.with_hint(HINT),
+            _ => problem,
+        })
+    }
 }
 
 /// A program of ours was ended because the sandbox takes more disk than it may.

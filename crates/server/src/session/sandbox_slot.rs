@@ -5,13 +5,12 @@ use super::services::SessionServices;
 use super::snapshots;
 use super::way_out::WayOut;
 use super::workspace_notes::WorkspaceNotes;
-use crate::broker::session_routes;
 use crate::egress::EgressLedger;
 use crate::sandbox::{RouteHandler, Sandbox};
 use greenroom_agent::world::ServiceFact;
 use greenroom_protocol::client::event::{EventBody, SandboxState};
 use greenroom_protocol::client::problem::Problem;
-use greenroom_protocol::client::session::Session;
+use greenroom_protocol::client::session::{Session, WorkspaceRepository};
 use greenroom_protocol::guest::call::{Call, Reply};
 use greenroom_protocol::id::SandboxId;
 use greenroom_store::session_log::Batch;
@@ -71,6 +70,8 @@ pub struct SandboxSlot {
     pub(super) has_writer: AtomicBool,
     /// What runs in it beside the agent, by the environment it was started with.
     services: std::sync::Mutex<Vec<ServiceFact>>,
+    /// What is checked out in it, by the environment it was started with; `None`: not started yet.
+    repositories: std::sync::Mutex<Option<Vec<WorkspaceRepository>>>,
 }
 
 impl SandboxSlot {
@@ -87,6 +88,7 @@ impl SandboxSlot {
             ledger: Arc::default(),
             has_writer: AtomicBool::new(false),
             services: std::sync::Mutex::default(),
+            repositories: std::sync::Mutex::default(),
         }
     }
 
@@ -126,6 +128,16 @@ impl SandboxSlot {
         *self.services.lock().unwrap_or_else(PoisonError::into_inner) = services;
     }
 
+    /// The workspace's repositories, as its sandbox was last started.
+    pub(super) fn repositories(&self) -> Option<Vec<WorkspaceRepository>> {
+        let known = self.repositories.lock();
+        known.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_repositories(&self, repositories: Vec<WorkspaceRepository>) {
+        *self.repositories.lock().unwrap_or_else(PoisonError::into_inner) = Some(repositories);
+    }
+
     /// Serves a sandbox that an earlier server left running: its connections go out as they did before, and its exposed ports
     /// are open, although no turn uses it yet. Leaves it to a turn that has begun.
     pub async fn adopt(
@@ -142,10 +154,7 @@ impl SandboxSlot {
             return Ok(());
         }
         let routes = match WayOut::kept(services, &row.id).await? {
-            Some(way_out) => {
-                let egress = way_out.open(services, row, id, self);
-                session_routes(services.clone(), row.clone(), egress)
-            }
+            Some(way_out) => way_out.open(services, row, id, self).1,
             // Nobody knows what it may do.
             None => refuse_routes(),
         };

@@ -4,7 +4,7 @@
 use greenroom_protocol::client::event::{Event, EventBody, SandboxState, TurnOutcome};
 use greenroom_protocol::client::prompt::{Prompt, PromptState};
 use greenroom_protocol::client::pull_request::PullRequestState;
-use greenroom_protocol::client::session::{PullRequestLink, Session, SessionState};
+use greenroom_protocol::client::session::{PullRequestLink, Session, SessionState, WorkspaceRepository};
 use greenroom_protocol::id::{PersonId, PromptId, SnapshotId, TurnId};
 use std::collections::VecDeque;
 
@@ -23,6 +23,23 @@ pub struct RunningTurn {
     pub stopped_by: Option<PersonId>,
 }
 
+/// What is on the forge of one repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pushed {
+    /// `None`: the session's own.
+    pub repository: Option<WorkspaceRepository>,
+    pub commit: String,
+}
+
+impl Pushed {
+    /// The repository's name.
+    pub fn name<'a>(&'a self, row: &'a Session) -> &'a str {
+        self.repository
+            .as_ref()
+            .map_or(&row.repository, |repository| &repository.name)
+    }
+}
+
 /// A session's present, derived from its past.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SessionFold {
@@ -31,8 +48,8 @@ pub struct SessionFold {
     /// Prompts that wait, first to run first.
     pub queue: VecDeque<Prompt>,
     pub running: Option<RunningTurn>,
-    /// Commit last pushed to the session's branch.
-    pub pushed_commit: Option<String>,
+    /// What was last pushed to the session's branch, once for each repository.
+    pub pushed: Vec<Pushed>,
     /// Whether its sandbox was ready once.
     pub had_sandbox: bool,
     /// What its first sandbox begins with, if it is a fork.
@@ -76,7 +93,7 @@ impl SessionFold {
             row,
             queue: VecDeque::new(),
             running: None,
-            pushed_commit: None,
+            pushed: Vec::new(),
             had_sandbox: false,
             forked_snapshot: None,
         })
@@ -128,7 +145,17 @@ impl SessionFold {
                     TurnOutcome::Completed | TurnOutcome::Stopped { .. } => None,
                 };
             }
-            EventBody::ChangePushed { commit, .. } => self.pushed_commit = Some(commit.clone()),
+            EventBody::ChangePushed {
+                repository, commit, ..
+            } => {
+                let pushed = Pushed {
+                    repository: repository.clone(),
+                    commit: commit.clone(),
+                };
+                self.pushed
+                    .retain(|other| other.name(&self.row) != pushed.name(&self.row));
+                self.pushed.push(pushed);
+            }
             EventBody::PullRequestOpened {
                 repository,
                 number,

@@ -139,6 +139,7 @@ async fn run(
             repository: row.repository.clone(),
             base_branch: row.base_branch.clone(),
             branch: row.branch.clone(),
+            repositories: workspace.other_repositories().await,
             today: today(services.clock.now_ms()),
             cache_key: row.id.as_str().to_owned(),
             network: environment.map(network).unwrap_or_default(),
@@ -161,15 +162,12 @@ async fn run(
     // A resumed turn may have ended before the crash, with its changes still to be brought home.
     if workspace.has_unpushed() {
         let subject = super::state::title_from_prompt(&running.prompt.text);
-        match bring_home(&services, handle, &workspace, &subject, &stopping).await {
-            Ok(true) => workspace.keep_snapshot().await,
-            Ok(false) => {}
-            // The files stay in the sandbox, and nowhere else; the next turn tries again.
-            Err(problem) => {
-                workspace.keep_snapshot().await;
-                notices.push(problem);
-            }
+        let home = bring_home(&services, handle, &workspace, &subject, &stopping).await;
+        // What could not be pushed is in the sandbox, and nowhere else; the next turn tries again.
+        if home.has_commits || !home.problems.is_empty() {
+            workspace.keep_snapshot().await;
         }
+        notices.extend(home.problems);
     }
     let sandbox = workspace.usage().await;
     workspace.leave().await;
@@ -230,7 +228,7 @@ async fn bring_home(
     workspace: &SessionWorkspace,
     subject: &str,
     stopping: &CancellationToken,
-) -> Result<bool, Problem> {
+) -> BroughtHome {
     let cancel = CancellationToken::new();
     let pushing = changes::commit_and_push(services, handle, workspace, subject, &cancel);
     tokio::pin!(pushing);
@@ -238,11 +236,37 @@ async fn bring_home(
         stopping.cancelled().await;
         tokio::time::sleep(STOP_GRACE).await;
     };
-    tokio::select! {
-        pushed = &mut pushing => return pushed.map(|commit| commit.is_some()),
-        () = impatient => cancel.cancel(),
+    let pushed = tokio::select! {
+        pushed = &mut pushing => Some(pushed),
+        () = impatient => {
+            cancel.cancel();
+            None
+        }
+    };
+    let pushed = match pushed {
+        Some(pushed) => pushed,
+        None => pushing.await,
+    };
+    let mut home = BroughtHome::default();
+    for commit in pushed.map_or_else(
+        |problem| vec![Err(problem)],
+        |all| all.into_iter().map(|one| one.commit).collect(),
+    ) {
+        match commit {
+            Ok(commit) => home.has_commits |= commit.is_some(),
+            Err(problem) => home.problems.push(problem),
+        }
     }
-    pushing.await.map(|commit| commit.is_some())
+    home
+}
+
+/// What became of a turn's changes.
+#[derive(Default)]
+struct BroughtHome {
+    /// Whether the session has anything on the forge.
+    has_commits: bool,
+    /// Why something could not be pushed.
+    problems: Vec<Problem>,
 }
 
 fn failed(problem: Problem) -> TurnEnd {

@@ -1,13 +1,15 @@
-//! The way out of a session's sandbox: by the policy that the sandbox was started with, as long as it runs. The policy is kept
-//! beside the sandbox's id, because a sandbox outlives its server, and its environment may be written anew meanwhile.
+//! The way out of a session's sandbox, and which repositories it reaches: by what the sandbox was started with, as long as it runs.
+//! That is kept beside the sandbox's id, because a sandbox outlives its server, and its environment may be written anew meanwhile.
 
 use super::sandbox_slot::SandboxSlot;
 use super::services::SessionServices;
+use crate::broker::session_routes;
 use crate::egress::{Advice, SandboxEgress};
 use crate::environment::{BoundedEnvironment, RepositoryEgress};
+use crate::sandbox::RouteHandler;
 use greenroom_protocol::client::environment::EnvironmentSource;
 use greenroom_protocol::client::problem::Problem;
-use greenroom_protocol::client::session::Session;
+use greenroom_protocol::client::session::{Session, WorkspaceRepository};
 use greenroom_protocol::environment::EgressPolicy;
 use greenroom_protocol::id::{SandboxId, SessionId};
 use serde::{Deserialize, Serialize};
@@ -19,12 +21,19 @@ pub(super) struct WayOut {
     policy: EgressPolicy,
     /// Who wrote it.
     source: EnvironmentSource,
+    /// The workspace's other repositories.
+    #[serde(default)]
+    others: Vec<WorkspaceRepository>,
 }
 
 impl WayOut {
     /// What a sandbox has that starts now.
-    pub(super) fn of(environment: &BoundedEnvironment) -> Self {
+    pub(super) fn of(environment: &BoundedEnvironment, repositories: Vec<WorkspaceRepository>) -> Self {
         Self {
+            others: repositories
+                .into_iter()
+                .filter(|repository| !repository.is_own())
+                .collect(),
             policy: environment.egress.clone(),
             source: environment.source,
         }
@@ -57,16 +66,24 @@ impl WayOut {
         put.map_err(|error| error.problem())
     }
 
-    /// Serves the sandbox by it.
+    /// The repositories of the workspace, the session's own first.
+    pub(super) fn repositories(&self, row: &Session) -> Vec<WorkspaceRepository> {
+        let own = WorkspaceRepository::own(&row.repository, &row.base_branch);
+        std::iter::once(own).chain(self.others.iter().cloned()).collect()
+    }
+
+    /// Where the sandbox's connections lead by it, and the part that goes to the network.
     pub(super) fn open(
         self,
-        services: &SessionServices,
+        services: &Arc<SessionServices>,
         row: &Session,
         id: &SandboxId,
         slot: &SandboxSlot,
-    ) -> Arc<SandboxEgress> {
+    ) -> (Arc<SandboxEgress>, RouteHandler) {
+        let repositories = self.repositories(row);
+        let repositories = repositories.into_iter().map(|repository| repository.name);
         let is_file_free = services.bounds.repository_egress == RepositoryEgress::Any;
-        SandboxEgress::new(
+        let egress = SandboxEgress::new(
             services.catalog.clone(),
             services.egress.clone(),
             id.clone(),
@@ -74,6 +91,8 @@ impl WayOut {
             Advice::new(&row.repository, self.source, is_file_free),
             slot.ledger.clone(),
             services.metrics.clone(),
-        )
+        );
+        let routes = session_routes(services.clone(), row, repositories.collect(), egress.clone());
+        (egress, routes)
     }
 }

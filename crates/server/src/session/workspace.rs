@@ -15,13 +15,14 @@ use super::snapshots;
 use super::way_out::WayOut;
 use crate::environment::BoundedEnvironment;
 use crate::pool::{Claimed, Kind};
+use crate::repositories;
 use crate::sandbox::{Measure, Origin, Sandbox};
 use crate::start_request::start_request;
 use beginning::Beginning;
 use greenroom_agent::world::ServiceFact;
 use greenroom_protocol::client::event::{EventBody, Item, ItemBody, SandboxState, SandboxUsage};
 use greenroom_protocol::client::problem::Problem;
-use greenroom_protocol::client::session::Session;
+use greenroom_protocol::client::session::{Session, WorkspaceRepository};
 use greenroom_protocol::guest::service::{Readiness, Service};
 use greenroom_protocol::id::{ItemId, SandboxId, TurnId};
 use greenroom_stdx::id::fresh_bits;
@@ -290,9 +291,9 @@ impl SessionWorkspace {
         environment: &BoundedEnvironment,
     ) -> Result<Arc<dyn Sandbox>, Problem> {
         let services = &self.services;
-        let egress = self.way_out(id, environment).await?;
-        let egress = egress.open(services, &self.row, id, &self.slot);
-        let routes = crate::broker::session_routes(services.clone(), self.row.clone(), egress.clone());
+        let way_out = self.way_out(id, environment).await?;
+        let repositories = way_out.repositories(&self.row);
+        let (egress, routes) = way_out.open(services, &self.row, id, &self.slot);
         let claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner).take();
         let claimed = claimed.filter(|claimed| claimed.id == *id && claimed.sandbox.is_alive());
         let began = Instant::now();
@@ -322,32 +323,71 @@ impl SessionWorkspace {
         self.write_decisions();
         self.report(id, SandboxState::Syncing, None).await;
         let readable = || drop(self.slot.early.send_replace(Some(sandbox.clone())));
-        let head = self.head_if_claimed(claimed.as_ref()).await;
+        let heads = self.heads_if_claimed(claimed.as_ref(), &repositories).await;
         let checkout = Checkout {
             sandbox: &sandbox,
             row: &self.row,
+            repositories: &repositories,
             author: &self.author,
-            head: head.as_deref(),
+            heads: heads.as_deref(),
             is_restored: matches!(beginning, Beginning::Restored(_)),
         };
         let checked_out = checkout.ensure(readable).await;
         self.slot.early.send_replace(None);
         let checked_out = checked_out?;
+        self.slot.set_repositories(repositories);
         self.slot.workspace_notes.settled(&checked_out.changed);
         self.tell_beginning(&beginning, &checked_out).await;
         self.start_services(&sandbox, &environment.services).await;
         Ok(sandbox)
     }
 
-    /// The commit that a sandbox of the pool has checked out, if it is still the newest.
-    async fn head_if_claimed(&self, claimed: Option<&Claimed>) -> Option<String> {
+    /// The commits that a sandbox of the pool has checked out, if they are still the newest.
+    async fn heads_if_claimed(
+        &self,
+        claimed: Option<&Claimed>,
+        repositories: &[WorkspaceRepository],
+    ) -> Option<Vec<String>> {
         let claimed = claimed?;
-        let (repository, branch) = (&self.row.repository, &self.row.base_branch);
-        let head = self.services.forge.branch_commit(repository, branch).await.ok()?;
-        (head == claimed.commit).then_some(head)
+        let heads = repositories::heads(&self.services.forge, repositories)
+            .await
+            .ok()?;
+        (heads == claimed.heads).then_some(heads)
     }
 
-    /// What the sandbox may connect to: one that runs what it was started with, one that starts what the environment says now.
+    /// The repositories of the workspace, as its sandbox was started with; the session's own first.
+    pub fn repositories(&self) -> Vec<WorkspaceRepository> {
+        let known = self.slot.repositories();
+        let own = || WorkspaceRepository::own(&self.row.repository, &self.row.base_branch);
+        known.unwrap_or_else(|| vec![own()])
+    }
+
+    /// Those beside the session's own, also before there is a sandbox.
+    pub async fn other_repositories(&self) -> Vec<WorkspaceRepository> {
+        if let (Some(_), Some(known)) = (self.slot.running(), self.slot.repositories()) {
+            return known.into_iter().skip(1).collect();
+        }
+        let Ok(environment) = self.environment().await else {
+            return Vec::new();
+        };
+        // One that is wrong is said where the sandbox is needed.
+        let found = self.find_repositories(environment).await.unwrap_or_default();
+        found.into_iter().skip(1).collect()
+    }
+
+    async fn find_repositories(
+        &self,
+        environment: &BoundedEnvironment,
+    ) -> Result<Vec<WorkspaceRepository>, Problem> {
+        let Session {
+            repository,
+            base_branch,
+            ..
+        } = &self.row;
+        repositories::repositories(&self.services.forge, repository, base_branch, environment).await
+    }
+
+    /// What the sandbox may reach: one that runs what it was started with, one that starts what the environment says now.
     async fn way_out(&self, id: &SandboxId, environment: &BoundedEnvironment) -> Result<WayOut, Problem> {
         let (services, session) = (&self.services, &self.row.id);
         if services.sandboxes.is_running(id).await?
@@ -355,7 +395,8 @@ impl SessionWorkspace {
         {
             return Ok(kept);
         }
-        let fresh = WayOut::of(environment);
+        let repositories = self.find_repositories(environment).await?;
+        let fresh = WayOut::of(environment, repositories);
         // Before it runs, so that whoever finds it running finds this.
         fresh.keep(services, session).await?;
         Ok(fresh)

@@ -6,6 +6,7 @@ use crate::environment::BoundedEnvironment;
 use crate::sandbox::{Origin, Sandbox, StartRequest};
 use crate::session::snapshots;
 use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::client::session::WorkspaceRepository;
 use greenroom_protocol::environment::Backend;
 use greenroom_protocol::id::{SandboxId, SnapshotId};
 use greenroom_stdx::chain::Chain;
@@ -144,23 +145,34 @@ impl SessionWorkspace {
                 );
             }
         }
-        if let Some(rejoined) = &checked_out.rejoined {
-            self.tell(vec![self.note_rejoined(rejoined)]).await;
+        for (repository, rejoined) in &checked_out.rejoined {
+            self.tell(vec![self.note_rejoined(repository, rejoined)]).await;
         }
     }
 
     /// Tells the model that others' commits were taken in, or why not; returns what people are to be told.
-    pub fn note_rejoined(&self, rejoined: &Rejoined) -> Problem {
-        let branch = &self.row.branch;
+    pub fn note_rejoined(&self, repository: &WorkspaceRepository, rejoined: &Rejoined) -> Problem {
+        let own = &self.row.branch;
+        let (branch, place) = match repository.is_own() {
+            true => (own.clone(), "this branch".to_owned()),
+            false => (
+                format!("{own} of {}", repository.name),
+                format!(
+                    "this session's branch of {} (in {})",
+                    repository.name, repository.path
+                ),
+            ),
+        };
         let (problem, note) = match rejoined {
             Rejoined::Joined => (
                 Problem::transient(
                     "branch_joined",
                     format!("Commits that were pushed to {branch} meanwhile were taken in."),
                 ),
-                "commits that others pushed to this branch were taken in, so that files may differ from what you saw; your own changes \
-                 are on top of them"
-                    .to_owned(),
+                format!(
+                    "commits that others pushed to {place} were taken in, so that files may differ from what you saw; your own \
+                     changes are on top of them"
+                ),
             ),
             Rejoined::Busy => (
                 Problem::transient(
@@ -175,12 +187,15 @@ impl SessionWorkspace {
             Rejoined::Conflict(files) => (
                 Problem::transient(
                     "branch_conflict",
-                    format!("Commits that others pushed to {branch} conflict with what is in the sandbox: {}.", named(files)),
+                    format!(
+                        "Commits that others pushed to {branch} conflict with what is in the sandbox: {}.",
+                        named(files)
+                    ),
                 )
                 .with_hint("Both are kept, and nothing was pushed. Ask the agent to resolve the conflict."),
                 format!(
-                    "commits that others pushed to this branch (origin/{branch}) conflict with yours in: {}; nothing was pushed. Resolve it \
-                     where these files have conflict markers, else by `git merge origin/{branch}`",
+                    "commits that others pushed to {place} (origin/{own}) conflict with yours in: {}; nothing was pushed. Resolve it \
+                     where these files have conflict markers, else by `git merge origin/{own}`",
                     named(files)
                 ),
             ),

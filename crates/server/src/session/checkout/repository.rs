@@ -1,0 +1,206 @@
+//! One repository of a workspace: cloned, brought to the newest commit, or switched to the session's branch.
+
+use super::{Checkout, Rejoined, exists, has_running_command, is_from_image, remove_locks};
+use crate::sandbox::SandboxError;
+use crate::session::run::{Runner, cause};
+use crate::workspace_git::{self, PLACE, REJOIN, SWITCH, SYNC};
+use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::client::session::WorkspaceRepository;
+use greenroom_protocol::guest::WORKSPACE_PATH;
+use greenroom_protocol::guest::call::Scope;
+
+/// One repository to be made ready.
+pub(super) struct RepositoryCheckout<'a> {
+    pub whole: &'a Checkout<'a>,
+    pub repository: &'a WorkspaceRepository,
+    pub runner: Runner<'a>,
+    /// See [`Checkout::heads`].
+    pub head: Option<&'a str>,
+    /// Says that it is there.
+    pub mark: String,
+}
+
+impl RepositoryCheckout<'_> {
+    /// See [`Checkout::ensure`]; returns files that changed since they could be read, and what was joined.
+    pub async fn ensure(
+        &self,
+        is_readable: impl FnOnce(),
+    ) -> Result<(Vec<String>, Option<Rejoined>), Problem> {
+        let (sandbox, row) = (self.whole.sandbox, self.whole.row);
+        let is_done = exists(sandbox, self.mark.clone()).await?;
+        if !self.repository.is_own() {
+            match self.place(is_done).await {
+                // What became of the directory is the agent's business by now.
+                Err(problem) if is_done && !problem.retryable => {
+                    tracing::info!(session = %row.id, "a repository of a workspace is gone: {}", problem.message);
+                    return Ok((Vec::new(), None));
+                }
+                placed => placed?,
+            }
+        }
+        if is_done {
+            // A command that went on without its server may be a git at work; its locks are its own.
+            if !has_running_command(sandbox).await {
+                remove_locks(self.runner, self.author_env()).await?;
+            }
+            if row.forked_from.is_some() {
+                self.adopt().await?;
+            }
+            let rejoined = match self.whole.is_restored {
+                true => self.rejoin().await,
+                false => None,
+            };
+            return Ok((Vec::new(), rejoined));
+        }
+        let changed = match is_from_image(sandbox, self.repository).await? {
+            true => {
+                is_readable();
+                match self.head {
+                    Some(head) => self.switch(head).await?,
+                    None => self.sync_or_clone().await?,
+                }
+            }
+            false => {
+                self.clone().await?;
+                Vec::new()
+            }
+        };
+        let written = sandbox
+            .write_file(&self.mark, Scope::Sandbox, row.branch.clone().into_bytes())
+            .await;
+        written.map_err(|error| match error {
+            SandboxError::Call(error) => Problem::permanent("checkout_failed", error.message),
+            SandboxError::Lost(problem) => problem,
+        })?;
+        Ok((changed, None))
+    }
+
+    fn author_env(&self) -> Vec<(String, String)> {
+        self.whole.author.git_environment()
+    }
+
+    /// Makes the directory of another repository.
+    async fn place(&self, is_done: bool) -> Result<(), Problem> {
+        let runner = Runner {
+            directory: WORKSPACE_PATH,
+            ..self.runner
+        };
+        let WorkspaceRepository { name, path, .. } = self.repository;
+        let argv = workspace_git::command(PLACE, &[path, if is_done { "" } else { "new" }]);
+        let finished = runner.run(&argv, workspace_git::environment()).await?;
+        match finished.is_success {
+            true => Ok(()),
+            false => Err(Problem::permanent(
+                "repository_path_unusable",
+                format!(
+                    "The repository {name} cannot be checked out at {path}: {}.",
+                    cause(&finished.output).trim_start_matches("fatal: ")
+                ),
+            )
+            .with_hint("Give it another `path` in the environment's `repositories`.")),
+        }
+    }
+
+    /// Makes the workspace of another session this one's, unless it is.
+    async fn adopt(&self) -> Result<(), Problem> {
+        let (branch, sandbox) = (&self.whole.row.branch, self.whole.sandbox);
+        let whose = sandbox.read_file(&self.mark, Scope::Sandbox, 0, 1024).await;
+        match whose {
+            Ok(whose) if whose.bytes == branch.as_bytes() => return Ok(()),
+            Ok(_) | Err(SandboxError::Call(_)) => {}
+            Err(SandboxError::Lost(problem)) => return Err(problem),
+        }
+        let argv = workspace_git::command(workspace_git::ADOPT, &[branch, &self.mark]);
+        let finished = self.runner.run(&argv, workspace_git::environment()).await?;
+        if !finished.is_success {
+            // The files are there all the same, and a push says what is wrong with the repository.
+            let why = cause(&finished.output);
+            tracing::info!(session = %self.whole.row.id, "the branch of a fork is not switched to: {why}");
+        }
+        Ok(())
+    }
+
+    /// Brings files of some time ago together with what was pushed since then. If it cannot be done now, the next push does it.
+    async fn rejoin(&self) -> Option<Rejoined> {
+        let argv = workspace_git::command(REJOIN, &[&self.whole.row.branch]);
+        let env = [self.author_env(), workspace_git::environment()].concat();
+        match self
+            .runner
+            .named("git rebase", &argv, env, "checkout_failed")
+            .await
+        {
+            Ok(said) => Rejoined::read(said.lines()),
+            Err(problem) => {
+                tracing::warn!(session = %self.whole.row.id, code = problem.code, "a restored workspace may be older than its branch: {}", problem.message);
+                None
+            }
+        }
+    }
+
+    /// Clones if the workspace of the image cannot be brought up to date: steps may have left anything in it.
+    async fn sync_or_clone(&self) -> Result<Vec<String>, Problem> {
+        let (base, own, remote) = (
+            &self.repository.base_branch,
+            &self.whole.row.branch,
+            self.repository.remote(),
+        );
+        let argv = workspace_git::command(SYNC, &[base, own, &remote]);
+        let finished = self.runner.run(&argv, workspace_git::environment()).await?;
+        if finished.is_success {
+            return Ok(finished.output.lines().map(str::to_owned).collect());
+        }
+        let why = cause(&finished.output);
+        tracing::warn!(session = %self.whole.row.id, "the workspace of an image cannot be brought to the newest commit, so it is cloned anew: {why}");
+        self.clone().await?;
+        Ok(Vec::new())
+    }
+
+    /// The workspace of a sandbox that was prepared a moment ago.
+    async fn switch(&self, head: &str) -> Result<Vec<String>, Problem> {
+        let argv = workspace_git::command(SWITCH, &[&self.whole.row.branch, head]);
+        let env = workspace_git::environment();
+        self.runner.checked(&argv, env, "checkout_failed").await?;
+        Ok(Vec::new())
+    }
+
+    async fn clone(&self) -> Result<(), Problem> {
+        let branch = &self.whole.row.branch;
+        let env = self.author_env();
+        // No tool was here before the mark: what there is can only be half a checkout.
+        let wipe = ["sh", "-c", "find . -mindepth 1 -maxdepth 1 -exec rm -rf {} +"];
+        self.runner.checked(&wipe, env.clone(), "checkout_failed").await?;
+        let git = async |arguments: &[&str]| {
+            let argv = [&["git"], arguments].concat();
+            self.runner.checked(&argv, env.clone(), "checkout_failed").await
+        };
+        git(&["init", "-q", "-b", &self.repository.base_branch]).await?;
+        // Set, not add: a second try after a crash finds the remote there.
+        git(&["config", "remote.origin.url", &self.repository.remote()]).await?;
+        git(&[
+            "config",
+            "remote.origin.fetch",
+            "+refs/heads/*:refs/remotes/origin/*",
+        ])
+        .await?;
+        git(&["fetch", "-q", "--tags", "origin"]).await?;
+        for found in [branch, &self.repository.base_branch] {
+            let remote = format!("refs/remotes/origin/{found}");
+            let probe = ["git", "rev-parse", "-q", "--verify", &remote];
+            if self.runner.run(&probe, env.clone()).await?.is_success {
+                git(&["checkout", "-q", "-f", "--no-track", "-B", branch, &remote]).await?;
+                return Ok(());
+            }
+        }
+        if !self.repository.is_own() {
+            let WorkspaceRepository {
+                name, base_branch, ..
+            } = self.repository;
+            let message = format!("The repository {name} has no branch {base_branch}.");
+            return Err(Problem::permanent("branch_unknown", message)
+                .with_hint("Name another `branch` in the environment's `repositories`."));
+        }
+        // An empty repository: the first commit will make the branch.
+        git(&["symbolic-ref", "HEAD", &format!("refs/heads/{branch}")]).await?;
+        Ok(())
+    }
+}
