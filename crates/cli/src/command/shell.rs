@@ -178,7 +178,7 @@ fn input() -> mpsc::Receiver<Vec<u8>> {
     receiver
 }
 
-/// This terminal passes on every key, Ctrl-C too, until this is dropped.
+/// This terminal passes on every key, Ctrl-C too, until this is dropped. What was typed ahead is kept.
 struct Raw(Termios);
 
 impl Raw {
@@ -186,14 +186,14 @@ impl Raw {
         let before = tcgetattr(std::io::stdin()).ok()?;
         let mut raw = before.clone();
         raw.make_raw();
-        tcsetattr(std::io::stdin(), OptionalActions::Flush, &raw).ok()?;
+        tcsetattr(std::io::stdin(), OptionalActions::Drain, &raw).ok()?;
         Some(Self(before))
     }
 }
 
 impl Drop for Raw {
     fn drop(&mut self) {
-        let _ = tcsetattr(std::io::stdin(), OptionalActions::Flush, &self.0);
+        let _ = tcsetattr(std::io::stdin(), OptionalActions::Drain, &self.0);
     }
 }
 
