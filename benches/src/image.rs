@@ -36,8 +36,9 @@ const SESSIONS: usize = 20;
 /// Runs all of them.
 pub async fn run() -> Result<Vec<Measured>> {
     let temp = tempfile::Builder::new().prefix("gr-bench-").tempdir()?;
-    let (model_url, mut arrivals) = product::model().await?;
-    tokio::spawn(async move { while arrivals.recv().await.is_some() {} });
+    let mut model = product::model().await?;
+    let model_url = model.url.clone();
+    tokio::spawn(async move { while model.arrivals.recv().await.is_some() {} });
     let config = product::config(temp.path(), &model_url, "[image]\nschedule = \"off\"\n")?;
     let (server, _) = Server::start(&config, temp.path())?;
     let client = server.client()?;

@@ -4,6 +4,8 @@ use anyhow::{Context as _, Result, bail};
 use greenroom_sdk::{Client, Secret};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -23,20 +25,39 @@ pub fn config(temp: &Path, model_url: &str, more: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// A model that answers each request with one word, and says when the request's first byte came.
-pub async fn model() -> Result<(String, mpsc::Receiver<Instant>)> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let url = format!("http://{}/v1", listener.local_addr()?);
-    let (sender, receiver) = mpsc::channel(64);
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(answer(stream, sender.clone()));
-        }
-    });
-    Ok((url, receiver))
+/// A model that answers each request with one word.
+pub struct Model {
+    pub url: String,
+    /// When the first byte of each request came.
+    pub arrivals: mpsc::Receiver<Instant>,
+    /// Until the first word of each answer, in milliseconds; 0 until it is set.
+    pub think_ms: Arc<AtomicU64>,
 }
 
-async fn answer(mut stream: TcpStream, sender: mpsc::Sender<Instant>) -> Result<()> {
+/// Starts it.
+pub async fn model() -> Result<Model> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}/v1", listener.local_addr()?);
+    let (sender, arrivals) = mpsc::channel(64);
+    let think_ms = Arc::new(AtomicU64::new(0));
+    let think = think_ms.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(answer(stream, sender.clone(), think.clone()));
+        }
+    });
+    Ok(Model {
+        url,
+        arrivals,
+        think_ms,
+    })
+}
+
+async fn answer(
+    mut stream: TcpStream,
+    sender: mpsc::Sender<Instant>,
+    think_ms: Arc<AtomicU64>,
+) -> Result<()> {
     const BODY: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"Hello.\"},\"finish_reason\":null}]}\n\n\
         data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
     let mut request = Vec::new();
@@ -60,6 +81,7 @@ async fn answer(mut stream: TcpStream, sender: mpsc::Sender<Instant>) -> Result<
         if let Some(arrived) = arrived {
             sender.send(arrived).await?;
         }
+        tokio::time::sleep(Duration::from_millis(think_ms.load(Ordering::Relaxed))).await;
         let head = format!(
             "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: {}\r\n\r\n",
             BODY.len()

@@ -7,6 +7,7 @@ mod actor;
 mod changes;
 mod checkout;
 pub mod command;
+mod first_request;
 pub mod fork;
 pub mod hub;
 mod inherited;

@@ -3,6 +3,7 @@
 use super::actor::Actor;
 use super::changes::{self, ChangeAuthor};
 use super::command::{Command, SessionHandle};
+use super::first_request::FirstRequest;
 use super::hub::Hub;
 use super::platform::SessionPlatform;
 use super::services::SessionServices;
@@ -111,8 +112,9 @@ async fn run(
     let ledger = &handle.sandbox.ledger;
     let begun = ledger.begin_turn(&running.turn_id).events;
     handle.tell(begun, "a decision about connections").await;
-    // In parallel with the first model request, which needs no sandbox.
-    workspace.prepare();
+    // While the model thinks, which needs no sandbox.
+    let first_request = Arc::new(FirstRequest::new(model.client));
+    workspace.prepare(first_request.left());
     let recorder = Arc::new(SessionRecorder {
         handle: handle.clone(),
         turn_id: running.turn_id.clone(),
@@ -150,7 +152,7 @@ async fn run(
                 .unwrap_or_default(),
             limits: services.limits,
         },
-        model: model.client,
+        model: first_request,
         workspace: workspace.clone(),
         platform,
         recorder: recorder.clone(),

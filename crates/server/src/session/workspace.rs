@@ -79,10 +79,12 @@ impl SessionWorkspace {
         })
     }
 
-    /// Starts the sandbox in the background. A failure is met again, and then shown, by the first call.
-    pub fn prepare(self: &Arc<Self>) {
+    /// Starts the sandbox in the background, after `begin` unless a call needs it before. A failure is met again, and then shown, by
+    /// the first call.
+    pub fn prepare(self: &Arc<Self>, begin: impl Future<Output = ()> + Send + 'static) {
         let workspace = self.clone();
         self.services.tasks.clone().spawn(async move {
+            begin.await;
             if let Err(problem) = workspace.sandbox().await
                 && !workspace.is_over.load(Ordering::SeqCst)
             {
