@@ -14,6 +14,8 @@ greenroom_system_tests::for_both_users! {
     images_and_the_pool_have_every_repository,
     forks_and_others_commits_reach_every_repository,
     what_cannot_be_is_said,
+    nothing_goes_to_another_repository_whatever_the_agent_does,
+    a_session_keeps_what_it_has_when_its_environment_changes,
 }
 
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -239,7 +241,7 @@ async fn each_repository_is_changed_pushed_and_proposed_by_itself(who: Who) {
         .filter_map(|event| event["item"]["problem"]["message"].as_str())
         .collect();
     assert!(
-        problems.iter().any(|said| said.contains("/workspace/pay")),
+        problems.iter().any(|said| said.contains("pay is not at pay")),
         "{problems:?}"
     );
     product.stop();
@@ -438,6 +440,211 @@ async fn forks_and_others_commits_reach_every_repository(who: Who) {
     product.stop();
 }
 
+/// Plays a command in a session of its own, and a second one in the next turn; returns the session and its events.
+async fn played(api: &Api, first: &str, second: &str) -> (String, Vec<Value>) {
+    let session = api.start_session("shop", first).await;
+    api.wait_for_turns(&session, 1).await;
+    let events = turn(api, &session, second, 2).await;
+    (session, events)
+}
+
+async fn nothing_goes_to_another_repository_whatever_the_agent_does(who: Who) {
+    let script = commands(&[
+        (
+            "swap",
+            "mv pay x && mv libraries/core pay && mv x libraries/core && echo swapped > pay/swapped",
+        ),
+        (
+            "led",
+            "rm -rf pay/.git && echo 'gitdir: ../.git' > pay/.git && echo led > pay/led",
+        ),
+        (
+            "linked",
+            "rm -rf pay && ln -s libraries/core pay && echo linked > pay/linked",
+        ),
+        (
+            "worktree",
+            "rm -rf pay && git -C libraries/core worktree add ../../pay 2>&1 && echo tree > pay/tree",
+        ),
+        (
+            "elsewhere",
+            "git -C pay remote set-url origin http://127.0.0.1:7418/core.git && echo mine > pay/mine.txt",
+        ),
+        (
+            "refs",
+            "cd pay && echo r > r && git add r && git commit -qm r && git update-ref refs/remotes/origin/next HEAD",
+        ),
+        (
+            "admit",
+            "printf '!pay\n!libraries\n' > .gitignore; git add -f pay 2> /dev/null; echo a > a; echo b > pay/b",
+        ),
+        (
+            "gone",
+            "rm -rf pay libraries/core/.git; rm -rf libraries/core; echo c > c",
+        ),
+        ("look", LOOK),
+        ("again", "echo again > again; echo again > libraries/core/again"),
+    ]);
+    let mut product = Product::with_script(&script);
+    product.run_as(who);
+    let (api, [shop, ..]) = start(&mut product, ENVIRONMENT).await;
+    let files_of = async |name: &str, branch: &str| {
+        let listed = ["ls-tree", "-r", "--name-only", &format!("origin/{branch}")];
+        let place = shown(
+            &product,
+            &api,
+            name,
+            &["for-each-ref", &format!("refs/remotes/origin/{branch}")],
+        )
+        .await;
+        match place.is_empty() {
+            true => String::new(),
+            false => shown(&product, &api, name, &listed).await,
+        }
+    };
+    let branch_of = async |session: &str| {
+        let found = api.must_get(&format!("/v1/sessions/{session}")).await;
+        found["branch"].as_str().unwrap().to_owned()
+    };
+
+    // What is not the repository that belongs there is pushed nowhere, and the rest is.
+    for (word, of_core, of_pay) in [
+        ("swap", "", ""),
+        ("led", "again\ncore.txt", ""),
+        ("linked", "again\ncore.txt\nlinked", ""),
+        ("worktree", "again\ncore.txt", ""),
+        ("elsewhere", "again\ncore.txt", "mine.txt\npay.txt"),
+        ("refs", "again\ncore.txt", "pay.txt\nr"),
+    ] {
+        let (session, events) = played(&api, word, "again").await;
+        let branch = branch_of(&session).await;
+        let text = format!("{word}: {}", pretty(&events));
+        assert_eq!(
+            files_of("shop", &branch).await,
+            ".greenroom/environment.toml\nREADME.md\nagain",
+            "{text}"
+        );
+        assert_eq!(files_of("core", &branch).await, of_core, "{text}");
+        assert_eq!(files_of("pay", &branch).await, of_pay, "{text}");
+        let told = notices(&events).contains(&"repository_path_unusable".to_owned());
+        assert_eq!(told, of_pay.is_empty(), "{text}");
+    }
+
+    // Its own ignore files do not make the session's repository hold others.
+    let (session, events) = played(&api, "admit", "again").await;
+    let branch = branch_of(&session).await;
+    let expected = ".gitignore\n.greenroom/environment.toml\nREADME.md\na\nagain";
+    assert_eq!(files_of("shop", &branch).await, expected, "{}", pretty(&events));
+    assert_eq!(files_of("pay", &branch).await, "b\npay.txt");
+
+    // Files of the session's own repository where another lies are not pushed to that one.
+    push(&api, "shop", &shop, &branch, "z.txt", "z\n").await;
+    std::fs::create_dir(shop.join("pay")).unwrap();
+    push(&api, "shop", &shop, &branch, "pay/z.txt", "of shop\n").await;
+    let events = turn(&api, &session, "again", 3).await;
+    let events = match notices(&events).contains(&"branch_joined".to_owned()) {
+        true => events,
+        false => turn(&api, &session, "work-nothing", 4).await,
+    };
+    assert_eq!(
+        files_of("pay", &branch).await,
+        "b\npay.txt",
+        "{}",
+        pretty(&events)
+    );
+
+    // What was thrown away is there again when the sandbox starts next.
+    let session = api.start_session("shop", "gone").await;
+    let events = api.wait_for_turns(&session, 1).await;
+    assert!(
+        notices(&events).contains(&"repository_missing".to_owned()),
+        "{}",
+        pretty(&events)
+    );
+    product.stop();
+    let api = product.start().await;
+    let events = turn(&api, &session, "look", 2).await;
+    let said = outputs(&events).pop().unwrap();
+    assert!(
+        said.contains("core\npay\ngreenroom/\nChange pay.txt\nend"),
+        "{}",
+        pretty(&events)
+    );
+    product.stop();
+}
+
+async fn a_session_keeps_what_it_has_when_its_environment_changes(who: Who) {
+    let script = commands(&[
+        (
+            "work",
+            "echo mine > pay/mine.txt; mkdir late; echo precious > late/file; echo late >> .gitignore",
+        ),
+        ("more", "echo more > pay/more.txt; cat late/file; ls"),
+    ]);
+    let mut product = Product::with_config(&script, "[image]\nschedule = \"off\"\n");
+    product.run_as(who);
+    let pay = "[[repositories]]\nname = \"pay\"\n";
+    let (api, [shop, ..]) = start(&mut product, pay).await;
+    let session = api.start_session("shop", "work").await;
+    let events = api.wait_for_turns(&session, 1).await;
+    assert_eq!(pushed(&events).last().unwrap().0, "pay", "{}", pretty(&events));
+    // Another one where the session has files, and the one that it has is gone.
+    let core = "[[repositories]]\nname = \"core\"\npath = \"late\"\n";
+    push(&api, "shop", &shop, "main", ".greenroom/environment.toml", core).await;
+    product.stop();
+    let api = product.start().await;
+    let events = turn(&api, &session, "more", 2).await;
+    let said = outputs(&events).pop().unwrap();
+    assert!(
+        said.starts_with("precious\nREADME.md\nlate\npay\n"),
+        "{}",
+        pretty(&events)
+    );
+    assert!(
+        notices(&events).contains(&"repository_path_unusable".to_owned()),
+        "{}",
+        pretty(&events)
+    );
+    assert_eq!(
+        pushed(&events).last().unwrap(),
+        &(
+            "pay".to_owned(),
+            vec!["mine.txt".to_owned(), "more.txt".to_owned()]
+        )
+    );
+    // A repository that is gone does not hide the rest.
+    std::fs::remove_dir_all(product.data_dir().join("forge/pay.git")).unwrap();
+    let diff = api.must_get(&format!("/v1/sessions/{session}/diff")).await;
+    assert_eq!(diff["files"][0]["path"], ".gitignore", "{diff}");
+
+    // A link of the repository leads no other one into its files, and no step makes an image of such a thing.
+    std::os::unix::fs::symlink("src", shop.join("vendor")).unwrap();
+    std::fs::create_dir_all(shop.join("src/sub")).unwrap();
+    let linked = "[[repositories]]\nname = \"core\"\npath = \"vendor/sub\"\n";
+    push(&api, "shop", &shop, "main", "src/sub/y.c", "y\n").await;
+    push(&api, "shop", &shop, "main", ".greenroom/environment.toml", linked).await;
+    let other = api.start_session("shop", "more").await;
+    let events = api.wait_for_turns(&other, 1).await;
+    assert!(
+        pretty(&events).contains("core is not at vendor/sub: something else is there"),
+        "{}",
+        pretty(&events)
+    );
+    let replaced = "setup = 'rm -rf core; ln -s src core'\n[[repositories]]\nname = \"core\"\n";
+    push(
+        &api,
+        "shop",
+        &shop,
+        "main",
+        ".greenroom/environment.toml",
+        replaced,
+    )
+    .await;
+    let image = build(&api).await;
+    assert_eq!(image["problem"]["code"], "repository_path_unusable", "{image}");
+    product.stop();
+}
+
 /// Codes of what people were told in a session.
 fn notices(events: &[Value]) -> Vec<String> {
     let told = of_type(events, "item.completed").into_iter();
@@ -473,12 +680,12 @@ async fn what_cannot_be_is_said(who: Who) {
         (
             "[[repositories]]\nname = \"core\"\nbranch = \"gone\"\n",
             "branch_unknown",
-            "core has no branch gone",
+            "The repository core has no branch gone.",
         ),
         (
             "[[repositories]]\nname = \"core\"\npath = \"README.md\"\n",
             "repository_path_unusable",
-            "the session's own repository has files at README.md",
+            "core is not at README.md: the session's own repository has files there",
         ),
         (
             "[[repositories]]\nname = \"core\"\npath = \"../core\"\n",

@@ -157,6 +157,8 @@ pub struct ImageConfig {
     pub is_scheduled: bool,
     /// At once.
     pub max_builds: usize,
+    /// Whether their layers are packed.
+    pub packs_layers: bool,
     pub disk_mb: u64,
     /// Whose images a repository's own environment may name.
     pub registries: Vec<String>,

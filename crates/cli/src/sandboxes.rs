@@ -145,8 +145,7 @@ impl SandboxProvider for LocalSandboxes {
 
     async fn seal(&self, id: &SandboxId) -> Result<Sealed, Problem> {
         let seal = async {
-            self.host.stop(id).await?;
-            let snapshot = self.host.durable_snapshot(id).await?.snapshot;
+            let snapshot = self.host.seal_image(id).await?;
             let size_bytes = self.host.snapshot_bytes(&snapshot).await?;
             Ok(Sealed {
                 id: snapshot.id,

@@ -84,6 +84,7 @@ pub async fn up(config: Config, ready: impl FnOnce(&Ready)) -> anyhow::Result<()
         .unwrap_or_else(|| data.sandboxes());
     let host = Host::open(HostConfig {
         machines: config.sandbox.machines(),
+        packs_layers: config.image.packs_layers,
         ..HostConfig::new(state_dir)
     })
     .await

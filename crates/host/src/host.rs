@@ -15,7 +15,7 @@ use crate::snapshot::{Busy, HeldStill};
 use crate::supervisor;
 use crate::usage::{self, Meter};
 use greenroom_images::oci;
-use greenroom_images::{ImageStore, OwnRoot, Owner, tree};
+use greenroom_images::{ImageStore, OwnRoot, Owner, Packer, tree};
 use greenroom_protocol::environment::Backend;
 use greenroom_protocol::id::{SandboxId, SnapshotId};
 use greenroom_sandbox::cgroup::{self, Placement};
@@ -91,6 +91,8 @@ pub struct HostConfig {
     pub state_dir: PathBuf,
     /// For sandboxes in virtual machines.
     pub machines: MachineConfig,
+    /// Whether layers of images are packed into one file each, where the machine can: as root, with mkfs.erofs, from Linux 6.12 on.
+    pub packs_layers: bool,
 }
 
 impl HostConfig {
@@ -99,6 +101,7 @@ impl HostConfig {
         Self {
             state_dir,
             machines: MachineConfig::default(),
+            packs_layers: false,
         }
     }
 }
@@ -214,6 +217,15 @@ impl Host {
         let base = host_base(&state_dir.join("base"))?;
         let place = state_dir.join("images");
         let images = ImageStore::open(&place, &sandboxes, &base.lower, Owner::current())?;
+        let packer = config
+            .packs_layers
+            .then(|| Packer::find(&place))
+            .and_then(|found| {
+                found
+                    .inspect_err(|why| tracing::warn!("layers are not packed: {why}"))
+                    .ok()
+            });
+        let images = images.with_packer(packer);
         let groups = cgroup::prepare(&group_name(&state_dir));
         // After that, because it may move this process to another group, and the launcher must be in the same.
         programs.launchers.refill();

@@ -51,13 +51,17 @@ impl Host {
         });
     }
 
-    /// Like [`Host::snapshot`], and waits until the snapshot is on disk for good.
-    pub async fn durable_snapshot(&self, id: &SandboxId) -> Result<Taken, HostError> {
+    /// Stops a sandbox and makes an image of it: like [`Host::snapshot`], and waits until it is packed, if this host packs layers, and
+    /// on disk for good. No other sandbox may have begun with what this one wrote.
+    pub async fn seal_image(&self, id: &SandboxId) -> Result<Snapshot, HostError> {
+        self.stop(id).await?;
         let (host, id) = (self.clone(), id.clone());
         blocking(move || {
-            let taken = host.snapshot_blocking(&id)?;
-            host.0.images.make_durable(&taken.snapshot.id)?;
-            Ok(taken)
+            let snapshot = host.snapshot_blocking(&id)?.snapshot;
+            let own = snapshot.layers.len() - snapshot.given;
+            host.0.images.pack(&snapshot.layers[..own])?;
+            host.0.images.make_durable(&snapshot.id)?;
+            Ok(snapshot)
         })
         .await
     }
@@ -186,7 +190,8 @@ impl Host {
         if !chain.layers.is_empty() && start.backend == Backend::Microvm {
             return Err(ImageError::NoLayers(directory.to_owned()).into());
         }
-        let layers = chain.layers.iter().map(|id| images.layer(id)).collect();
+        let place = |id: &_| images.place(id).unwrap_or_else(|| images.layer(id));
+        let layers = chain.layers.iter().map(place).collect();
         Ok(Layers {
             layers,
             own_bytes: images.bytes_of(chain.own())?,

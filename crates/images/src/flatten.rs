@@ -3,12 +3,12 @@
 use crate::marks::{self, Marks};
 use crate::tree;
 use crate::view::{Directory, Entry, View};
-use rustix::fs::XattrFlags;
+use rustix::fs::{CWD, FileType, Mode, XattrFlags};
 use rustix::io::Errno;
 use std::ffi::CStr;
 use std::fs::{self, Metadata};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown, symlink};
 use std::path::{Path, PathBuf};
 
 /// Longest list of a file's attributes and longest value, in bytes.
@@ -102,11 +102,22 @@ impl Flatten {
     }
 }
 
-/// The same file under another name; a copy where a file cannot have more names.
+/// The same file under another name; a copy where a file cannot have more names, or has them on another filesystem.
 fn link(source: &Path, place: &Path, metadata: &Metadata) -> io::Result<()> {
     match rustix::fs::link(source, place) {
-        Err(Errno::MLINK) if metadata.is_file() => {
+        Err(Errno::MLINK | Errno::XDEV) if metadata.is_file() => {
             fs::copy(source, place)?;
+            like(source, place)
+        }
+        Err(Errno::XDEV) if metadata.is_symlink() => {
+            symlink(fs::read_link(source)?, place)?;
+            lchown(place, Some(metadata.uid()), Some(metadata.gid()))?;
+            marks::set_modified(place, metadata.mtime(), metadata.mtime_nsec())
+        }
+        Err(Errno::XDEV) => {
+            let kind = FileType::from_raw_mode(metadata.mode());
+            let mode = Mode::from_raw_mode(metadata.mode());
+            rustix::fs::mknodat(CWD, place, kind, mode, metadata.rdev())?;
             like(source, place)
         }
         done => Ok(done?),

@@ -13,6 +13,7 @@ use crate::copy::Copy;
 use crate::failure::ImageError;
 use crate::manifest::Manifest;
 use crate::marks::Marks;
+use crate::packed::Packer;
 use crate::record::{OwnRoot, Snapshot};
 use crate::tree;
 use greenroom_protocol::id::{LayerId, SandboxId, SnapshotId};
@@ -79,6 +80,8 @@ pub struct ImageStore {
     names: Mutex<()>,
     /// Layers that nothing names yet, and how many want each.
     held: Mutex<HashMap<LayerId, usize>>,
+    /// Set if sealed layers are packed.
+    packer: Option<Packer>,
 }
 
 /// Programs that may write while a sandbox is copied.
@@ -113,6 +116,7 @@ impl ImageStore {
             base: base.to_owned(),
             names: Mutex::new(()),
             held: Mutex::default(),
+            packer: None,
         };
         // Downloads that were killed.
         tree::remove(&store.incoming).map_err(ImageError::file("remove", &store.incoming))?;
@@ -136,9 +140,23 @@ impl ImageStore {
         Ok(store)
     }
 
-    /// The directory of a layer.
+    /// From now on layers of images are packed.
+    pub fn with_packer(self, packer: Option<Packer>) -> Self {
+        Self { packer, ..self }
+    }
+
+    /// The directory of a layer that is not packed.
     pub fn layer(&self, id: &LayerId) -> PathBuf {
         self.layers.join(id.as_str())
+    }
+
+    /// Where a layer lies, a directory or a packed file; `None` if it is not there.
+    pub fn place(&self, id: &LayerId) -> Option<PathBuf> {
+        let (packed, directory) = (self.packed(id), self.layer(id));
+        match packed.is_file() {
+            true => Some(packed),
+            false => directory.is_dir().then_some(directory),
+        }
     }
 
     /// The layers below a sandbox. A sealing that was killed before its end is taken back.
@@ -149,7 +167,7 @@ impl ImageStore {
 
     fn settled_chain(&self, directory: &Path) -> Result<Chain, ImageError> {
         let mut chain = Chain::read(directory)?;
-        let is_there = |id: &LayerId| self.layer(id).is_dir();
+        let is_there = |id: &LayerId| self.place(id).is_some();
         if chain.layers.first().is_some_and(|first| !is_there(first)) && !chain.own().is_empty() {
             chain.layers.remove(0);
             chain.write(directory)?;
@@ -176,7 +194,7 @@ impl ImageStore {
             return Err(ImageError::OtherOwner(from.clone()));
         }
         // Before anything is written, so that the sandbox can still begin without it.
-        if snapshot.layers.iter().any(|id| !self.layer(id).is_dir()) {
+        if snapshot.layers.iter().any(|id| self.place(id).is_none()) {
             return Err(ImageError::LayerMissing(self.path(from)));
         }
         let chain = Chain {
@@ -337,7 +355,7 @@ impl ImageStore {
         };
         let snapshot = {
             let _names = self.lock();
-            if chain.layers.iter().any(|id| !self.layer(id).is_dir()) {
+            if chain.layers.iter().any(|id| self.place(id).is_none()) {
                 return Err(ImageError::LayerMissing(self.path(&id)).into());
             }
             self.write_record(id, None, chain, annotations)?
@@ -379,7 +397,7 @@ impl ImageStore {
         let snapshot = self
             .snapshot(id)?
             .ok_or_else(|| ImageError::Missing(id.clone()))?;
-        if snapshot.layers.iter().any(|id| !self.layer(id).is_dir()) {
+        if snapshot.layers.iter().any(|id| self.place(id).is_none()) {
             return Err(ImageError::LayerMissing(self.path(id)));
         }
         let chain = Chain {
@@ -422,7 +440,7 @@ impl ImageStore {
     /// A snapshot by its name, if its layers are there. It counts as used now.
     pub(crate) fn usable_snapshot(&self, id: &SnapshotId) -> Result<Option<Snapshot>, ImageError> {
         let names = self.lock();
-        let is_whole = |snapshot: &Snapshot| snapshot.layers.iter().all(|id| self.layer(id).is_dir());
+        let is_whole = |snapshot: &Snapshot| snapshot.layers.iter().all(|id| self.place(id).is_some());
         let found = self.snapshot(id)?.filter(is_whole);
         drop(names);
         if let Some(snapshot) = found.as_ref().filter(|snapshot| !snapshot.is_durable) {
@@ -460,7 +478,7 @@ impl ImageStore {
         if let Some(bytes) = known {
             return Ok(bytes);
         }
-        let place = self.layer(id);
+        let place = self.place(id).unwrap_or_else(|| self.layer(id));
         let bytes = tree::size_bytes(&place).map_err(ImageError::file("measure", &place))?;
         // Measured again if it cannot be kept.
         let _ = fs::write(&path, bytes.to_string());

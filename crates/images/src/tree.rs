@@ -6,10 +6,11 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-/// Removes `path` and all below it; one that is not there is fine. Nothing else may write there any more.
+/// Removes `path` and all below it, or a file; one that is not there is fine. Nothing else may write there any more.
 pub fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => remove_file(path),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             open_up(path)?;
             fs::remove_dir_all(path)
@@ -42,9 +43,13 @@ fn open_up(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Bytes of all files below `directory`, each rounded up to a page, and a page for everything else. Follows no links.
+/// Bytes of all files below `directory`, each rounded up to a page, and a page for everything else; or of a file. Follows no links.
 pub fn size_bytes(directory: &Path) -> io::Result<u64> {
     const PAGE: u64 = 4096;
+    let metadata = fs::symlink_metadata(directory)?;
+    if metadata.is_file() {
+        return Ok(metadata.len().div_ceil(PAGE) * PAGE);
+    }
     let mut total = 0;
     let mut pending = vec![directory.to_owned()];
     while let Some(directory) = pending.pop() {

@@ -48,17 +48,25 @@ impl Agent {
         }
     }
 
-    /// A detached mount of a directory whose files of [`LAYER_ID`] are this agent's.
+    /// A detached mount of a directory whose files of [`LAYER_ID`] are this agent's. What is no directory is refused.
     pub(crate) fn layer(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(path, flags, Mode::empty())?;
         let tree = open_tree(
-            CWD,
-            path,
-            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
+            &directory,
+            "",
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH,
         )?;
-        if let Some(map) = &self.map {
-            set_id_map(tree.as_fd(), map.as_fd())?;
-        }
+        self.own(&tree)?;
         Ok(tree)
+    }
+
+    /// Makes files of [`LAYER_ID`] in a detached mount this agent's.
+    pub(crate) fn own(&self, mount: &OwnedFd) -> rustix::io::Result<()> {
+        match &self.map {
+            Some(map) => set_id_map(mount.as_fd(), map.as_fd()),
+            None => Ok(()),
+        }
     }
 }
 

@@ -136,9 +136,18 @@ fn overlay(
             rustix::fs::open(path, flags, Mode::empty())
         }
     };
+    let open_lower = |path: &PathBuf| match open(path) {
+        // Packed into a file.
+        Err(rustix::io::Errno::NOTDIR) => {
+            let mount = packed_layer(path)?;
+            agent.map_or(Ok(()), |agent| agent.own(&mount))?;
+            Ok(mount)
+        }
+        opened => opened,
+    };
     let layers: Vec<OwnedFd> = lower
         .iter()
-        .map(|path| open(path))
+        .map(open_lower)
         .collect::<Result<_, _>>()
         .step("open lower layer")?;
     // Both through one mount, as the kernel wants them.
@@ -169,6 +178,14 @@ fn overlay(
         detached(&context, ATTR_NOSUID | ATTR_NODEV)
     };
     mounted().step("mount overlay")
+}
+
+/// A layer that is one file (EROFS), mounted by its descriptor: the kernel takes only 255 bytes of a name.
+fn packed_layer(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let options = [("source", by_descriptor(&file)), ("ro", String::new())];
+    let options = options.each_ref().map(|(key, value)| (*key, value.as_str()));
+    filesystem("erofs", &options, ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV)
 }
 
 /// One by one, topmost first; before Linux 6.5 only all at once, for which there is room for about ten.

@@ -1,6 +1,7 @@
 //! Which repositories a sandbox has, and at which commits their branches are.
 
 use crate::environment::BoundedEnvironment;
+use crate::session::state::BRANCH_PREFIX;
 use greenroom_forge::Forge;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::session::WorkspaceRepository;
@@ -34,6 +35,10 @@ pub async fn repositories(
                 .await
                 .map_err(|error| error.problem())
             {
+                // All that is there is a session's own.
+                Ok(Some(branch)) if branch.starts_with(BRANCH_PREFIX) => {
+                    return Err(refused("has no commit yet"));
+                }
                 Ok(Some(branch)) => branch,
                 Ok(None) => return Err(refused("has no commit yet")),
                 Err(problem) if problem.code == "repository_unknown" => {
@@ -49,6 +54,29 @@ pub async fn repositories(
         });
     }
     Ok(found)
+}
+
+/// A session's repositories when its environment names others than before: each stays where it is, and none goes that it worked in.
+pub fn with_kept(
+    named: Vec<WorkspaceRepository>,
+    kept: Vec<WorkspaceRepository>,
+) -> Vec<WorkspaceRepository> {
+    let mut all: Vec<_> = named
+        .into_iter()
+        .map(|one| match kept.iter().find(|other| other.name == one.name) {
+            Some(known) => WorkspaceRepository {
+                path: known.path.clone(),
+                ..one
+            },
+            None => one,
+        })
+        .collect();
+    for known in kept {
+        if !all.iter().any(|one| one.name == known.name) {
+            all.push(known);
+        }
+    }
+    all
 }
 
 /// The commits that their base branches are at, in the same order.
@@ -74,4 +102,31 @@ pub async fn heads(forge: &Forge, repositories: &[WorkspaceRepository]) -> Resul
 pub fn names(own: &str, environment: &BoundedEnvironment) -> Vec<String> {
     let others = environment.repositories.iter().map(|other| other.name.clone());
     std::iter::once(own.to_owned()).chain(others).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_keeps_what_it_has_where_it_has_it() {
+        let at = |text: &str| -> Vec<WorkspaceRepository> {
+            let one = |part: &str| {
+                let (name, path) = part.split_once('@').unwrap_or((part, ""));
+                WorkspaceRepository {
+                    path: path.to_owned(),
+                    ..WorkspaceRepository::own(name, "main")
+                }
+            };
+            text.split_whitespace().map(one).collect()
+        };
+        for (named, kept, expected) in [
+            ("shop core@core", "", "shop core@core"),
+            ("shop", "shop core@a", "shop core@a"),
+            ("shop core@b pay@c", "shop core@a", "shop core@a pay@c"),
+            ("shop core@b pay@a", "shop core@a pay@b", "shop core@a pay@b"),
+        ] {
+            assert_eq!(with_kept(at(named), at(kept)), at(expected), "{named}, {kept}");
+        }
+    }
 }

@@ -28,6 +28,26 @@ pub fn command<'a>(script: &'a str, arguments: &[&'a str]) -> Vec<&'a str> {
     [&["/bin/sh", "-c", script, "sh"], arguments].concat()
 }
 
+/// The file that says which of a workspace's other repositories this is.
+macro_rules! whose {
+    () => {
+        ".git/greenroom-repository"
+    };
+}
+
+/// Git talks to the forge and to nothing else, whatever was configured since then.
+macro_rules! remote {
+    ($argument:literal) => {
+        concat!(
+            "git config --replace-all remote.origin.url \"",
+            $argument,
+            "\"
+git config --unset-all remote.origin.pushurl
+"
+        )
+    };
+}
+
 /// Makes git's configuration anew, before anything else is asked of git.
 macro_rules! fresh_configuration {
     () => {
@@ -46,24 +66,49 @@ fi
     };
 }
 
-/// Makes the directory in the workspace where another repository is checked out, and lets the session's own repository ignore it. `$1`:
-/// the path, `$2`: `new` if nothing of the session's own may be there yet.
-pub const PLACE: &str = "set -e
-if [ \"$2\" = new ] && [ -d .git ] && [ -n \"$(git ls-files -- \"$1\" | head -n 1)\" ]; then
-  echo \"fatal: the session's own repository has files at $1\" >&2; exit 1
+/// Says what lies where another repository of the workspace belongs: `there`; `missing`, also if the directory is empty; `tracked`, if the
+/// session's own repository has files there; else `foreign`. Whoever moves a repository, or leads a path elsewhere, moves no work from one
+/// repository to another by it. Run in the workspace. `$1`: the path, `$2`: the repository's name.
+pub const LOOK: &str = concat!(
+    "place=
+IFS=/
+for part in $1; do
+  place=${place:+$place/}$part
+  [ ! -L \"$place\" ] || { echo foreign; exit 0; }
+done
+unset IFS
+if [ -d .git ] && git ls-files -s -- \"$1\" | grep -qv '^160000 '; then echo tracked; exit 0; fi
+if [ -d \"$1\" ]; then
+  [ -n \"$(ls -A \"$1\")\" ] || { echo missing; exit 0; }
+elif [ ! -e \"$1\" ]; then echo missing; exit 0
 fi
+if [ -d \"$1/.git\" ] && [ ! -L \"$1/.git\" ] && [ \"$(cat \"$1/",
+    whose!(),
+    "\" 2> /dev/null)\" = \"$2\" ]; then echo there; else echo foreign; fi"
+);
+
+/// Makes the directory in the workspace where another repository is checked out, and lets the session's own repository ignore it. `$1`:
+/// the path.
+pub const PLACE: &str = "set -e
 mkdir -p \"$1\"
 if [ -d .git ]; then
   mkdir -p .git/info
   grep -qxF \"/$1/\" .git/info/exclude 2> /dev/null || printf '/%s/\\n' \"$1\" >> .git/info/exclude
 fi";
 
+/// Notes whose repository this is, for [`LOOK`]. `$1`: its name.
+pub const NAME: &str = concat!("printf %s \"$1\" > ", whose!());
+
 /// Gets the repository into an empty workspace, or brings the one of an earlier image up to date: then only what differs is looked
-/// at, because looking at everything takes seconds on a large repository. `$1`: the branch, `$2`: the remote.
+/// at, because looking at everything takes seconds on a large repository. `$1`: the branch, `$2`: the remote, `$3`: the name, if it is
+/// another repository of the workspace.
 pub const CLONE: &str = concat!(
     fresh_configuration!(),
     "[ -d .git ] && is_new= || is_new=1
 [ -z \"$is_new\" ] || git init -q -b \"$1\"
+[ -z \"$3\" ] || printf %s \"$3\" > ",
+    whose!(),
+    "
 git config remote.origin.url \"$2\"
 git config remote.origin.fetch '+refs/heads/*:refs/remotes/origin/*'
 if [ -n \"$is_new\" ]; then
@@ -185,9 +230,10 @@ exit 0"
 
 /// Brings a workspace that is older than the session's branch together with it. What was not committed stays so. If commits conflict,
 /// everything stays as it was, and a push says so again; if what was not committed does, both sides stand in the files, between git's
-/// markers. Says `joined`, `busy`, or `conflict` and the files; nothing if there was nothing to do. `$1`: the branch.
+/// markers. Says `joined`, `busy`, or `conflict` and the files; nothing if there was nothing to do. `$1`: the branch, `$2`: the remote.
 pub const REJOIN: &str = concat!(
     joining!(),
+    remote!("$2"),
     "remote \"$1\" || exit 1
 [ -n \"$theirs\" ] && git rev-parse -q --verify HEAD > /dev/null || exit 0
 get \"$1\" || exit 1
@@ -218,9 +264,10 @@ echo $told
 
 /// Pushes the session's branch, and never over a commit of others: those are taken in first. If they conflict, nothing is pushed and the
 /// workspace stays as it was. Says `pushed` or `joined`, then the commit; or `busy`; or `conflict` and the files. `$1`: the branch,
-/// `$2`: the commit that was pushed last, empty if none was.
+/// `$2`: the commit that was pushed last, empty if none was; `$3`: the remote.
 pub const PUSH: &str = concat!(
     joining!(),
+    remote!("$3"),
     "branch=$1 pushed=$2 theirs=$2 how=pushed
 push() {
   git push -q --force-with-lease=\"refs/heads/$branch:$theirs\" origin \"HEAD:refs/heads/$branch\" 2>&1

@@ -1285,6 +1285,8 @@ export interface components {
             name: string;
             /** @description The branch whose head was cloned. */
             branch: string;
+            /** @description Directory where it lies, relative to the workspace. */
+            path: string;
             commit: string;
         };
         /** @description How far an image is. */

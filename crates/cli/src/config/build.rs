@@ -125,6 +125,7 @@ fn build(
         image: ImageConfig {
             is_scheduled: get.text("image.schedule") == "on",
             max_builds: usize::try_from(get.integer("image.max_builds")).unwrap_or(usize::MAX),
+            packs_layers: get.text("image.layers") == "packed",
             disk_mb: get.integer("image.disk_mb"),
             registries: get.list("image.registries"),
         },

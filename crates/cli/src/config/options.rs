@@ -255,6 +255,16 @@ pub const OPTIONS: &[OptionSpec] = &[
     },
     OptionSpec {
         section: "image",
+        name: "layers",
+        variable: "GREENROOM_IMAGE_LAYERS",
+        form: Form::Choice(&["directories", "packed"]),
+        default: "directories",
+        meaning: "How layers of images and bases lie on disk. packed: each one file (EROFS), which has one inode and is removed at \
+                  once, but makes a build wait until everything it wrote is packed; as root, with mkfs.erofs (erofs-utils), from \
+                  Linux 6.12 on, else a warning says why not. What is there stays as it is.",
+    },
+    OptionSpec {
+        section: "image",
         name: "registries",
         variable: "GREENROOM_IMAGE_REGISTRIES",
         form: Form::TextList,

@@ -2,12 +2,14 @@
 
 use crate::world::{World, fresh_id, sh};
 use greenroom_host::{Host, HostConfig, HostError, Login, Sandbox, SandboxUser, Snapshot, StartSandbox};
+use greenroom_images::Packer;
 use greenroom_protocol::reference::Reference;
 use greenroom_testkit::oci::{
     Archive, Compression, LOGIN, Layout, Lie, LyingRegistry, TestRegistry, busybox_root, is_possible,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Mutex;
 
 /// More than any image here has.
@@ -34,7 +36,8 @@ crate::scenarios_with!(
     root_only,
     as_root,
     Isolation::Namespace,
-    runc_runs_what_was_pushed
+    runc_runs_what_was_pushed,
+    packed_layers_are_as_if_they_were_directories
 );
 
 /// Says that nothing is tested if programs are missing.
@@ -534,6 +537,133 @@ async fn a_snapshot_over_the_hosts_base_comes_back_to_the_same_base(world: &Worl
         .push(&missing, &target, None, BTreeMap::new(), &|_| {})
         .await;
     assert_eq!(refused.unwrap_err().problem().code, "snapshot_missing");
+}
+
+/// Names in the directory of a host's layers.
+fn layer_names(state: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(state.join("images/layers")).unwrap();
+    let mut names: Vec<_> = names
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .filter(|name| !name.ends_with(".bytes") && !name.ends_with(".json"))
+        .collect();
+    names.sort();
+    names
+}
+
+/// Pulled, built on, joined, pushed, interrupted and removed.
+async fn packed_layers_are_as_if_they_were_directories(world: &World) {
+    let Some((registry, mut layout)) = registry(world, false) else {
+        return;
+    };
+    let state = world.state.with_file_name("packing");
+    let open = async || {
+        let config = HostConfig {
+            packs_layers: true,
+            ..HostConfig::new(state.clone())
+        };
+        Host::open(config).await.unwrap()
+    };
+    let mut host = open().await;
+    if let Err(why) = Packer::find(&state) {
+        eprintln!("SKIPPED-FEATURE: layers cannot be packed here, because {why}");
+        host.close().await;
+        return;
+    }
+    let layers = [busybox_root().unwrap().finish(), changeable()];
+    layout.image("v1", &layers, json!({}), Compression::Gzip).unwrap();
+    let base: Reference = registry.publish(&layout, "v1", "base").unwrap().parse().unwrap();
+    let base = host.pull(&base, None, MAX_BYTES, &|_| {}).await.unwrap();
+    let all_packed = |count: usize| {
+        let names = layer_names(&state);
+        assert_eq!(names.len(), count, "{names:?}");
+        assert!(names.iter().all(|name| name.ends_with(".erofs")), "{names:?}");
+        names
+    };
+    all_packed(3);
+    let start = async |host: &Host, from: &Snapshot| {
+        let start = StartSandbox {
+            from: Some(from.id.clone()),
+            ..world.plain(&fresh_id())
+        };
+        host.start(start).await.unwrap()
+    };
+    let sandbox = start(&host, &base).await;
+    sh(&sandbox, CHANGE).await.ok();
+    let expected = sh(&sandbox, DESCRIBE).await.ok();
+    let image = host.seal_image(sandbox.id()).await.unwrap();
+    all_packed(4);
+    let size = host.snapshot_bytes(&image).await.unwrap();
+    assert!(size > 4 * 4096, "{size}");
+
+    // What an image holds is the agent's own, and changes of it stay one sandbox's.
+    let built = start(&host, &image).await;
+    assert_eq!(sh(&built, DESCRIBE).await.ok(), expected);
+    let change =
+        "echo more >> /data/renamed/a/b && rm /data/other && mv /data/again /data/once && cat /data/once/new";
+    assert_eq!(sh(&built, change).await.ok(), "new\n");
+    let other = start(&host, &image).await;
+    assert_eq!(sh(&other, DESCRIBE).await.ok(), expected);
+
+    // Elsewhere it is the same.
+    let target: Reference = format!("{}/packed:latest", registry.address()).parse().unwrap();
+    let pushed = host
+        .push(&image.id, &target, None, BTreeMap::new(), &|_| {})
+        .await
+        .unwrap();
+    let back = world.pulled(&pushed.to_string()).await.unwrap();
+    let unpacked = world.started_in(&back).await;
+    assert_eq!(sh(&unpacked, DESCRIBE).await.ok(), expected);
+    assert!(
+        layer_names(&world.state)
+            .iter()
+            .all(|name| !name.ends_with(".erofs"))
+    );
+
+    // So many that they are joined.
+    let id = built.id().clone();
+    drop(built);
+    let before = layer_names(&state).len();
+    for round in 0..40 {
+        host.seal_image(&id).await.unwrap();
+        let again = StartSandbox {
+            from: Some(image.id.clone()),
+            ..world.plain(&id)
+        };
+        let again = host.start(again).await.unwrap();
+        sh(
+            &again,
+            &format!("echo {round} > /workspace/round; echo {round} > /workspace/round-{round}"),
+        )
+        .await
+        .ok();
+    }
+    let joined = host.seal_image(&id).await.unwrap();
+    assert!(joined.layers.len() < 40, "{}", joined.layers.len());
+    let seen = start(&host, &joined).await;
+    let look = "cd /workspace && cat round round-0 round-39 && ls round-* | wc -l && tail -n 1 /data/renamed/a/b && ls /data/once /data";
+    let said = sh(&seen, look).await.ok();
+    assert!(said.starts_with("39\n0\n39\n40\nmovedmore\n/data:\n"), "{said}");
+    assert!(said.contains("once\n") && !said.contains("other\n"), "{said}");
+    assert!(layer_names(&state).len() > before);
+
+    // Killed between the file and the end of the directory: the file counts.
+    host.reap(&[]).await.unwrap();
+    host.close().await;
+    let name = image.layers[0].as_str();
+    let leftover = state.join("images/layers").join(name);
+    std::fs::create_dir(&leftover).unwrap();
+    std::fs::write(leftover.join("stale"), "x").unwrap();
+    host = open().await;
+    assert!(!leftover.exists());
+    let whole = start(&host, &image).await;
+    assert_eq!(sh(&whole, DESCRIBE).await.ok(), expected);
+    drop(whole);
+    host.reap(&[]).await.unwrap();
+    let snapshots = host.snapshots().await.unwrap();
+    let ids: Vec<_> = snapshots.into_iter().map(|snapshot| snapshot.id).collect();
+    host.remove_snapshots(&ids).await.unwrap();
+    all_packed(0);
+    host.close().await;
 }
 
 /// Nothing of ours runs it: skopeo gets it, umoci unpacks it, runc runs it.

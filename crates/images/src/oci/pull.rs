@@ -9,6 +9,7 @@ use super::unpack::Unpack;
 use super::zstd::ZstdFrames;
 use crate::failure::ImageError;
 use crate::marks::Marks;
+use crate::packed;
 use crate::record::{OwnRoot, Snapshot};
 use crate::store::{Held, ImageStore, MAX_LAYERS};
 use crate::view::View;
@@ -204,7 +205,7 @@ impl Pull {
         layer: &Descriptor,
         id: &LayerId,
     ) -> Result<Option<Incoming>, OciError> {
-        if store.layer(id).is_dir() {
+        if store.place(id).is_some() {
             return Ok(None);
         }
         let file = store.incoming();
@@ -259,10 +260,8 @@ impl Pull {
 
 /// Makes the layer of fittings above the layers of a root; `ids` are the topmost first.
 pub(super) fn fit(store: &ImageStore, ids: &[LayerId], fittings: &Fittings) -> Result<(), OciError> {
-    let files = RootFiles(View::new(
-        ids[1..].iter().map(|id| store.layer(id)).collect(),
-        store.marks(),
-    ));
+    let layers = store.open_layers(&ids[1..])?;
+    let files = RootFiles(View::new(packed::paths(&layers), store.marks()));
     store.make_layer(&ids[0], |draft| {
         let made = (fittings.make)(&files, draft);
         made.map_err(|error| match error.kind() {
@@ -275,9 +274,9 @@ pub(super) fn fit(store: &ImageStore, ids: &[LayerId], fittings: &Fittings) -> R
 /// Home directories of a root's users, as far as they can be used.
 pub(super) fn homes(store: &ImageStore, ids: &[LayerId]) -> Result<BTreeMap<String, String>, OciError> {
     const MAX_USERS: usize = 200;
-    let layers = ids.iter().map(|id| store.layer(id)).collect();
+    let layers = store.open_layers(ids)?;
     let path = Path::new("/etc/passwd");
-    let read = RootFiles(View::new(layers, store.marks())).read(path);
+    let read = RootFiles(View::new(packed::paths(&layers), store.marks())).read(path);
     let text = read
         .map_err(|error| OciError::Archive(error.to_string()))?
         .unwrap_or_default();
@@ -373,7 +372,9 @@ impl UnpackLayer {
             kind if kind.ends_with("tar") => Box::new(file),
             kind => return Err(OciError::MediaType(kind.to_owned())),
         };
-        let lower: Vec<_> = self.below.iter().rev().map(|id| store.layer(id)).collect();
+        let below: Vec<_> = self.below.iter().rev().cloned().collect();
+        let below = store.open_layers(&below)?;
+        let lower = packed::paths(&below);
         store.make_layer(&self.id, |draft| {
             unpack_verified(
                 plain,

@@ -9,13 +9,13 @@ use super::pack::Pack;
 use super::pull::{Incoming, blocking};
 use super::registry::Registry;
 use crate::failure::ImageError;
+use crate::packed;
 use crate::record::Snapshot;
 use crate::store::ImageStore;
 use crate::tree;
 use crate::view::View;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use greenroom_protocol::id::LayerId;
 use greenroom_protocol::reference::{Digest, Reference};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -161,12 +161,12 @@ impl Push {
     }
 
     fn pack(&self, store: &ImageStore, number: usize) -> Result<(Packed, Incoming), OciError> {
-        let place = |id: &LayerId| store.layer(id);
-        let layers = self.snapshot.layers[number..].iter().map(place);
+        let layers = store.open_layers(&self.snapshot.layers[number..])?;
+        let mut places = packed::paths(&layers);
+        let layer = places[0].clone();
         // A renamed directory of the base is the layer's own.
-        let base = self.snapshot.root.is_none().then(|| store.base().to_owned());
-        let view = View::new(layers.chain(base).collect(), store.marks());
-        let layer = store.layer(&self.snapshot.layers[number]);
+        places.extend(self.snapshot.root.is_none().then(|| store.base().to_owned()));
+        let view = View::new(places, store.marks());
         let incoming = store.incoming();
         let write = || -> io::Result<Packed> {
             let file = BufWriter::with_capacity(256 << 10, File::create(&incoming.0)?);

@@ -1,6 +1,6 @@
 //! What nobody needs any more, and what cannot be used: found by what lies on disk, and removed.
 
-use super::layers::{BYTES, NOTE};
+use super::layers::{BYTES, NOTE, PACKED};
 use super::{DRAFT, ImageStore, names, read_json};
 use crate::chain::Chain;
 use crate::failure::ImageError;
@@ -9,6 +9,7 @@ use crate::tree;
 use greenroom_protocol::id::LayerId;
 use std::collections::HashSet;
 use std::fs;
+use std::path::Path;
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ const UNUSED_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// How long small things of registries are kept.
 const ARTIFACT_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-const LEAVING: &str = ".leaving-";
+pub(super) const LEAVING: &str = ".leaving-";
 
 /// What a collection removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -46,10 +47,10 @@ impl ImageStore {
                 let path = self.layers.join(&name);
                 if name.starts_with(LEAVING) {
                     leaving.push(path);
-                } else if let Ok(id) = name.parse::<LayerId>()
-                    && !named.contains(&id)
+                } else if let Ok(id) = name.strip_suffix(PACKED).unwrap_or(&name).parse::<LayerId>()
+                    && (!named.contains(&id) || self.is_packed_too(&path, &id))
                 {
-                    let gone = self.layers.join(format!("{LEAVING}{id}"));
+                    let gone = self.layers.join(format!("{LEAVING}{name}"));
                     fs::rename(&path, &gone).map_err(ImageError::file("rename", &path))?;
                     for note in [BYTES, NOTE] {
                         let _ = fs::remove_file(self.layers.join(format!("{id}{note}")));
@@ -60,12 +61,17 @@ impl ImageStore {
         }
         let mut collected = Collected::default();
         for path in &leaving {
-            match tree::remove(path).or_else(|_| tree::remove_file(path)) {
+            match tree::remove(path) {
                 Ok(()) => collected.layers += 1,
                 Err(error) => tracing::warn!(path = %path.display(), %error, "a layer is not removed yet"),
             }
         }
         Ok(collected)
+    }
+
+    /// Whether this is the directory of a layer that was packed, and killed before the directory was gone.
+    fn is_packed_too(&self, path: &Path, id: &LayerId) -> bool {
+        path == self.layer(id) && self.packed(id).is_file()
     }
 
     /// Layers that somebody needs. A record that cannot be read is an error: what it needs is unknown.
@@ -103,7 +109,7 @@ impl ImageStore {
                 Ok(Some(snapshot)) if !snapshot.is_durable && snapshot.boot != self.owner.boot => {
                     "the machine was restarted before it was on disk"
                 }
-                Ok(Some(snapshot)) if snapshot.layers.iter().any(|id| !self.layer(id).is_dir()) => {
+                Ok(Some(snapshot)) if snapshot.layers.iter().any(|id| self.place(id).is_none()) => {
                     "layers of it are missing"
                 }
                 Ok(Some(_)) => continue,

@@ -1,9 +1,11 @@
 //! Layers by name: made, held as long as nothing names them, joined, and what is noted of them.
 
+use super::collect::LEAVING;
 use super::{DRAFT, ImageStore, read_json, write_atomically};
 use crate::failure::ImageError;
 use crate::flatten::Flatten;
 use crate::oci::Incoming;
+use crate::packed::{self, OpenLayer};
 use crate::tree;
 use greenroom_protocol::id::LayerId;
 use greenroom_stdx::id::fresh_bits;
@@ -17,6 +19,8 @@ use std::sync::{Arc, PoisonError};
 /// Ends the names of files beside a layer: its size, and how it looks in registries.
 pub(super) const BYTES: &str = ".bytes";
 pub(super) const NOTE: &str = ".oci.json";
+/// Ends the name of a packed layer.
+pub(super) const PACKED: &str = ".erofs";
 
 /// Layers that are not removed until this is dropped.
 #[derive(Debug)]
@@ -69,8 +73,7 @@ impl ImageStore {
         id: &LayerId,
         make: impl FnOnce(&Path) -> Result<(), E>,
     ) -> Result<(), E> {
-        let place = self.layer(id);
-        if place.is_dir() {
+        if self.place(id).is_some() {
             return Ok(());
         }
         let draft = self
@@ -84,13 +87,81 @@ impl ImageStore {
             let _ = tree::remove(&draft);
             return Err(error);
         }
+        let (made, place) = match self.pack_draft(&draft) {
+            Some(packed) => (packed, self.packed(id)),
+            None => (draft, self.layer(id)),
+        };
         let _names = self.lock();
-        match fs::rename(&draft, &place) {
+        match fs::rename(&made, &place) {
             // Somebody else was faster.
-            Err(_) if place.is_dir() => tree::remove(&draft).map_err(ImageError::file("remove", &draft))?,
-            done => done.map_err(ImageError::file("publish", &draft))?,
+            Err(_) if place.exists() => tree::remove(&made).map_err(ImageError::file("remove", &made))?,
+            done => done.map_err(ImageError::file("publish", &made))?,
         }
         Ok(())
+    }
+
+    /// The file of a packed layer.
+    pub(super) fn packed(&self, id: &LayerId) -> PathBuf {
+        self.layers.join(format!("{id}{PACKED}"))
+    }
+
+    /// Packs what is not a layer yet; the directory is gone then. `None` if it stays as it is.
+    fn pack_draft(&self, draft: &Path) -> Option<PathBuf> {
+        let packed = self.pack_to_draft(draft)?;
+        if let Err(error) = tree::remove(draft) {
+            tracing::warn!(path = %draft.display(), %error, "what was packed is there twice until the next start");
+        }
+        Some(packed)
+    }
+
+    fn pack_to_draft(&self, directory: &Path) -> Option<PathBuf> {
+        let packer = self.packer.as_ref()?;
+        let name = LayerId::from_bits(fresh_bits());
+        let file = self.layers.join(format!("{DRAFT}{name}{PACKED}"));
+        match packer.pack(directory, &file) {
+            Ok(()) => Some(file),
+            Err(error) => {
+                tracing::warn!(path = %directory.display(), %error, "a layer stays unpacked");
+                let _ = tree::remove_file(&file);
+                None
+            }
+        }
+    }
+
+    /// Packs layers that nobody began with yet.
+    pub fn pack(&self, ids: &[LayerId]) -> Result<(), ImageError> {
+        for id in ids {
+            let directory = self.layer(id);
+            if !directory.is_dir() {
+                continue;
+            }
+            let Some(file) = self.pack_to_draft(&directory) else {
+                return Ok(());
+            };
+            let leaving = self.layers.join(format!("{LEAVING}{id}"));
+            {
+                let _names = self.lock();
+                // From here on the directory is of no account, also after a crash.
+                fs::rename(&file, self.packed(id)).map_err(ImageError::file("publish", &file))?;
+                fs::rename(&directory, &leaving).map_err(ImageError::file("rename", &directory))?;
+                // It was of the directory.
+                let _ = fs::remove_file(self.layers.join(format!("{id}{BYTES}")));
+            }
+            tree::remove(&leaving).map_err(ImageError::file("remove", &leaving))?;
+        }
+        Ok(())
+    }
+
+    /// Layers to be read.
+    pub(crate) fn open_layers(&self, ids: &[LayerId]) -> Result<Vec<OpenLayer>, ImageError> {
+        let open = |id: &LayerId| {
+            let packed = self.packed(id);
+            match packed.is_file() {
+                true => OpenLayer::packed(&packed).map_err(ImageError::file("mount", &packed)),
+                false => Ok(OpenLayer::directory(self.layer(id))),
+            }
+        };
+        ids.iter().map(open).collect()
     }
 
     /// Makes one layer of several. `below` lie below them, and the host's base if `is_on_base`.
@@ -101,10 +172,10 @@ impl ImageStore {
         below: &[LayerId],
         is_on_base: bool,
     ) -> Result<(), ImageError> {
-        let places = |ids: &[LayerId]| ids.iter().map(|id| self.layer(id)).collect::<Vec<_>>();
-        let mut below = places(below);
-        below.extend(is_on_base.then(|| self.base.clone()));
-        let flatten = Flatten::new(&places(layers), &below, self.marks());
+        let (layers, below) = (self.open_layers(layers)?, self.open_layers(below)?);
+        let mut lower = packed::paths(&below);
+        lower.extend(is_on_base.then(|| self.base.clone()));
+        let flatten = Flatten::new(&packed::paths(&layers), &lower, self.marks());
         self.make_layer(layer, |draft| {
             flatten
                 .run(draft)

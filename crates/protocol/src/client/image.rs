@@ -62,6 +62,8 @@ pub struct ImageRepository {
     pub name: String,
     /// The branch whose head was cloned.
     pub branch: String,
+    /// Directory where it lies, relative to the workspace.
+    pub path: String,
     pub commit: String,
 }
 

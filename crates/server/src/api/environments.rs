@@ -7,9 +7,10 @@ use super::failure::ApiFailure;
 use super::names::Named;
 use super::parameters::InPath;
 use crate::environment::{
-    CheckedEnvironment, ENVIRONMENT_FILE, EnvironmentError, FoundEnvironment, MAX_ENVIRONMENT_BYTES,
-    read_devcontainer, read_toml,
+    BoundedEnvironment, CheckedEnvironment, ENVIRONMENT_FILE, EnvironmentError, FoundEnvironment,
+    MAX_ENVIRONMENT_BYTES, read_devcontainer, read_toml,
 };
+use crate::repositories::{heads, repositories};
 use axum::Json;
 use axum::extract::State;
 use axum::response::NoContent;
@@ -35,7 +36,7 @@ pub async fn show(
         .map_err(|error| error.problem())?;
     let branch = repository.default_branch.as_deref();
     let found = app.services.environments(true).find(&name, branch).await?;
-    Ok(Json(report(&app, found).await?))
+    Ok(Json(report(&app, &name, found).await?))
 }
 
 pub async fn set(
@@ -63,7 +64,7 @@ pub async fn set(
         EnvironmentError { place, faults }.problem()
     })?;
     let found = FoundEnvironment::new(EnvironmentSource::Administrator, Ok(checked));
-    let report = report(&app, found).await?;
+    let report = report(&app, &name, found).await?;
     // One that no sandbox could start with is not kept.
     if let Some(problem) = report.problem {
         return Err(problem.into());
@@ -115,10 +116,11 @@ pub async fn check(
             Err(error) => FoundEnvironment::new(own, Err(error)),
         },
     };
-    Ok(Json(report(&app, found).await?))
+    // Whose it will be is not known yet.
+    Ok(Json(report(&app, "", found).await?))
 }
 
-async fn report(app: &App, found: FoundEnvironment) -> Result<EnvironmentReport, Problem> {
+async fn report(app: &App, name: &str, found: FoundEnvironment) -> Result<EnvironmentReport, Problem> {
     let (source, unsupported) = (found.source, found.notices);
     let checked = match found.checked {
         Ok(checked) => checked,
@@ -132,7 +134,10 @@ async fn report(app: &App, found: FoundEnvironment) -> Result<EnvironmentReport,
         }
     };
     let (mut notices, problem) = match app.services.bounds.apply(source, &checked) {
-        Ok(bounded) => ([unsupported, bounded.notices].concat(), None),
+        Ok(bounded) => {
+            let missing = missing_repositories(app, name, &bounded).await;
+            ([unsupported, bounded.notices, missing].concat(), None)
+        }
         Err(problem) => (unsupported, Some(problem)),
     };
     if source == EnvironmentSource::Administrator {
@@ -144,6 +149,15 @@ async fn report(app: &App, found: FoundEnvironment) -> Result<EnvironmentReport,
         notices,
         problem,
     })
+}
+
+/// A repository may be added later, but sessions fail until then.
+async fn missing_repositories(app: &App, name: &str, environment: &BoundedEnvironment) -> Vec<Problem> {
+    let found = async {
+        let found = repositories(&app.forge, name, "", environment).await?;
+        heads(&app.forge, &found[1..]).await
+    };
+    found.await.err().into_iter().collect()
 }
 
 /// A secret may be stored later, but whoever mistyped its name wants to know now.

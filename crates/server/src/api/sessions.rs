@@ -295,7 +295,14 @@ pub async fn diff(
             name, base_branch, ..
         } = repository;
         let diff = app.forge.diff_branches(name, base_branch, &row.branch).await;
-        let diff = diff.map_err(|error| error.problem())?;
+        let diff = match diff.map_err(|error| error.problem()) {
+            // One that is gone, or whose branch is, does not hide what the session's own shows.
+            Err(problem) if !problem.retryable && !repository.is_own() => {
+                whole.is_truncated = true;
+                continue;
+            }
+            diff => diff?,
+        };
         whole.additions += diff.additions;
         whole.deletions += diff.deletions;
         whole.is_truncated |= diff.is_truncated;
@@ -303,10 +310,53 @@ pub async fn diff(
             if !repository.is_own() {
                 file.path = format!("{}/{}", repository.path, file.path);
                 file.old_path = file.old_path.map(|path| format!("{}/{path}", repository.path));
+                file.patch = in_directory(&file.patch, &repository.path);
             }
             file
         }));
     }
     whole.files.sort_by(|one, other| one.path.cmp(&other.path));
     Ok(Json(whole))
+}
+
+/// A patch with the names of its header below a directory.
+fn in_directory(patch: &str, directory: &str) -> String {
+    let (header, rest) = match patch.find("\n@@") {
+        Some(end) => patch.split_at(end),
+        None => (patch, ""),
+    };
+    let lines: Vec<_> = header
+        .split('\n')
+        .map(|line| {
+            for begin in ["--- a/", "+++ b/", "--- \"a/", "+++ \"b/"] {
+                if let Some(name) = line.strip_prefix(begin) {
+                    return format!("{begin}{directory}/{name}");
+                }
+            }
+            line.to_owned()
+        })
+        .collect();
+    lines.join("\n") + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_directory;
+
+    #[test]
+    fn patches_name_files_of_the_workspace() {
+        for (patch, expected) in [
+            (
+                "--- a/x\n+++ b/x\n@@ -1 +1 @@\n--- a/x\n",
+                "--- a/d/x\n+++ b/d/x\n@@ -1 +1 @@\n--- a/x\n",
+            ),
+            (
+                "--- /dev/null\n+++ \"b/\\303\"\n@@ -0,0 +1 @@\n",
+                "--- /dev/null\n+++ \"b/d/\\303\"\n@@ -0,0 +1 @@\n",
+            ),
+            ("", ""),
+        ] {
+            assert_eq!(in_directory(patch, "d"), expected);
+        }
+    }
 }

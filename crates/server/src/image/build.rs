@@ -11,9 +11,9 @@ use crate::environment::{BoundedEnvironment, RepositoryEgress};
 use crate::repositories;
 use crate::sandbox::{Sandbox, SandboxError, StartRequest, StepObserver};
 use crate::session::services::SessionServices;
-use crate::session::start_and_await_services;
+use crate::session::{Place, start_and_await_services};
 use crate::start_request::start_request;
-use crate::workspace_git::{self, CLONE, PLACE, TIDY, TIDY_OTHER};
+use crate::workspace_git::{self, CLONE, LOOK, PLACE, TIDY, TIDY_OTHER};
 use greenroom_protocol::client::image::{
     Image, ImageRepository, ImageState, ImageStep, StepName, StepOutcome,
 };
@@ -149,6 +149,18 @@ impl<P: Progress> Build<'_, P> {
         self.end(began, StepOutcome::Done, sealed).await
     }
 
+    /// Nothing else may lie where another repository belongs, whatever steps did.
+    async fn check_place(
+        &mut self,
+        sandbox: &Arc<dyn Sandbox>,
+        repository: &WorkspaceRepository,
+    ) -> Result<(), Problem> {
+        let said = self
+            .own(sandbox, LOOK, &[&repository.path, &repository.name])
+            .await?;
+        Place::read(&said).problem(repository).map_or(Ok(()), Err)
+    }
+
     /// Starts a sandbox with the repository in it. Afterwards it has no way to the repository any more.
     async fn clone_repository(&mut self) -> Result<Arc<dyn Sandbox>, Problem> {
         self.prepare_base().await?;
@@ -163,11 +175,14 @@ impl<P: Progress> Build<'_, P> {
                 base_branch,
                 path,
             } = repository;
+            let mut own_name = "";
             if !repository.is_own() {
-                self.own(&sandbox, PLACE, &[path, "new"]).await?;
+                own_name = name;
+                self.check_place(&sandbox, repository).await?;
+                self.own(&sandbox, PLACE, &[path]).await?;
             }
             let directory = repository.directory();
-            let clone = [base_branch.as_str(), &repository.remote()];
+            let clone = [base_branch.as_str(), &repository.remote(), own_name];
             self.own_in(&sandbox, &directory, CLONE, &clone).await?;
             let commit = self
                 .own_in(&sandbox, &directory, "git rev-parse HEAD", &[])
@@ -177,6 +192,7 @@ impl<P: Progress> Build<'_, P> {
                 false => self.image.repositories.push(ImageRepository {
                     name: name.clone(),
                     branch: base_branch.clone(),
+                    path: path.clone(),
                     commit,
                 }),
             }
@@ -492,6 +508,7 @@ impl<P: Progress> Build<'_, P> {
         closed.cancel();
         let sandbox = self.start(closed).await?;
         for other in &self.repositories.clone()[1..] {
+            self.check_place(&sandbox, other).await?;
             self.own_in(&sandbox, &other.directory(), TIDY_OTHER, &[]).await?;
         }
         self.own(&sandbox, TIDY, &[IMAGE_MARK]).await?;

@@ -437,6 +437,7 @@ mod tests {
         old.repositories.push(ImageRepository {
             name: "core".to_owned(),
             branch: "main".to_owned(),
+            path: "core".to_owned(),
             commit: "d1".to_owned(),
         });
         for (heads, expected) in [(["c1", "d1"], false), (["c1", "d2"], true), (["c2", "d1"], true)] {

@@ -11,7 +11,7 @@ use crate::image::{IMAGE_MARK, environment_digest, environment_of};
 use crate::repositories::{self, heads, repositories};
 use crate::sandbox::{Frozen, RouteHandler, Sandbox};
 use crate::session::services::SessionServices;
-use crate::session::{Runner, is_usable, start_and_await_services};
+use crate::session::{Runner, is_usable, look, start_and_await_services};
 use crate::start_request::start_request;
 use crate::workspace_git::{self, CLONE, MARK, PLACE};
 use greenroom_protocol::client::problem::Problem;
@@ -575,14 +575,22 @@ async fn check_out(
             cancel: &cancel,
         };
         if !repository.is_own() {
-            let place = workspace_git::command(PLACE, &[&repository.path, "new"]);
+            let place = look(runner(WORKSPACE_PATH), repository).await?;
+            if let Some(problem) = place.problem(repository) {
+                return Err(problem);
+            }
+            let place = workspace_git::command(PLACE, &[&repository.path]);
             runner(WORKSPACE_PATH)
                 .checked(&place, own(), "checkout_failed")
                 .await?;
         }
         let directory = repository.directory();
         let remote = repository.remote();
-        let clone = workspace_git::command(CLONE, &[&repository.base_branch, &remote]);
+        let name = match repository.is_own() {
+            true => "",
+            false => &repository.name,
+        };
+        let clone = workspace_git::command(CLONE, &[&repository.base_branch, &remote, name]);
         runner(&directory)
             .checked(&clone, own(), "checkout_failed")
             .await?;

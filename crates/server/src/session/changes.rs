@@ -1,7 +1,7 @@
 //! Brings what a turn changed to the forge: a commit as the person who prompted, pushed to the session's branch by git in
 //! the sandbox through the broker. The host never runs git inside a workspace.
 
-use super::checkout::{self, Rejoined};
+use super::checkout::{self, Place, Rejoined};
 use super::command::SessionHandle;
 use super::run::{Runner, disk_full};
 use super::services::SessionServices;
@@ -127,8 +127,9 @@ impl Push<'_> {
         let (row, name) = (&fold.row, &self.repository.name);
         let pushed = fold.pushed.iter().find(|pushed| pushed.name(row) == name);
         let pushed = pushed.map(|pushed| pushed.commit.clone());
-        if self.repository.is_own() {
-            self.ignore_others().await?;
+        match self.repository.is_own() {
+            true => self.ignore_others().await?,
+            false => self.check_place().await?,
         }
         self.settle().await?;
         self.commit(subject, &row.id).await?;
@@ -143,10 +144,14 @@ impl Push<'_> {
         let base = format!("refs/remotes/origin/{}", self.repository.base_branch);
         let base = ["git", "rev-parse", "-q", "--verify", &base];
         let is_at_base = self.runner.run(&base, self.env()).await?.output == commit;
+        // The agent can make refs say what it likes, but not what the forge has.
+        let is_at_base = is_at_base && self.services.forge.commit_info(name, &commit).await.is_ok();
         if pushed.as_ref() == Some(&commit) || (pushed.is_none() && is_at_base) {
             return Ok(pushed);
         }
-        let argv = workspace_git::command(PUSH, &[&row.branch, pushed.as_deref().unwrap_or_default()]);
+        let last = pushed.as_deref().unwrap_or_default();
+        let remote = self.repository.remote();
+        let argv = workspace_git::command(PUSH, &[&row.branch, last, &remote]);
         let said = self
             .runner
             .named("git push", &argv, self.platform_env(), "push_failed")
@@ -174,11 +179,25 @@ impl Push<'_> {
     /// An agent may have thrown away what says so.
     async fn ignore_others(&self) -> Result<(), Problem> {
         for other in self.others {
-            let argv = workspace_git::command(PLACE, &[&other.path, ""]);
-            // Where it cannot be, nothing is.
-            self.runner.run(&argv, workspace_git::environment()).await?;
+            if checkout::look(self.runner, other).await? == Place::There {
+                let argv = workspace_git::command(PLACE, &[&other.path]);
+                self.runner.run(&argv, workspace_git::environment()).await?;
+            }
         }
         Ok(())
+    }
+
+    /// Of a directory that is not this repository nothing is pushed to it.
+    async fn check_place(&self) -> Result<(), Problem> {
+        let WorkspaceRepository { name, path, .. } = self.repository;
+        match checkout::look(self.runner, self.repository).await? {
+            Place::Missing => {
+                let message = format!("The repository {name} is not at {path} any more.");
+                Err(Problem::permanent("repository_missing", message)
+                    .with_hint("It is checked out again, as it was pushed, when the sandbox starts next."))
+            }
+            place => place.problem(self.repository).map_or(Ok(()), Err),
+        }
     }
 
     async fn settle(&self) -> Result<(), Problem> {
@@ -208,6 +227,13 @@ impl Push<'_> {
                 checkout::remove_locks(self.runner, self.env()).await?;
             }
             self.runner.checked(&add, self.env(), "commit_failed").await?;
+        }
+        if self.repository.is_own() && !self.others.is_empty() {
+            // Whatever the repository's own ignore files say, others are none of its files.
+            let others = self.others.iter().map(|other| other.path.as_str());
+            let reset: Vec<_> = ["git", "reset", "-q", "--"].into_iter().chain(others).collect();
+            let env = self.platform_env();
+            self.runner.checked(&reset, env, "commit_failed").await?;
         }
         let staged = argv(&["diff", "--cached", "--quiet"]);
         if !self.runner.run(&staged, self.env()).await?.is_success {

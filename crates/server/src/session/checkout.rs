@@ -12,6 +12,7 @@ use greenroom_protocol::client::session::{Session, WorkspaceRepository};
 use greenroom_protocol::guest::WORKSPACE_PATH;
 use greenroom_protocol::guest::call::{Call, CallErrorCode, Reply, Scope};
 use repository::RepositoryCheckout;
+pub use repository::{Place, look};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -48,6 +49,10 @@ pub struct CheckedOut {
     pub changed: Vec<String>,
     /// What was done about commits of the session's branches that the workspace lacked; empty: there were none.
     pub rejoined: Vec<(WorkspaceRepository, Rejoined)>,
+    /// Those that are there.
+    pub repositories: Vec<WorkspaceRepository>,
+    /// Why others are not.
+    pub problems: Vec<Problem>,
 }
 
 /// What became of commits that others pushed to a session's branch.
@@ -81,6 +86,7 @@ impl Checkout<'_> {
         // Bounded by the time limit of each program; the turn that waits for it may be stopped meanwhile.
         let cancel = CancellationToken::new();
         let mut is_readable = Some(is_readable);
+        let mut is_fresh = false;
         let mut done = CheckedOut::default();
         for (index, repository) in self.repositories.iter().enumerate() {
             let directory = repository.directory();
@@ -95,16 +101,28 @@ impl Checkout<'_> {
                 head: self.heads.and_then(|heads| heads.get(index)).map(String::as_str),
                 mark: done_mark(repository),
             };
-            let (changed, rejoined) = one
+            let ensured = one
                 .ensure(|| is_readable.take().into_iter().for_each(|call| call()))
-                .await?;
+                .await;
+            let ensured = match ensured {
+                // A session that has worked already goes on without it.
+                Err(problem) if !is_fresh && !repository.is_own() && !problem.retryable => {
+                    done.problems.push(problem);
+                    continue;
+                }
+                ensured => ensured?,
+            };
+            if repository.is_own() {
+                is_fresh = ensured.is_fresh;
+            }
             done.changed
-                .extend(changed.into_iter().map(|path| match repository.is_own() {
+                .extend(ensured.changed.into_iter().map(|path| match repository.is_own() {
                     true => path,
                     false => format!("{}/{path}", repository.path),
                 }));
-            done.rejoined
-                .extend(rejoined.map(|rejoined| (repository.clone(), rejoined)));
+            let rejoined = ensured.rejoined.map(|rejoined| (repository.clone(), rejoined));
+            done.rejoined.extend(rejoined);
+            done.repositories.push(repository.clone());
         }
         Ok(done)
     }
@@ -114,7 +132,11 @@ impl Checkout<'_> {
 fn done_mark(repository: &WorkspaceRepository) -> String {
     match repository.is_own() {
         true => DONE_MARK.to_owned(),
-        false => format!("{OTHERS_DONE_MARKS}/{}", repository.path.replace('/', "%")),
+        false => format!(
+            "{OTHERS_DONE_MARKS}/{}@{}",
+            repository.name,
+            repository.path.replace('/', "%")
+        ),
     }
 }
 
@@ -133,21 +155,14 @@ async fn exists(sandbox: &Arc<dyn Sandbox>, path: String) -> Result<bool, Proble
     }
 }
 
-/// Whether the repository came with an image: at some commit, and with what was built of it.
-async fn is_from_image(
-    sandbox: &Arc<dyn Sandbox>,
-    repository: &WorkspaceRepository,
-) -> Result<bool, Problem> {
-    let is_there = async |path: String| {
-        let scope = Scope::Sandbox;
-        match sandbox.call(Call::Stat { path, scope }).await {
-            Ok(_) => Ok(true),
-            Err(SandboxError::Call(_)) => Ok(false),
-            Err(SandboxError::Lost(problem)) => Err(problem),
-        }
-    };
-    Ok(is_there(IMAGE_MARK.to_owned()).await?
-        && (repository.is_own() || is_there(format!("{}/.git", repository.directory())).await?))
+/// Whether the workspace came with an image: repositories at some commits, and what was built of them.
+async fn is_from_image(sandbox: &Arc<dyn Sandbox>) -> Result<bool, Problem> {
+    let (path, scope) = (IMAGE_MARK.to_owned(), Scope::Sandbox);
+    match sandbox.call(Call::Stat { path, scope }).await {
+        Ok(_) => Ok(true),
+        Err(SandboxError::Call(_)) => Ok(false),
+        Err(SandboxError::Lost(problem)) => Err(problem),
+    }
 }
 
 /// Whether a command of a turn still runs.

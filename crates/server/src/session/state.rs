@@ -8,6 +8,9 @@ use greenroom_protocol::client::session::{PullRequestLink, Session, SessionState
 use greenroom_protocol::id::{PersonId, PromptId, SnapshotId, TurnId};
 use std::collections::VecDeque;
 
+/// Begins the names of sessions' branches.
+pub const BRANCH_PREFIX: &str = "greenroom/";
+
 /// Title of a session without a prompt.
 pub const UNTITLED: &str = "Untitled session";
 
@@ -246,7 +249,7 @@ pub fn branch_name(title: &str, session_id: &str) -> String {
     let slug = slug.trim_matches('-');
     let slug = if slug.is_empty() { "session" } else { slug };
     let suffix = &session_id[session_id.len().saturating_sub(6)..];
-    format!("greenroom/{slug}-{suffix}")
+    format!("{BRANCH_PREFIX}{slug}-{suffix}")
 }
 
 #[cfg(test)]

@@ -337,7 +337,7 @@ impl SessionWorkspace {
         let checked_out = checkout.ensure(readable).await;
         self.slot.early.send_replace(None);
         let checked_out = checked_out?;
-        self.slot.set_repositories(repositories);
+        self.slot.set_repositories(checked_out.repositories.clone());
         self.slot.workspace_notes.settled(&checked_out.changed);
         self.tell_beginning(&beginning, &checked_out).await;
         self.start_services(&sandbox, &environment.services).await;
@@ -377,16 +377,17 @@ impl SessionWorkspace {
         found.into_iter().skip(1).collect()
     }
 
+    /// Those of the environment, and those that the session has already: where they are, so that no work is left behind.
     async fn find_repositories(
         &self,
         environment: &BoundedEnvironment,
     ) -> Result<Vec<WorkspaceRepository>, Problem> {
-        let Session {
-            repository,
-            base_branch,
-            ..
-        } = &self.row;
-        repositories::repositories(&self.services.forge, repository, base_branch, environment).await
+        let (services, row) = (&self.services, &self.row);
+        let kept = WayOut::kept(services, &row.id).await?;
+        let kept = kept.map(|kept| kept.repositories(row)).unwrap_or_default();
+        let (name, branch) = (&row.repository, &row.base_branch);
+        let named = repositories::repositories(&services.forge, name, branch, environment).await?;
+        Ok(repositories::with_kept(named, kept))
     }
 
     /// What the sandbox may reach: one that runs what it was started with, one that starts what the environment says now.
@@ -397,8 +398,7 @@ impl SessionWorkspace {
         {
             return Ok(kept);
         }
-        let repositories = self.find_repositories(environment).await?;
-        let fresh = WayOut::of(environment, repositories);
+        let fresh = WayOut::of(environment, self.find_repositories(environment).await?);
         // Before it runs, so that whoever finds it running finds this.
         fresh.keep(services, session).await?;
         Ok(fresh)

@@ -3,7 +3,7 @@
 use super::{Checkout, Rejoined, exists, has_running_command, is_from_image, remove_locks};
 use crate::sandbox::SandboxError;
 use crate::session::run::{Runner, cause};
-use crate::workspace_git::{self, PLACE, REJOIN, SWITCH, SYNC};
+use crate::workspace_git::{self, LOOK, NAME, PLACE, REJOIN, SWITCH, SYNC};
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::session::WorkspaceRepository;
 use greenroom_protocol::guest::WORKSPACE_PATH;
@@ -20,23 +20,86 @@ pub(super) struct RepositoryCheckout<'a> {
     pub mark: String,
 }
 
+/// What became of one.
+pub(super) struct Ensured {
+    /// Whether it was not there before.
+    pub is_fresh: bool,
+    /// Files that changed since they could be read.
+    pub changed: Vec<String>,
+    pub rejoined: Option<Rejoined>,
+}
+
+/// What lies where another repository belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The repository.
+    There,
+    Missing,
+    /// Files of the session's own repository.
+    Tracked,
+    /// Something else.
+    Foreign,
+}
+
+impl Place {
+    /// From what [`workspace_git::LOOK`] says.
+    pub fn read(said: &str) -> Self {
+        match said {
+            "there" => Self::There,
+            "missing" => Self::Missing,
+            "tracked" => Self::Tracked,
+            _ => Self::Foreign,
+        }
+    }
+
+    /// Why the repository is not checked out there; `None`: it is, or can be.
+    pub fn problem(self, repository: &WorkspaceRepository) -> Option<Problem> {
+        let WorkspaceRepository { name, path, .. } = repository;
+        let unusable = |what: &str, hint: &str| {
+            let message = format!("The repository {name} is not at {path}: {what}.");
+            Some(Problem::permanent("repository_path_unusable", message).with_hint(hint))
+        };
+        match self {
+            Self::There | Self::Missing => None,
+            Self::Tracked => unusable(
+                "the session's own repository has files there",
+                "Give it another `path` in the environment's `repositories`, or remove these files; nothing of it is pushed meanwhile.",
+            ),
+            Self::Foreign => unusable(
+                "something else is there, which stays as it is",
+                "Ask the agent to move it away; then the repository is checked out when the sandbox starts next. Nothing of it is pushed meanwhile.",
+            ),
+        }
+    }
+}
+
+/// Looks where another repository belongs. `runner` is for any directory of the sandbox.
+pub async fn look(runner: Runner<'_>, repository: &WorkspaceRepository) -> Result<Place, Problem> {
+    let runner = Runner {
+        directory: WORKSPACE_PATH,
+        ..runner
+    };
+    let argv = workspace_git::command(LOOK, &[&repository.path, &repository.name]);
+    let said = runner.run(&argv, workspace_git::environment()).await?;
+    Ok(Place::read(&said.output))
+}
+
 impl RepositoryCheckout<'_> {
-    /// See [`Checkout::ensure`]; returns files that changed since they could be read, and what was joined.
-    pub async fn ensure(
-        &self,
-        is_readable: impl FnOnce(),
-    ) -> Result<(Vec<String>, Option<Rejoined>), Problem> {
+    /// See [`Checkout::ensure`].
+    pub async fn ensure(&self, is_readable: impl FnOnce()) -> Result<Ensured, Problem> {
         let (sandbox, row) = (self.whole.sandbox, self.whole.row);
-        let is_done = exists(sandbox, self.mark.clone()).await?;
-        if !self.repository.is_own() {
-            match self.place(is_done).await {
-                // What became of the directory is the agent's business by now.
-                Err(problem) if is_done && !problem.retryable => {
-                    tracing::info!(session = %row.id, "a repository of a workspace is gone: {}", problem.message);
-                    return Ok((Vec::new(), None));
-                }
-                placed => placed?,
+        let is_own = self.repository.is_own();
+        let mut is_done = exists(sandbox, self.mark.clone()).await?;
+        let mut is_there = true;
+        if !is_own {
+            let place = look(self.runner, self.repository).await?;
+            if let Some(problem) = place.problem(self.repository) {
+                return Err(problem);
             }
+            is_there = place == Place::There;
+            // What was thrown away comes back as it was pushed.
+            is_done = is_done && is_there;
+            self.place().await?;
         }
         if is_done {
             // A command that went on without its server may be a git at work; its locks are its own.
@@ -50,9 +113,13 @@ impl RepositoryCheckout<'_> {
                 true => self.rejoin().await,
                 false => None,
             };
-            return Ok((Vec::new(), rejoined));
+            return Ok(Ensured {
+                is_fresh: false,
+                changed: Vec::new(),
+                rejoined,
+            });
         }
-        let changed = match is_from_image(sandbox, self.repository).await? {
+        let changed = match is_there && is_from_image(sandbox).await? {
             true => {
                 is_readable();
                 match self.head {
@@ -72,7 +139,11 @@ impl RepositoryCheckout<'_> {
             SandboxError::Call(error) => Problem::permanent("checkout_failed", error.message),
             SandboxError::Lost(problem) => problem,
         })?;
-        Ok((changed, None))
+        Ok(Ensured {
+            is_fresh: true,
+            changed,
+            rejoined: None,
+        })
     }
 
     fn author_env(&self) -> Vec<(String, String)> {
@@ -80,25 +151,17 @@ impl RepositoryCheckout<'_> {
     }
 
     /// Makes the directory of another repository.
-    async fn place(&self, is_done: bool) -> Result<(), Problem> {
+    async fn place(&self) -> Result<(), Problem> {
         let runner = Runner {
             directory: WORKSPACE_PATH,
             ..self.runner
         };
-        let WorkspaceRepository { name, path, .. } = self.repository;
-        let argv = workspace_git::command(PLACE, &[path, if is_done { "" } else { "new" }]);
-        let finished = runner.run(&argv, workspace_git::environment()).await?;
-        match finished.is_success {
-            true => Ok(()),
-            false => Err(Problem::permanent(
-                "repository_path_unusable",
-                format!(
-                    "The repository {name} cannot be checked out at {path}: {}.",
-                    cause(&finished.output).trim_start_matches("fatal: ")
-                ),
-            )
-            .with_hint("Give it another `path` in the environment's `repositories`.")),
-        }
+        let argv = workspace_git::command(PLACE, &[&self.repository.path]);
+        let env = workspace_git::environment();
+        runner
+            .named("mkdir", &argv, env, "repository_path_unusable")
+            .await?;
+        Ok(())
     }
 
     /// Makes the workspace of another session this one's, unless it is.
@@ -122,7 +185,8 @@ impl RepositoryCheckout<'_> {
 
     /// Brings files of some time ago together with what was pushed since then. If it cannot be done now, the next push does it.
     async fn rejoin(&self) -> Option<Rejoined> {
-        let argv = workspace_git::command(REJOIN, &[&self.whole.row.branch]);
+        let remote = self.repository.remote();
+        let argv = workspace_git::command(REJOIN, &[&self.whole.row.branch, &remote]);
         let env = [self.author_env(), workspace_git::environment()].concat();
         match self
             .runner
@@ -174,6 +238,10 @@ impl RepositoryCheckout<'_> {
             self.runner.checked(&argv, env.clone(), "checkout_failed").await
         };
         git(&["init", "-q", "-b", &self.repository.base_branch]).await?;
+        if !self.repository.is_own() {
+            let argv = workspace_git::command(NAME, &[&self.repository.name]);
+            self.runner.checked(&argv, env.clone(), "checkout_failed").await?;
+        }
         // Set, not add: a second try after a crash finds the remote there.
         git(&["config", "remote.origin.url", &self.repository.remote()]).await?;
         git(&[

@@ -145,6 +145,14 @@ impl SessionWorkspace {
                 );
             }
         }
+        for problem in &checked_out.problems {
+            notes.note(format!(
+                "{} {}",
+                problem.message,
+                problem.hint.as_deref().unwrap_or_default()
+            ));
+        }
+        self.tell(checked_out.problems.clone()).await;
         for (repository, rejoined) in &checked_out.rejoined {
             self.tell(vec![self.note_rejoined(repository, rejoined)]).await;
         }
