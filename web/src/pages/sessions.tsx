@@ -91,6 +91,7 @@ function SessionRow({ session, now }: { session: Session; now: number }) {
             key={`${link.repository}/${String(link.number)}`}
             state={link.state}
             number={link.number}
+            {...(link.repository !== session.repository && { repository: link.repository })}
           />
         ))}
         <time

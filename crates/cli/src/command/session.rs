@@ -329,7 +329,10 @@ fn list(sessions: &[Session], terminal: Terminal) -> Result<(), Failure> {
             let pull_requests: Vec<_> = session
                 .pull_requests
                 .iter()
-                .map(|link| format!("#{}", link.number))
+                .map(|link| match link.repository == session.repository {
+                    true => format!("#{}", link.number),
+                    false => format!("{}#{}", link.repository, link.number),
+                })
                 .collect();
             let state = match &session.last_error_code {
                 Some(code) if session.state != SessionState::Running => code.clone(),

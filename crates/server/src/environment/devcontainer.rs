@@ -181,7 +181,7 @@ impl Reader<'_> {
                 "workspaceFolder" if self.is_text(value, WORKSPACE_PATH) => {}
                 "forwardPorts" | "portsAttributes" | "otherPortsAttributes" => self.notice(
                     name,
-                    "is not needed: every port is reached by the session's own page, nothing is opened ahead",
+                    "has no effect: programs in the sandbox reach every port of it, and none is opened to the outside yet",
                 ),
                 "customizations" => self.notice(name, "is for editors and is not used"),
                 _ if WITHOUT_MEANING.contains(&name) => {}
