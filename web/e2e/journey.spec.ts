@@ -14,7 +14,7 @@ test("a prompt becomes a pull request that gets reviewed and merged", async ({ p
   await expect(page.getByText(/files? changed/u)).toBeVisible();
   await page.getByRole("tab", { name: "Transcript" }).click();
 
-  await page.getByRole("link", { name: /^Pull request #/u }).first().click();
+  await page.getByRole("link", { name: /^Pull request [a-z0-9._-]*#/u }).first().click();
   await page.waitForURL(/\/pull-requests\/\d+$/u);
   await expect(page.getByRole("heading", { name: "Changes" })).toBeVisible();
   await expect(page.getByRole("table").first()).toBeVisible();
@@ -84,7 +84,7 @@ test("the whole journey works on a phone's width", async ({ page }) => {
   await waitForIdle(page);
   await expectNoSidewaysScroll(page);
   await page.screenshot({ path: picture("session-390") });
-  await page.getByRole("link", { name: /^Pull request #/u }).first().click();
+  await page.getByRole("link", { name: /^Pull request [a-z0-9._-]*#/u }).first().click();
   await expect(page.getByRole("table").first()).toBeVisible();
   await expectNoSidewaysScroll(page);
   await page.screenshot({ path: picture("pull-request-390"), fullPage: true });

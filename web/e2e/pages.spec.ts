@@ -26,7 +26,7 @@ test.beforeAll(async ({ browser, baseURL }) => {
   const page = await browser.newPage({ baseURL, storageState: signedInState });
   sessionAddress = await startSession(page);
   await waitForIdle(page);
-  const link = page.getByRole("link", { name: /^Pull request #/u }).first();
+  const link = page.getByRole("link", { name: /^Pull request [a-z0-9._-]*#/u }).first();
   pullRequestAddress = (await link.getAttribute("href")) ?? "";
   await page.goto("/repositories/sample/images");
   await page.getByRole("button", { name: "Build image" }).click();

@@ -6,7 +6,7 @@ use crate::failure::Step;
 use crate::spec::{LaunchFailure, LaunchSpec, Root};
 use crate::syscall::{ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, Reach, set_mount_attributes};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
     UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_change,
@@ -129,12 +129,15 @@ fn overlay(
     work: &Path,
     agent: Option<&Agent>,
 ) -> Result<OwnedFd, LaunchFailure> {
-    let open = |path: &Path| match agent {
-        Some(agent) => agent.layer(path),
-        None => {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            rustix::fs::open(path, flags, Mode::empty())
-        }
+    let place = match (upper.parent(), upper.file_name(), work.file_name()) {
+        (Some(place), Some(_), Some(_)) if work.parent() == Some(place) => place,
+        _ => return Err(rustix::io::Errno::XDEV).step("open upper layer"),
+    };
+    let shared = agent.and_then(|agent| Shared::mapped(lower, place, agent));
+    let open = |path: &Path| match (&shared, agent) {
+        (Some(shared), _) => shared.open(path),
+        (None, Some(agent)) => agent.layer(path),
+        (None, None) => rustix::fs::open(path, DIRECTORY, Mode::empty()),
     };
     let open_lower = |path: &PathBuf| match open(path) {
         // Packed into a file.
@@ -151,13 +154,8 @@ fn overlay(
         .collect::<Result<_, _>>()
         .step("open lower layer")?;
     // Both through one mount, as the kernel wants them.
-    let (place, upper, work) = match (upper.parent(), upper.file_name(), work.file_name()) {
-        (Some(place), Some(upper), Some(work_name)) if work.parent() == Some(place) => {
-            (open(place).step("open upper layer")?, upper, work_name)
-        }
-        _ => return Err(rustix::io::Errno::XDEV).step("open upper layer"),
-    };
-    let below = |name: &std::ffi::OsStr| Path::new(&by_descriptor(&place)).join(name);
+    let place = open(place).step("open upper layer")?;
+    let below = |path: &Path| Path::new(&by_descriptor(&place)).join(path.file_name().unwrap_or_default());
     let mounted = || {
         let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
         set_lower_layers(&context, &layers)?;
@@ -178,6 +176,47 @@ fn overlay(
         detached(&context, ATTR_NOSUID | ATTR_NODEV)
     };
     mounted().step("mount overlay")
+}
+
+const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// One mapped mount through which all directories of an overlay are opened. The kernel waits for all processors when a mount goes, and
+/// each of these goes as soon as the overlay is made; one for each layer would cost a start more than everything else about layers.
+struct Shared<'a> {
+    tree: OwnedFd,
+    /// What it shows.
+    top: &'a Path,
+}
+
+impl<'a> Shared<'a> {
+    /// `None` if they are not all on the mount of the directory that holds all of them.
+    fn mapped(lower: &'a [PathBuf], place: &'a Path, agent: &Agent) -> Option<Self> {
+        let top = lower.iter().try_fold(place, |top, path| {
+            top.ancestors().find(|ancestor| path.starts_with(ancestor))
+        })?;
+        let mount = mount_number(top)?;
+        let is_one = |path: &Path| mount_number(path) == Some(mount);
+        (is_one(place) && lower.iter().all(|path| is_one(path)))
+            .then(|| agent.layer(top).ok())
+            .flatten()
+            .map(|tree| Self { tree, top })
+    }
+
+    fn open(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
+        let below = path.strip_prefix(self.top).map_err(|_| rustix::io::Errno::XDEV)?;
+        let below = if below.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            below
+        };
+        rustix::fs::openat(&self.tree, below, DIRECTORY, Mode::empty())
+    }
+}
+
+/// Which mount a path is on; `None` also where the kernel does not tell.
+fn mount_number(path: &Path) -> Option<u64> {
+    let found = rustix::fs::statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID).ok()?;
+    (found.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(found.stx_mnt_id)
 }
 
 /// A layer that is one file (EROFS), mounted by its descriptor: the kernel takes only 255 bytes of a name.

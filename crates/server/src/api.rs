@@ -24,6 +24,7 @@ mod services;
 mod sessions;
 mod shell;
 mod snapshots;
+mod socket;
 mod stream;
 pub mod tickets;
 mod web;

@@ -41,8 +41,8 @@ macro_rules! remote {
         concat!(
             "git config --replace-all remote.origin.url \"",
             $argument,
-            "\"
-git config --unset-all remote.origin.pushurl
+            "\" > /dev/null 2>&1
+git config --unset-all remote.origin.pushurl > /dev/null 2>&1
 "
         )
     };

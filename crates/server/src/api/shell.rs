@@ -2,11 +2,12 @@
 //! there what an agent may.
 
 use super::app::App;
-use super::caller::{Caller, Proof, check_origin, sign_in_required};
+use super::caller::{Caller, sign_in_required};
 use super::failure::ApiFailure;
 use super::names::{Named, SessionPath};
 use super::parameters::{InPath, InQuery};
 use super::sessions;
+use super::socket;
 use crate::pool::{Borrowed, Kind};
 use crate::sandbox::{Sandbox, SandboxError, TerminalInput};
 use crate::session::command::shutting_down;
@@ -42,6 +43,9 @@ const MAX_CLIENT_MESSAGE_BYTES: usize = 64 * 1024;
 /// Messages between the client and the program (channels `shell input`, `shell output`).
 const WAITING_MESSAGES: usize = 32;
 
+/// For whoever comes with something else than a WebSocket.
+const HINT: &str = "Open it with a WebSocket client, or use `greenroom env shell`.";
+
 /// The shell that people know, if there is one.
 const SHELL: &str = "exec \"$(command -v bash || command -v sh)\"";
 
@@ -54,7 +58,8 @@ pub async fn of_environment(
     caller: Result<Caller, ApiFailure>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiFailure> {
-    let caller = admitted(&app, caller?, &query, &headers)?;
+    let caller = caller?;
+    socket::admit(&app, &caller, query.ticket.as_deref(), &headers)?;
     let exec = exec(&query, git_identity(&caller.person))?;
     let repository = app.forge.repository(&name).await;
     let repository = repository.map_err(|error| error.problem())?;
@@ -68,7 +73,8 @@ pub async fn of_environment(
         repository: name,
         branch,
     };
-    Ok(upgraded(upgrade)?.on_upgrade(move |socket| async move {
+    let upgrade = socket::upgraded(upgrade, MAX_CLIENT_MESSAGE_BYTES, HINT)?;
+    Ok(upgrade.on_upgrade(move |socket| async move {
         // The server waits for it before it ends.
         let tasks = app.services.tasks.clone();
         tasks.spawn(async move {
@@ -88,7 +94,8 @@ pub async fn of_session(
     caller: Result<Caller, ApiFailure>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiFailure> {
-    let caller = admitted(&app, caller?, &query, &headers)?;
+    let caller = caller?;
+    socket::admit(&app, &caller, query.ticket.as_deref(), &headers)?;
     let handle = sessions::handle(&app, &id).await?;
     // What is committed there is the session's, by this person.
     let author = ChangeAuthor {
@@ -100,7 +107,8 @@ pub async fn of_session(
         Problem::permanent("sandbox_not_running", "The session's sandbox does not run now.")
             .with_hint("It starts with the next prompt.")
     })?;
-    Ok(upgraded(upgrade)?.on_upgrade(move |socket| async move {
+    let upgrade = socket::upgraded(upgrade, MAX_CLIENT_MESSAGE_BYTES, HINT)?;
+    Ok(upgrade.on_upgrade(move |socket| async move {
         let tasks = app.services.tasks.clone();
         tasks.spawn(async move {
             let mut shell = Shell::new(app, caller, socket);
@@ -109,34 +117,6 @@ pub async fn of_session(
             shell.close(end).await;
         });
     }))
-}
-
-fn admitted(app: &App, caller: Caller, query: &ShellQuery, headers: &HeaderMap) -> Result<Caller, Problem> {
-    if caller.proof == Proof::Cookie {
-        check_origin(headers, app)?;
-        let ticket = query.ticket.as_deref().unwrap_or_default();
-        let holder = app.tickets.redeem(ticket, app.clock.now_ms());
-        if holder.is_none_or(|holder| holder.id != caller.person.id) {
-            return Err(Problem::permanent(
-                "ticket_invalid",
-                "The ticket was used, is too old, or is not yours.",
-            )
-            .with_hint("Ask for a new one at POST /v1/stream-tickets."));
-        }
-    }
-    Ok(caller)
-}
-
-fn upgraded(
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
-) -> Result<WebSocketUpgrade, Problem> {
-    let upgrade = upgrade.map_err(|_| {
-        Problem::permanent("upgrade_required", "This path is a WebSocket.")
-            .with_hint("Open it with a WebSocket client, or use `greenroom env shell`.")
-    })?;
-    Ok(upgrade
-        .max_message_size(MAX_CLIENT_MESSAGE_BYTES)
-        .max_frame_size(MAX_CLIENT_MESSAGE_BYTES))
 }
 
 /// The shell, with the person's identity.

@@ -2,11 +2,12 @@
 //! slow for the ring is brought up from disk again; one that does not read at all is closed with its cursor.
 
 use super::app::App;
-use super::caller::{Caller, Proof, check_origin, sign_in_required};
+use super::caller::{Caller, sign_in_required};
 use super::failure::ApiFailure;
 use super::names::{SessionPath, StreamQuery};
 use super::parameters::{InPath, InQuery};
 use super::sessions;
+use super::socket;
 use crate::session::command::{SessionHandle, shutting_down};
 use crate::session::hub::{HubFrame, Partial};
 use axum::extract::State;
@@ -42,31 +43,16 @@ pub async fn stream(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiFailure> {
     let caller = caller?;
-    if caller.proof == Proof::Cookie {
-        check_origin(&headers, &app)?;
-        let ticket = query.ticket.as_deref().unwrap_or_default();
-        let holder = app.tickets.redeem(ticket, app.clock.now_ms());
-        if holder.is_none_or(|holder| holder.id != caller.person.id) {
-            return Err(Problem::permanent(
-                "ticket_invalid",
-                "The ticket was used, is too old, or is not yours.",
-            )
-            .with_hint("Ask for a new one at POST /v1/stream-tickets.")
-            .into());
-        }
-    }
-    let upgrade = upgrade.map_err(|_| {
-        Problem::permanent("upgrade_required", "This path is a WebSocket.")
-            .with_hint("Open it with a WebSocket client.")
-    })?;
+    socket::admit(&app, &caller, query.ticket.as_deref(), &headers)?;
+    let upgrade = socket::upgraded(
+        upgrade,
+        MAX_CLIENT_FRAME_BYTES,
+        "Open it with a WebSocket client.",
+    )?;
     let handle = sessions::handle(&app, &id).await?;
     let session_id = handle.fold().await?.row.id;
     let after = query.after.unwrap_or(0);
-    let upgrade = upgrade
-        .read_buffer_size(1024)
-        .write_buffer_size(0)
-        .max_message_size(MAX_CLIENT_FRAME_BYTES)
-        .max_frame_size(MAX_CLIENT_FRAME_BYTES);
+    let upgrade = upgrade.read_buffer_size(1024).write_buffer_size(0);
     Ok(upgrade.on_upgrade(move |socket| async move {
         let mut follower = Follower {
             app,

@@ -80,8 +80,10 @@ pub async fn look(runner: Runner<'_>, repository: &WorkspaceRepository) -> Resul
         ..runner
     };
     let argv = workspace_git::command(LOOK, &[&repository.path, &repository.name]);
-    let said = runner.run(&argv, workspace_git::environment()).await?;
-    Ok(Place::read(&said.output))
+    let said = runner
+        .checked(&argv, workspace_git::environment(), "checkout_failed")
+        .await?;
+    Ok(Place::read(&said))
 }
 
 impl RepositoryCheckout<'_> {
