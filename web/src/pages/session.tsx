@@ -60,7 +60,7 @@ function FollowedSession({ sessionId }: { sessionId: string }) {
     <Tabs.Root value={tab} onValueChange={setTab} className="flex flex-1 flex-col">
       <SessionHead view={view} />
       <div className="sticky top-12 z-20 border-b border-line bg-canvas">
-        <div className="mx-auto flex w-full max-w-4xl items-center gap-3 px-3 sm:px-6">
+        <div className="mx-auto flex w-full max-w-4xl flex-wrap items-center gap-x-3 px-3 sm:px-6">
           <Tabs.List aria-label="Session" className="flex flex-1 gap-5">
           <Tabs.Trigger value="transcript" className={TAB}>
             Transcript
@@ -75,8 +75,10 @@ function FollowedSession({ sessionId }: { sessionId: string }) {
             )}
           </Tabs.Trigger>
           </Tabs.List>
-          <Standing view={view} />
-          <ForkButton sessionId={sessionId} isReady={view.lastSeq > 0} />
+          <div className="ml-auto flex max-w-full items-center gap-3">
+            <Standing view={view} />
+            <ForkButton sessionId={sessionId} isReady={view.lastSeq > 0} />
+          </div>
         </div>
       </div>
       <Tabs.Content value="transcript" className="flex flex-1 flex-col" tabIndex={-1}>
@@ -146,7 +148,7 @@ function ForkButton({ sessionId, isReady }: { sessionId: string; isReady: boolea
 function Standing({ view }: { view: SessionView }) {
   const isFailed = view.turns.at(-1)?.outcome?.result === "failed";
   return (
-    <div className="flex items-center gap-2">
+    <div className="flex min-w-0 flex-wrap items-center justify-end gap-2 py-1">
       {view.pullRequests.map((link) => (
         <Link
           key={`${link.repository}/${String(link.number)}`}

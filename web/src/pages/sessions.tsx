@@ -80,7 +80,7 @@ function SessionRow({ session, now }: { session: Session; now: number }) {
           <span className="truncate max-sm:hidden">{session.created_by.name}</span>
         </p>
       </div>
-      <div className="flex shrink-0 items-center gap-2">
+      <div className="flex shrink-0 items-center gap-2 max-sm:max-w-[45%] max-sm:flex-wrap max-sm:justify-end">
         {session.is_scripted && (
           <span className="max-sm:hidden">
             <Badge>scripted demo model</Badge>
