@@ -483,6 +483,7 @@ async fn nothing_goes_to_another_repository_whatever_the_agent_does(who: Who) {
             "rm -rf pay libraries/core/.git; rm -rf libraries/core; echo c > c",
         ),
         ("look", LOOK),
+        ("more", "echo more > more; echo more > pay/b"),
         ("again", "echo again > again; echo again > libraries/core/again"),
     ]);
     let mut product = Product::with_script(&script);
@@ -541,11 +542,13 @@ async fn nothing_goes_to_another_repository_whatever_the_agent_does(who: Who) {
     push(&api, "shop", &shop, &branch, "z.txt", "z\n").await;
     std::fs::create_dir(shop.join("pay")).unwrap();
     push(&api, "shop", &shop, &branch, "pay/z.txt", "of shop\n").await;
-    let events = turn(&api, &session, "again", 3).await;
-    let events = match notices(&events).contains(&"branch_joined".to_owned()) {
-        true => events,
-        false => turn(&api, &session, "work-nothing", 4).await,
-    };
+    let events = turn(&api, &session, "more", 3).await;
+    let told = notices(&events);
+    for code in ["branch_joined", "repository_path_unusable"] {
+        assert!(told.contains(&code.to_owned()), "{code}: {}", pretty(&events));
+    }
+    let own = files_of("shop", &branch).await;
+    assert!(own.contains("more\npay/z.txt") && own.contains("z.txt"), "{own}");
     assert_eq!(
         files_of("pay", &branch).await,
         "b\npay.txt",

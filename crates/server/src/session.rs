@@ -27,7 +27,7 @@ mod workspace;
 mod workspace_notes;
 
 pub(crate) use changes::{ChangeAuthor, git_identity};
-pub(crate) use checkout::{Place, is_usable, look};
+pub(crate) use checkout::{is_usable, look, place};
 pub use outbox::digest_of;
 pub(crate) use run::Runner;
 pub use sandbox_slot::Leave;

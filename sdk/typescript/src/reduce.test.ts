@@ -161,3 +161,22 @@ test("five thousand items reduce to five thousand entries", () => {
   );
   expect(runningTurn(replay(events, replay(started)))?.entries).toHaveLength(5_000);
 });
+
+test("changes are kept once for each repository, the last push of each", () => {
+  const push = (seq: number, commit: string, name?: string): Event => ({
+    seq,
+    at_ms: seq,
+    type: "change.pushed",
+    ...(name !== undefined && { repository: { name, base_branch: "main", path: name } }),
+    branch: "greenroom/x",
+    commit,
+    additions: seq,
+    deletions: 0,
+    files: ["a"],
+  });
+  const view = replay([push(1, "own1"), push(2, "core1", "core"), push(3, "own2"), push(4, "core2", "core")]);
+  expect(view.changes.map(({ repository, commit }) => [repository?.name ?? null, commit])).toEqual([
+    [null, "own2"],
+    ["core", "core2"],
+  ]);
+});

@@ -92,12 +92,12 @@ impl ImageStore {
             None => (draft, self.layer(id)),
         };
         let _names = self.lock();
-        match fs::rename(&made, &place) {
-            // Somebody else was faster.
-            Err(_) if place.exists() => tree::remove(&made).map_err(ImageError::file("remove", &made))?,
-            done => done.map_err(ImageError::file("publish", &made))?,
-        }
-        Ok(())
+        // Somebody else may have been faster, and what is there may be in use.
+        let done = match self.place(id) {
+            Some(_) => tree::remove(&made).map_err(ImageError::file("remove", &made)),
+            None => fs::rename(&made, &place).map_err(ImageError::file("publish", &made)),
+        };
+        Ok(done?)
     }
 
     /// The file of a packed layer.

@@ -11,9 +11,9 @@ use crate::environment::{BoundedEnvironment, RepositoryEgress};
 use crate::repositories;
 use crate::sandbox::{Sandbox, SandboxError, StartRequest, StepObserver};
 use crate::session::services::SessionServices;
-use crate::session::{Place, start_and_await_services};
+use crate::session::{Runner, look, place, start_and_await_services};
 use crate::start_request::start_request;
-use crate::workspace_git::{self, CLONE, LOOK, PLACE, TIDY, TIDY_OTHER};
+use crate::workspace_git::{self, CLONE, TIDY, TIDY_OTHER};
 use greenroom_protocol::client::image::{
     Image, ImageRepository, ImageState, ImageStep, StepName, StepOutcome,
 };
@@ -149,18 +149,6 @@ impl<P: Progress> Build<'_, P> {
         self.end(began, StepOutcome::Done, sealed).await
     }
 
-    /// Nothing else may lie where another repository belongs, whatever steps did.
-    async fn check_place(
-        &mut self,
-        sandbox: &Arc<dyn Sandbox>,
-        repository: &WorkspaceRepository,
-    ) -> Result<(), Problem> {
-        let said = self
-            .own(sandbox, LOOK, &[&repository.path, &repository.name])
-            .await?;
-        Place::read(&said).problem(repository).map_or(Ok(()), Err)
-    }
-
     /// Starts a sandbox with the repository in it. Afterwards it has no way to the repository any more.
     async fn clone_repository(&mut self) -> Result<Arc<dyn Sandbox>, Problem> {
         self.prepare_base().await?;
@@ -178,8 +166,7 @@ impl<P: Progress> Build<'_, P> {
             let mut own_name = "";
             if !repository.is_own() {
                 own_name = name;
-                self.check_place(&sandbox, repository).await?;
-                self.own(&sandbox, PLACE, &[path]).await?;
+                place(in_workspace(&sandbox, &CancellationToken::new()), repository).await?;
             }
             let directory = repository.directory();
             let clone = [base_branch.as_str(), &repository.remote(), own_name];
@@ -508,7 +495,11 @@ impl<P: Progress> Build<'_, P> {
         closed.cancel();
         let sandbox = self.start(closed).await?;
         for other in &self.repositories.clone()[1..] {
-            self.check_place(&sandbox, other).await?;
+            // Whatever steps did.
+            look(in_workspace(&sandbox, &CancellationToken::new()), other)
+                .await?
+                .problem(other)
+                .map_or(Ok(()), Err)?;
             self.own_in(&sandbox, &other.directory(), TIDY_OTHER, &[]).await?;
         }
         self.own(&sandbox, TIDY, &[IMAGE_MARK]).await?;
@@ -641,6 +632,14 @@ impl<P: Progress> Build<'_, P> {
         }
         self.progress.changed(self.image).await;
         ended
+    }
+}
+
+fn in_workspace<'a>(sandbox: &'a Arc<dyn Sandbox>, cancel: &'a CancellationToken) -> Runner<'a> {
+    Runner {
+        sandbox,
+        directory: WORKSPACE_PATH,
+        cancel,
     }
 }
 

@@ -11,9 +11,9 @@ use crate::image::{IMAGE_MARK, environment_digest, environment_of};
 use crate::repositories::{self, heads, repositories};
 use crate::sandbox::{Frozen, RouteHandler, Sandbox};
 use crate::session::services::SessionServices;
-use crate::session::{Runner, is_usable, look, start_and_await_services};
+use crate::session::{Runner, is_usable, place, start_and_await_services};
 use crate::start_request::start_request;
-use crate::workspace_git::{self, CLONE, MARK, PLACE};
+use crate::workspace_git::{self, CLONE, MARK};
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::session::WorkspaceRepository;
 use greenroom_protocol::environment::Backend;
@@ -279,8 +279,14 @@ impl WarmPool {
     /// Brings one kind to what is wanted of it.
     async fn look(self: &Arc<Self>, services: &Arc<SessionServices>, kind: &Kind) -> Result<(), Problem> {
         let now_ms = services.clock.now_ms();
-        let environment = match environment_of(services, &kind.repository, &kind.branch).await {
-            Ok(environment) => environment,
+        let known = async {
+            let Kind { repository, branch } = kind;
+            let environment = environment_of(services, repository, branch).await?;
+            let repositories = repositories(&services.forge, repository, branch, &environment).await?;
+            Ok::<_, Problem>((environment, repositories))
+        };
+        let (environment, repositories) = match known.await {
+            Ok(known) => known,
             Err(problem) => {
                 if !problem.retryable {
                     // No session can use what waits.
@@ -291,8 +297,6 @@ impl WarmPool {
             }
         };
         let (version, image) = version(services, kind, &environment).await?;
-        let repositories =
-            repositories(&services.forge, &kind.repository, &kind.branch, &environment).await?;
         let target = {
             let mut known = lock(&self.known);
             let known = known.entry(kind.clone()).or_default();
@@ -575,14 +579,7 @@ async fn check_out(
             cancel: &cancel,
         };
         if !repository.is_own() {
-            let place = look(runner(WORKSPACE_PATH), repository).await?;
-            if let Some(problem) = place.problem(repository) {
-                return Err(problem);
-            }
-            let place = workspace_git::command(PLACE, &[&repository.path]);
-            runner(WORKSPACE_PATH)
-                .checked(&place, own(), "checkout_failed")
-                .await?;
+            place(runner(WORKSPACE_PATH), repository).await?;
         }
         let directory = repository.directory();
         let remote = repository.remote();

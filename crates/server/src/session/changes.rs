@@ -6,7 +6,7 @@ use super::command::SessionHandle;
 use super::run::{Runner, disk_full};
 use super::services::SessionServices;
 use super::workspace::SessionWorkspace;
-use crate::workspace_git::{self, PLACE, PUSH, SETTLE};
+use crate::workspace_git::{self, PUSH, SETTLE};
 use greenroom_protocol::client::event::EventBody;
 use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
@@ -180,8 +180,7 @@ impl Push<'_> {
     async fn ignore_others(&self) -> Result<(), Problem> {
         for other in self.others {
             if checkout::look(self.runner, other).await? == Place::There {
-                let argv = workspace_git::command(PLACE, &[&other.path]);
-                self.runner.run(&argv, workspace_git::environment()).await?;
+                checkout::place(self.runner, other).await?;
             }
         }
         Ok(())

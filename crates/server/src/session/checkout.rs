@@ -12,7 +12,7 @@ use greenroom_protocol::client::session::{Session, WorkspaceRepository};
 use greenroom_protocol::guest::WORKSPACE_PATH;
 use greenroom_protocol::guest::call::{Call, CallErrorCode, Reply, Scope};
 use repository::RepositoryCheckout;
-pub use repository::{Place, look};
+pub use repository::{Place, look, place};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;

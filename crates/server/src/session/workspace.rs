@@ -383,7 +383,11 @@ impl SessionWorkspace {
         environment: &BoundedEnvironment,
     ) -> Result<Vec<WorkspaceRepository>, Problem> {
         let (services, row) = (&self.services, &self.row);
-        let kept = WayOut::kept(services, &row.id).await?;
+        let kept = match WayOut::kept(services, &row.id).await {
+            // What nobody can read concerns a start that was before this one; it is in the log.
+            Err(problem) if !problem.retryable => None,
+            kept => kept?,
+        };
         let kept = kept.map(|kept| kept.repositories(row)).unwrap_or_default();
         let (name, branch) = (&row.repository, &row.base_branch);
         let named = repositories::repositories(&services.forge, name, branch, environment).await?;

@@ -43,7 +43,7 @@ pub enum Place {
 
 impl Place {
     /// From what [`workspace_git::LOOK`] says.
-    pub fn read(said: &str) -> Self {
+    fn read(said: &str) -> Self {
         match said {
             "there" => Self::There,
             "missing" => Self::Missing,
@@ -75,15 +75,32 @@ impl Place {
 
 /// Looks where another repository belongs. `runner` is for any directory of the sandbox.
 pub async fn look(runner: Runner<'_>, repository: &WorkspaceRepository) -> Result<Place, Problem> {
-    let runner = Runner {
-        directory: WORKSPACE_PATH,
-        ..runner
-    };
     let argv = workspace_git::command(LOOK, &[&repository.path, &repository.name]);
-    let said = runner
+    let said = in_workspace(runner)
         .checked(&argv, workspace_git::environment(), "checkout_failed")
         .await?;
     Ok(Place::read(&said))
+}
+
+/// Makes the directory where another repository belongs, and lets the session's own ignore it. Refused where something else lies.
+pub async fn place(runner: Runner<'_>, repository: &WorkspaceRepository) -> Result<Place, Problem> {
+    let found = look(runner, repository).await?;
+    if let Some(problem) = found.problem(repository) {
+        return Err(problem);
+    }
+    let argv = workspace_git::command(PLACE, &[&repository.path]);
+    let env = workspace_git::environment();
+    in_workspace(runner)
+        .named("mkdir", &argv, env, "repository_path_unusable")
+        .await?;
+    Ok(found)
+}
+
+fn in_workspace(runner: Runner<'_>) -> Runner<'_> {
+    Runner {
+        directory: WORKSPACE_PATH,
+        ..runner
+    }
 }
 
 impl RepositoryCheckout<'_> {
@@ -94,14 +111,9 @@ impl RepositoryCheckout<'_> {
         let mut is_done = exists(sandbox, self.mark.clone()).await?;
         let mut is_there = true;
         if !is_own {
-            let place = look(self.runner, self.repository).await?;
-            if let Some(problem) = place.problem(self.repository) {
-                return Err(problem);
-            }
-            is_there = place == Place::There;
+            is_there = place(self.runner, self.repository).await? == Place::There;
             // What was thrown away comes back as it was pushed.
             is_done = is_done && is_there;
-            self.place().await?;
         }
         if is_done {
             // A command that went on without its server may be a git at work; its locks are its own.
@@ -150,20 +162,6 @@ impl RepositoryCheckout<'_> {
 
     fn author_env(&self) -> Vec<(String, String)> {
         self.whole.author.git_environment()
-    }
-
-    /// Makes the directory of another repository.
-    async fn place(&self) -> Result<(), Problem> {
-        let runner = Runner {
-            directory: WORKSPACE_PATH,
-            ..self.runner
-        };
-        let argv = workspace_git::command(PLACE, &[&self.repository.path]);
-        let env = workspace_git::environment();
-        runner
-            .named("mkdir", &argv, env, "repository_path_unusable")
-            .await?;
-        Ok(())
     }
 
     /// Makes the workspace of another session this one's, unless it is.
