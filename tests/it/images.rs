@@ -675,6 +675,8 @@ async fn other_systems_ask_for_images_by_signed_calls(who: Who) {
         (&image["state"], &image["trigger"]),
         (&json!("published"), &json!({"kind": "webhook"}))
     );
+    let again = call(path, &sign("between us", body), body).await;
+    assert_eq!(again, (202, json!({})), "the same call again builds nothing");
     let other = r#"{"ref": "refs/heads/next"}"#;
     let (status, answer) = call(path, &sign("between us", other), other).await;
     assert_eq!(

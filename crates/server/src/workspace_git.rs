@@ -10,13 +10,16 @@ pub fn environment() -> Vec<(String, String)> {
             "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         ),
         ("GIT_CONFIG_GLOBAL", "/dev/null"),
-        ("GIT_CONFIG_COUNT", "3"),
+        ("GIT_CONFIG_COUNT", "4"),
         ("GIT_CONFIG_KEY_0", "core.hooksPath"),
         ("GIT_CONFIG_VALUE_0", "/dev/null"),
         ("GIT_CONFIG_KEY_1", "core.fsmonitor"),
         ("GIT_CONFIG_VALUE_1", "false"),
         ("GIT_CONFIG_KEY_2", "commit.gpgsign"),
         ("GIT_CONFIG_VALUE_2", "false"),
+        // It would go on in the background, and write where an image is sealed and where a call waits.
+        ("GIT_CONFIG_KEY_3", "maintenance.auto"),
+        ("GIT_CONFIG_VALUE_3", "false"),
         ("LC_ALL", "C"),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -134,7 +137,7 @@ new=$(git rev-parse -q --verify \"refs/remotes/origin/$2\" || git rev-parse --ve
 git read-tree -m -u HEAD \"$new\" 2> /dev/null || git read-tree --reset -u \"$new\"
 git update-ref \"refs/heads/$2\" \"$new\"
 git symbolic-ref HEAD \"refs/heads/$2\"
-git -c core.quotePath=false diff --no-renames --no-ext-diff --name-only \"$old\" \"$new\" 2> /dev/null"
+git -c core.quotePath=false diff-tree -r --no-renames --name-only \"$old\" \"$new\" 2> /dev/null"
 );
 
 /// Switches a workspace that has the newest commit to the session's branch. `$1`: the branch, `$2`: the commit.

@@ -1347,7 +1347,7 @@ export interface components {
         };
         /** @description Answer to `POST /v1/repositories/{name}/images/webhook`. */
         WebhookReceipt: {
-            /** @description The image that is built; absent: the call was understood, and is about nothing that an image is built of. */
+            /** @description The image that is built; absent: the call was understood, and no image would be another because of it. */
             image_id?: components["schemas"]["ImageId"] | null;
         };
         /** @description `{id}` of an image. */

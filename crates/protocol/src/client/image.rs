@@ -125,7 +125,7 @@ pub enum ImageTrigger {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WebhookReceipt {
-    /// The image that is built; absent: the call was understood, and is about nothing that an image is built of.
+    /// The image that is built; absent: the call was understood, and no image would be another because of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_id: Option<ImageId>,
 }

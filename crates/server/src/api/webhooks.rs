@@ -29,6 +29,17 @@ const TOKEN: &str = "x-gitlab-token";
 const EVENTS: [&str; 2] = ["x-github-event", "x-gitlab-event"];
 const PUSHES: [&str; 2] = ["push", "Push Hook"];
 
+/// What a call says.
+#[derive(Debug, PartialEq, Eq)]
+enum About {
+    /// The branch of images was pushed to. Sent again, or by somebody who kept a copy, it says nothing new.
+    Push,
+    /// Nothing that an image is built of.
+    Other,
+    /// Nothing at all; whoever sends that wants an image.
+    Nothing,
+}
+
 /// Whatever was sent, with its headers.
 pub struct Sent {
     headers: HeaderMap,
@@ -78,11 +89,13 @@ pub async fn build_image(
     let repository = app.forge.repository(&name).await;
     let repository = repository.map_err(|error| error.problem())?;
     let branch = repository.default_branch.unwrap_or_default();
-    let image_id = match sent.is_about(&branch) {
-        // Many at once are one: an image that waits already is it.
-        true => Some(app.images.request(&name, ImageTrigger::Webhook, false).await?.id),
-        false => None,
+    // Many at once are one: an image that waits already is it.
+    let image = match sent.about(&branch) {
+        About::Push => app.images.request_if_stale(&name, ImageTrigger::Webhook).await?,
+        About::Nothing => Some(app.images.request(&name, ImageTrigger::Webhook, false).await?),
+        About::Other => None,
     };
+    let image_id = image.map(|image| image.id);
     Ok(Accepted(WebhookReceipt { image_id }))
 }
 
@@ -110,8 +123,8 @@ impl Sent {
         })
     }
 
-    /// Whether an image of the branch may be out of date now: after a push to it, or a call that does not say what it is about.
-    fn is_about(&self, branch: &str) -> bool {
+    /// What a repository with this default branch is told.
+    fn about(&self, branch: &str) -> About {
         #[derive(Deserialize)]
         struct Push {
             #[serde(rename = "ref")]
@@ -119,10 +132,13 @@ impl Sent {
         }
         let mut events = EVENTS.iter().filter_map(|name| self.header(name));
         if events.any(|event| !PUSHES.contains(&event)) {
-            return false;
+            return About::Other;
         }
-        let push: Option<Push> = serde_json::from_slice(&self.body).ok();
-        push.is_none_or(|push| push.name.strip_prefix("refs/heads/") == Some(branch))
+        match serde_json::from_slice::<Push>(&self.body) {
+            Ok(push) if push.name.strip_prefix("refs/heads/") == Some(branch) => About::Push,
+            Ok(_) => About::Other,
+            Err(_) => About::Nothing,
+        }
     }
 }
 
@@ -182,22 +198,30 @@ mod tests {
     #[test]
     fn only_what_moves_the_branch_counts() {
         for (headers, body, expected) in [
-            (&[][..], "", true),
-            (&[], "{}", true),
-            (&[], r#"{"ref": "refs/heads/main", "after": "1"}"#, true),
-            (&[], r#"{"ref": "refs/heads/next"}"#, false),
-            (&[], r#"{"ref": "refs/tags/main"}"#, false),
-            (&[(EVENTS[0], "ping")], "{}", false),
-            (&[(EVENTS[0], "issues")], "{}", false),
-            (&[(EVENTS[0], "push")], r#"{"ref": "refs/heads/main"}"#, true),
-            (&[(EVENTS[1], "Push Hook")], r#"{"ref": "refs/heads/main"}"#, true),
+            (&[][..], "", About::Nothing),
+            (&[], "{}", About::Nothing),
+            (&[], r#"{"ref": "refs/heads/main", "after": "1"}"#, About::Push),
+            (&[], r#"{"ref": "refs/heads/next"}"#, About::Other),
+            (&[], r#"{"ref": "refs/tags/main"}"#, About::Other),
+            (&[(EVENTS[0], "ping")], "{}", About::Other),
+            (&[(EVENTS[0], "issues")], "{}", About::Other),
+            (
+                &[(EVENTS[0], "push")],
+                r#"{"ref": "refs/heads/main"}"#,
+                About::Push,
+            ),
+            (
+                &[(EVENTS[1], "Push Hook")],
+                r#"{"ref": "refs/heads/main"}"#,
+                About::Push,
+            ),
             (
                 &[(EVENTS[1], "Tag Push Hook")],
                 r#"{"ref": "refs/heads/main"}"#,
-                false,
+                About::Other,
             ),
         ] {
-            assert_eq!(sent(headers, body).is_about("main"), expected, "{body}");
+            assert_eq!(sent(headers, body).about("main"), expected, "{body}");
         }
     }
 }

@@ -107,14 +107,17 @@ pub fn is_due(attempts: &Attempts<'_>, current: Option<&Image>, heads: &[String]
         }
     }
     match current {
-        Some(current) => {
-            !is_at(current, heads)
-                || current.environment_digest != facts.environment_digest
-                || current.base_digest != facts.base_digest
-                || !is_younger(current.line_began_at_ms, facts.plan.max_age, facts.now_ms)
-        }
+        Some(current) => is_stale(current, heads, facts),
         None => facts.plan.has_steps(),
     }
+}
+
+/// Whether a new image would not be the same.
+pub fn is_stale(current: &Image, heads: &[String], facts: &Facts<'_>) -> bool {
+    !is_at(current, heads)
+        || current.environment_digest != facts.environment_digest
+        || current.base_digest != facts.base_digest
+        || !is_younger(current.line_began_at_ms, facts.plan.max_age, facts.now_ms)
 }
 
 /// Whether an image has these commits.

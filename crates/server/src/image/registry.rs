@@ -4,6 +4,7 @@ use super::build::{self, Progress, environment_of};
 use super::log::{self, BuildLog};
 use super::plan::{self, Attempts, Facts, INTERRUPTED};
 use super::queue::{Queue, Waiting};
+use crate::environment::BoundedEnvironment;
 use crate::repositories::{heads, repositories};
 use crate::session::services::SessionServices;
 use greenroom_protocol::client::image::{Image, ImageList, ImageLog, ImageState, ImageTrigger};
@@ -52,6 +53,26 @@ pub struct ImageRegistry {
     changed: Notify,
     /// Held by whoever publishes what was pulled.
     pub(super) publishing: tokio::sync::Mutex<()>,
+}
+
+/// What an image would be built of now.
+struct Today {
+    environment: BoundedEnvironment,
+    /// The commits of the branches, the repository's own first.
+    heads: Vec<String>,
+    environment_digest: String,
+    base_digest: String,
+}
+
+impl Today {
+    fn facts(&self, now_ms: i64) -> Facts<'_> {
+        Facts {
+            environment_digest: &self.environment_digest,
+            base_digest: &self.base_digest,
+            plan: &self.environment.image,
+            now_ms,
+        }
+    }
 }
 
 impl ImageRegistry {
@@ -347,19 +368,41 @@ impl ImageRegistry {
             was_interrupted_before: newest.get(1).is_some_and(plan::was_interrupted),
             since_asked,
         };
+        let today = self.today(repository, branch).await?;
+        let current = self.current(repository, branch).await?;
+        let facts = today.facts(services.clock.now_ms());
+        Ok(plan::is_due(&attempts, current.as_ref(), &today.heads, &facts))
+    }
+
+    /// Asks for an image of a repository's default branch unless the one that serves would be the same.
+    pub async fn request_if_stale(
+        &self,
+        repository: &str,
+        trigger: ImageTrigger,
+    ) -> Result<Option<Image>, Problem> {
+        let found = self.services.forge.repository(repository).await;
+        let branch = found.map_err(|error| error.problem())?.default_branch;
+        if let Some(branch) = branch
+            && let Some(current) = self.current(repository, &branch).await?
+            // What is wrong with the environment is said by the build.
+            && let Ok(today) = self.today(repository, &branch).await
+            && !plan::is_stale(&current, &today.heads, &today.facts(self.services.clock.now_ms()))
+        {
+            return Ok(None);
+        }
+        self.request(repository, trigger, false).await.map(Some)
+    }
+
+    async fn today(&self, repository: &str, branch: &str) -> Result<Today, Problem> {
+        let services = &self.services;
         let environment = environment_of(services, repository, branch).await?;
         let repositories = repositories(&services.forge, repository, branch, &environment).await?;
-        let heads = heads(&services.forge, &repositories).await?;
-        let environment_digest = plan::environment_digest(&environment);
-        let base_digest = services.sandboxes.base_digest(&environment.base).await?;
-        let facts = Facts {
-            environment_digest: &environment_digest,
-            base_digest: &base_digest,
-            plan: &environment.image,
-            now_ms: services.clock.now_ms(),
-        };
-        let current = self.current(repository, branch).await?;
-        Ok(plan::is_due(&attempts, current.as_ref(), &heads, &facts))
+        Ok(Today {
+            heads: heads(&services.forge, &repositories).await?,
+            environment_digest: plan::environment_digest(&environment),
+            base_digest: services.sandboxes.base_digest(&environment.base).await?,
+            environment,
+        })
     }
 
     /// Whether an image has these files; several may that were pulled.
