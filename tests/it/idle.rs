@@ -76,6 +76,9 @@ async fn an_idle_sandbox_stops_and_the_next_turn_finds_its_files() {
     let session = api.start_session("answer", "note").await;
     api.wait_for_turns(&session, 1).await;
     wait_until_stopped(&api, &session).await;
+    let path = format!("/v1/sessions/{session}/snapshots");
+    let kept = api.must_get(&path).await["snapshots"].as_array().unwrap().len();
+    assert_eq!(kept, 2, "one after the turn, one before it was stopped");
     assert_eq!(api.prompt(&session, "recall", "recall").await.0, 202);
     let events = api.wait_for_turns(&session, 2).await;
     assert_eq!(

@@ -1,7 +1,7 @@
 //! Images: built by hand and by schedule, used by sessions, and what goes wrong.
 
 use crate::script::{add, commands, outputs};
-use greenroom_system_tests::api::{Api, pretty};
+use greenroom_system_tests::api::{Api, of_type, pretty};
 use greenroom_system_tests::product::{Product, Who};
 use greenroom_system_tests::repo;
 use reqwest::Method;
@@ -22,6 +22,7 @@ greenroom_system_tests::for_both_users! {
     leftovers_of_steps_are_nobodys_change,
     a_server_that_waits_takes_no_processor,
     a_step_finds_its_secrets_and_nobody_else_does,
+    older_images_go_before_a_new_one_is_refused,
     other_systems_ask_for_images_by_signed_calls,
 }
 
@@ -482,8 +483,21 @@ async fn a_base_branch_that_was_rewritten_or_deleted_is_no_mystery(who: Who) {
     product.expect_warning("sandbox not ready");
     assert_eq!(api.prompt(&session, "one", "look").await.0, 202);
     let events = api.wait_for_turns(&session, 1).await;
+    let failed = of_type(&events, "sandbox.state_changed");
+    assert!(
+        failed
+            .iter()
+            .any(|event| event["problem"]["code"] == "branch_unknown"
+                && event["problem"]["message"] == "The repository shop has no branch next."),
+        "{}",
+        pretty(&events)
+    );
+    assert!(
+        of_type(&events, "change.pushed").is_empty(),
+        "{}",
+        pretty(&events)
+    );
     product.stop();
-    assert!(pretty(&events).contains("next"), "{}", pretty(&events));
 }
 
 async fn what_a_step_leaves_behind_decides_nothing_later(who: Who) {
@@ -691,6 +705,49 @@ async fn other_systems_ask_for_images_by_signed_calls(who: Who) {
         "{status} {answer}"
     );
     ended(&api, answer["image_id"].as_str().unwrap()).await;
+    product.stop();
+}
+
+async fn older_images_go_before_a_new_one_is_refused(who: Who) {
+    let config = "[image]\nschedule = \"off\"\ndisk_mb = 40\n";
+    let mut product = Product::with_config(&commands(&[("look", "cat ~/big | wc -c")]), config);
+    product.run_as(who);
+    let setup = |bytes: usize| format!("setup = \"head -c {bytes} /dev/urandom > ~/big\"\n");
+    let (api, source) = start(&mut product, &setup(25_000_000)).await;
+    let first = build(&api).await;
+    // What both have in common counts once, so this is no reason to remove anything.
+    push(&api, &source, "README.md", "Second.\n").await;
+    let second = build(&api).await;
+    assert_eq!(second["state"], "published", "{second}");
+    let path = |image: &Value| format!("/v1/images/{}", image["id"].as_str().unwrap());
+    assert_eq!(api.get(&path(&first)).await.0, 200);
+    // Another 25 MB: now there are more than 40, and the next build makes room.
+    push(&api, &source, ".greenroom/environment.toml", &setup(25_000_001)).await;
+    let third = build(&api).await;
+    assert_eq!(third["state"], "published", "{third}");
+    push(&api, &source, "README.md", "Fourth.\n").await;
+    let fourth = build(&api).await;
+    assert_eq!(fourth["state"], "published", "{fourth}");
+    assert_eq!(api.get(&path(&second)).await.0, 404);
+    let session = api.start_session("shop", "look").await;
+    let events = api.wait_for_turns(&session, 1).await;
+    assert!(
+        outputs(&events)[0].starts_with("25000001\n"),
+        "{}",
+        pretty(&events)
+    );
+    // One that is too large alone leaves no room for any other, and still serves.
+    push(&api, &source, ".greenroom/environment.toml", &setup(45_000_000)).await;
+    assert_eq!(build(&api).await["state"], "published");
+    let refused = build(&api).await;
+    assert_eq!(refused["problem"]["code"], "images_disk_full", "{refused}");
+    let session = api.start_session("shop", "look").await;
+    let events = api.wait_for_turns(&session, 1).await;
+    assert!(
+        outputs(&events)[0].starts_with("45000000\n"),
+        "{}",
+        pretty(&events)
+    );
     product.stop();
 }
 

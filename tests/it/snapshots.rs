@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 greenroom_system_tests::for_both_users! {
     a_turn_that_changed_something_leaves_a_snapshot_that_replaces_lost_files,
+    what_git_does_not_see_is_kept_too,
     snapshots_are_taken_listed_and_removed_by_hand,
 }
 
@@ -57,10 +58,23 @@ async fn a_turn_that_changed_something_leaves_a_snapshot_that_replaces_lost_file
     let api = shop(&mut product).await;
     let session = api.start_session("shop", "look").await;
     api.wait_for_turns(&session, 1).await;
-    assert_eq!(snapshots(&api, &session).await.len(), 0, "nothing changed");
-    assert_eq!(api.prompt(&session, "work", "work").await.0, 202);
+    // In the first turn the checkout may have been over for less than a step of the kernel's clock.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let before = snapshots(&api, &session).await;
+    assert_eq!(api.prompt(&session, "look", "look").await.0, 202);
     api.wait_for_turns(&session, 2).await;
-    let first = eventually(&api, &session, 1).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(snapshots(&api, &session).await, before, "nothing changed");
+    assert_eq!(api.prompt(&session, "work", "work").await.0, 202);
+    api.wait_for_turns(&session, 3).await;
+    let deadline = Instant::now() + PATIENCE;
+    let first = loop {
+        let found = eventually(&api, &session, 1).await;
+        if found != before {
+            break found;
+        }
+        assert!(Instant::now() < deadline, "no snapshot is taken");
+    };
     assert_eq!(first[0]["is_pinned"], false);
 
     // Its files are gone while it is down.
@@ -68,7 +82,7 @@ async fn a_turn_that_changed_something_leaves_a_snapshot_that_replaces_lost_file
     std::fs::remove_dir_all(product.sandboxes().join("sb")).unwrap();
     let api = product.start().await;
     assert_eq!(api.prompt(&session, "show", "show").await.0, 202);
-    let events = api.wait_for_turns(&session, 3).await;
+    let events = api.wait_for_turns(&session, 4).await;
     let said = outputs(&events).pop().unwrap();
     assert!(
         said.starts_with("mine\nbuilt\ngreenroom/\n[exit"),
@@ -80,6 +94,40 @@ async fn a_turn_that_changed_something_leaves_a_snapshot_that_replaces_lost_file
         .filter(|event| event["item"]["problem"]["code"] == "sandbox_restored")
         .collect();
     assert_eq!(notices.len(), 1, "{}", pretty(&events));
+    product.stop();
+}
+
+async fn what_git_does_not_see_is_kept_too(who: Who) {
+    let script = commands(&[
+        ("look", "cat README.md"),
+        ("ignored", "echo built > cache"),
+        ("outside", "echo mine > ~/notes; rm -f cache"),
+        ("passing", "echo gone > /tmp/gone; git status; git stash list"),
+    ]);
+    let mut product = Product::with_config(&script, "[snapshot]\nkeep = 9\n");
+    product.run_as(who);
+    let api = shop(&mut product).await;
+    let session = api.start_session("shop", "look").await;
+    api.wait_for_turns(&session, 1).await;
+    for (turn, prompt) in ["ignored", "outside", "passing"].into_iter().enumerate() {
+        // Longer than the steps of the kernel's clock.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let before = snapshots(&api, &session).await.len();
+        assert_eq!(api.prompt(&session, prompt, prompt).await.0, 202);
+        let events = api.wait_for_turns(&session, turn + 2).await;
+        assert!(
+            of_type(&events, "change.pushed").is_empty(),
+            "{}",
+            pretty(&events)
+        );
+        match prompt {
+            "passing" => {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                assert_eq!(snapshots(&api, &session).await.len(), before, "{prompt}");
+            }
+            _ => drop(eventually(&api, &session, before + 1).await),
+        }
+    }
     product.stop();
 }
 

@@ -17,6 +17,7 @@ use greenroom_store::catalog::Catalog;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -194,6 +195,20 @@ impl SandboxProvider for LocalSandboxes {
     async fn retain_snapshots(&self, wanted: &[SnapshotId]) -> Result<(), Problem> {
         let removed = self.host.retain_snapshots(wanted).await;
         removed.map(|_| ()).map_err(|error| error.problem())
+    }
+
+    fn file_clock(&self) -> SystemTime {
+        greenroom_host::file_clock()
+    }
+
+    async fn has_changed_since(&self, id: &SandboxId, since: SystemTime) -> Result<bool, Problem> {
+        let has_changed = self.host.has_changed_since(id, since).await;
+        has_changed.map_err(|error| error.problem())
+    }
+
+    async fn snapshot_bytes(&self, ids: &[SnapshotId]) -> Result<u64, Problem> {
+        let bytes = self.host.bytes_of_snapshots(ids).await;
+        bytes.map_err(|error| error.problem())
     }
 
     async fn disk_bytes(&self, id: &SandboxId) -> Result<u64, Problem> {

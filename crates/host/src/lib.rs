@@ -27,6 +27,7 @@ pub use expose::{ExposeError, Exposed};
 pub use failure::{HostError, SandboxError};
 pub use greenroom_images::Snapshot;
 pub use greenroom_images::oci::Login;
+pub use greenroom_images::tree::file_clock;
 pub use greenroom_sandbox::spec::Limits;
 pub use host::{Host, HostConfig, SandboxFile, SandboxUser, StartSandbox};
 pub use probe::{Finding, Verdict, probe};

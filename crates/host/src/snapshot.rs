@@ -3,6 +3,7 @@
 use crate::failure::HostError;
 use crate::host::{Host, StartSandbox, blocking};
 use crate::supervisor;
+use greenroom_images::tree;
 use greenroom_images::{CHAIN_NAME, Chain, Collected, ImageError, OwnRoot, Programs, Snapshot, UPPER_NAME};
 use greenroom_protocol::environment::Backend;
 use greenroom_protocol::id::{SandboxId, SnapshotId};
@@ -11,7 +12,10 @@ use greenroom_stdx::secret::Secret;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+/// Places that hold nothing to be kept: what is written there is for a while, or the platform's own.
+const PASSING: [&str; 4] = ["tmp", "var/tmp", "run", "home/agent/.greenroom"];
 
 /// A snapshot that was just taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,6 +141,41 @@ impl Host {
                 host.0.images.remove(id)?;
             }
             Ok(host.0.images.collect()?)
+        })
+        .await
+    }
+
+    /// What the layers of these snapshots take together, in bytes, each counted once. Those that do not exist take nothing.
+    pub async fn bytes_of_snapshots(&self, ids: &[SnapshotId]) -> Result<u64, HostError> {
+        let (host, ids) = (self.clone(), ids.to_vec());
+        blocking(move || {
+            let mut layers = Vec::new();
+            for id in &ids {
+                layers.extend(
+                    host.0
+                        .images
+                        .snapshot(id)?
+                        .into_iter()
+                        .flat_map(|found| found.layers),
+                );
+            }
+            layers.sort_unstable();
+            layers.dedup();
+            Ok(host.0.images.bytes_of(&layers)?)
+        })
+        .await
+    }
+
+    /// Whether a sandbox made, changed or removed files at `since` or later, repositories' own and those for a while not counted. True if
+    /// that cannot be known.
+    pub async fn has_changed_since(&self, id: &SandboxId, since: SystemTime) -> Result<bool, HostError> {
+        let upper = self.directory(id).join(UPPER_NAME);
+        blocking(move || {
+            let is_passing = |path: &Path| {
+                let inside = path.strip_prefix(&upper).unwrap_or(path);
+                inside.ends_with(".git") || PASSING.iter().any(|place| inside == Path::new(place))
+            };
+            Ok(tree::has_changed_since(&upper, since, is_passing))
         })
         .await
     }

@@ -3,8 +3,9 @@
 use rustix::fs::{IFlags, Mode, OFlags};
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Removes `path` and all below it, or a file; one that is not there is fine. Nothing else may write there any more.
 pub fn remove(path: &Path) -> io::Result<()> {
@@ -67,6 +68,50 @@ pub fn size_bytes(directory: &Path) -> io::Result<u64> {
         }
     }
     Ok(total)
+}
+
+/// The time that the kernel marks files with now. It goes in steps, and lags behind the machine's clock by up to one.
+pub fn file_clock() -> SystemTime {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    let nanoseconds = u64::try_from(now.tv_nsec).unwrap_or(0);
+    UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_nanos(nanoseconds)
+}
+
+/// Whether anything below `directory` was made, changed or removed at `since` or later, by [`file_clock`]. Does not look into
+/// directories for which `is_left_out`, and ends at the first that it finds. What cannot be looked at counts as changed.
+pub fn has_changed_since(directory: &Path, since: SystemTime, is_left_out: impl Fn(&Path) -> bool) -> bool {
+    let has_changed = |metadata: &fs::Metadata| {
+        let seconds = u64::try_from(metadata.ctime()).unwrap_or(0);
+        let nanoseconds = u64::try_from(metadata.ctime_nsec()).unwrap_or(0);
+        UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_nanos(nanoseconds) >= since
+    };
+    let mut pending = vec![directory.to_owned()];
+    while let Some(directory) = pending.pop() {
+        let Ok(metadata) = fs::symlink_metadata(&directory) else {
+            return true;
+        };
+        if has_changed(&metadata) {
+            return true;
+        }
+        let Ok(entries) = fs::read_dir(&directory) else {
+            return true;
+        };
+        for entry in entries {
+            let Ok((entry, metadata)) = entry.and_then(|entry| entry.metadata().map(|found| (entry, found)))
+            else {
+                return true;
+            };
+            if metadata.is_dir() {
+                if !is_left_out(&entry.path()) {
+                    pending.push(entry.path());
+                }
+            } else if has_changed(&metadata) {
+                return true;
+            }
+        }
+    }
+    false
 }
 
 /// Copies directories, files and links of `from` that are not yet in `to`, with their modes.

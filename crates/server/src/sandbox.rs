@@ -14,7 +14,7 @@ use greenroom_protocol::reference::Reference;
 use greenroom_stdx::secret::Secret;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use thiserror::Error;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
@@ -150,6 +150,16 @@ pub trait SandboxProvider: Send + Sync {
 
     /// Forgets all snapshots but these.
     async fn retain_snapshots(&self, wanted: &[SnapshotId]) -> Result<(), Problem>;
+
+    /// The time that files are marked with now.
+    fn file_clock(&self) -> SystemTime;
+
+    /// Whether a sandbox made, changed or removed files at `since` or later, repositories' own and those for a while not counted. True if
+    /// that cannot be known.
+    async fn has_changed_since(&self, id: &SandboxId, since: SystemTime) -> Result<bool, Problem>;
+
+    /// What the layers of snapshots take together, in bytes; what several have in common counts once.
+    async fn snapshot_bytes(&self, ids: &[SnapshotId]) -> Result<u64, Problem>;
 
     /// What a sandbox's own files take, whether it runs or not, in bytes. Looks at all of them.
     async fn disk_bytes(&self, id: &SandboxId) -> Result<u64, Problem>;

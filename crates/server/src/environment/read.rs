@@ -36,9 +36,14 @@ pub fn read_toml(place: &str, text: &[u8]) -> Result<CheckedEnvironment, Environ
         ))
     })?;
     let written: Environment = toml::from_str(text).map_err(|error| {
-        let line = error.span().map(|span| line_at(text.as_bytes(), span.start));
+        let offset = error.span().map(|span| span.start);
+        let line = offset.map(|offset| line_at(text.as_bytes(), offset));
         let message = in_plain_words(error.message());
-        refuse(whole(line, message, "See docs/environments.md for every field."))
+        let mut fault = whole(line, message, "See docs/environments.md for every field.");
+        if let (Some(offset), Ok(document)) = (offset, DeTable::parse(text)) {
+            fault.path.0 = path_at(document.get_ref(), offset).unwrap_or_default();
+        }
+        refuse(fault)
     })?;
     CheckedEnvironment::new(written).map_err(|mut faults| {
         // It was read a moment ago, so this does not fail; without lines the fields are still named.
@@ -91,6 +96,27 @@ fn in_value(value: &DeValue<'_>, path: &[Step]) -> Option<usize> {
     }
 }
 
+/// The field whose value stands at an offset. The span of a table is that of its head, so tables are looked into wherever they begin.
+fn path_at(table: &DeTable<'_>, offset: usize) -> Option<Vec<Step>> {
+    table.iter().find_map(|(key, value)| {
+        let rest =
+            steps_at(value.get_ref(), offset).or_else(|| value.span().contains(&offset).then(Vec::new))?;
+        Some([vec![Step::Field(key.get_ref().to_string())], rest].concat())
+    })
+}
+
+fn steps_at(value: &DeValue<'_>, offset: usize) -> Option<Vec<Step>> {
+    match value {
+        DeValue::Table(table) => path_at(table, offset),
+        DeValue::Array(entries) => entries.iter().enumerate().find_map(|(index, entry)| {
+            let rest = steps_at(entry.get_ref(), offset)
+                .or_else(|| entry.span().contains(&offset).then(Vec::new))?;
+            Some([vec![Step::Index(index)], rest].concat())
+        }),
+        _ => None,
+    }
+}
+
 /// Counts from 1.
 fn line_at(text: &[u8], offset: usize) -> usize {
     let before = &text[..offset.min(text.len())];
@@ -118,15 +144,21 @@ mod tests {
     fn wrong_types_are_said_in_plain_words() {
         check(
             "[resources]\nmemory_mb = \"much\"",
-            &["environment.toml:2: invalid type: string \"much\", expected a whole number"],
+            &[
+                "environment.toml:2: resources.memory_mb: invalid type: string \"much\", expected a whole number",
+            ],
         );
         check(
             "[resources]\nmemory_mb = 99999999999999999999",
-            &["environment.toml:2: invalid type: integer `99999999999999999999`, expected a whole number"],
+            &[
+                "environment.toml:2: resources.memory_mb: invalid type: integer `99999999999999999999`, expected a whole number",
+            ],
         );
         check(
             "[[services]]\nname = \"a\"\ncommand = \"x\"\nready_port = 99999",
-            &["environment.toml:4: invalid value: integer `99999`, expected a whole number up to 65535"],
+            &[
+                "environment.toml:4: services[0].ready_port: invalid value: integer `99999`, expected a whole number up to 65535",
+            ],
         );
     }
 
@@ -149,7 +181,9 @@ mod tests {
     fn errors_name_line_and_field() {
         check(
             "backend = \"docker\"",
-            &["environment.toml:1: unknown variant `docker`, expected one of `namespace`, `oci`, `microvm`"],
+            &[
+                "environment.toml:1: backend: unknown variant `docker`, expected one of `namespace`, `oci`, `microvm`",
+            ],
         );
         check(
             "\n\n[resources]\nmemory = 1",
@@ -292,7 +326,7 @@ mod tests {
         );
         check(
             "[[services]]\nname = \"a\"",
-            &["environment.toml:1: missing field `command`"],
+            &["environment.toml:1: services[0]: missing field `command`"],
         );
     }
 

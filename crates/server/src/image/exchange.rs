@@ -99,6 +99,7 @@ impl ImageRegistry {
             Some(_) => reference.clone(),
             None => services.sandboxes.pin_image(reference).await?,
         };
+        self.make_room().await?;
         let pulled = services
             .sandboxes
             .pull_snapshot(&pinned, logged(pinned.to_string()))

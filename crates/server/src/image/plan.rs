@@ -259,6 +259,20 @@ pub fn outdated(images: &[Image]) -> Vec<&Image> {
         .collect()
 }
 
+/// The oldest published image that no session would begin with: its branch has a newer one. `images` are in any order.
+pub fn spare(images: &[Image]) -> Option<&Image> {
+    let published = || images.iter().filter(|image| image.state == ImageState::Published);
+    let is_replaced = |image: &&Image| {
+        published().any(|other| {
+            (&other.repository, &other.branch) == (&image.repository, &image.branch)
+                && other.created_at_ms > image.created_at_ms
+        })
+    };
+    published()
+        .filter(is_replaced)
+        .min_by_key(|image| image.created_at_ms)
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

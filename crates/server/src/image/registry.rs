@@ -280,7 +280,7 @@ impl ImageRegistry {
             )
             .with_hint("Check that the data directory is writable and not full.")
         })?;
-        self.check_disk().await?;
+        self.make_room().await?;
         let previous = match from_scratch {
             true => None,
             false => self.current(&image.repository, &image.branch).await?,
@@ -293,20 +293,30 @@ impl ImageRegistry {
         built
     }
 
-    async fn check_disk(&self) -> Result<(), Problem> {
-        let images = kept(self.services.catalog.all_images().await)?;
-        let taken: u64 = images.iter().filter_map(|image| image.size_bytes).sum();
-        match taken < self.bounds.max_disk_bytes {
-            true => Ok(()),
-            false => Err(Problem::transient(
-                "images_disk_full",
-                format!(
+    /// Makes room for another image, if there is none, by forgetting those that nothing begins with any more.
+    pub(super) async fn make_room(&self) -> Result<(), Problem> {
+        loop {
+            let images = kept(self.services.catalog.all_images().await)?;
+            let snapshots: Vec<_> = images
+                .iter()
+                .filter_map(|image| image.snapshot_id.clone())
+                .collect();
+            let taken = self.services.sandboxes.snapshot_bytes(&snapshots).await?;
+            if taken < self.bounds.max_disk_bytes {
+                return Ok(());
+            }
+            let Some(spare) = plan::spare(&images) else {
+                let message = format!(
                     "Images take {} MiB, and {} MiB are the most.",
                     taken >> 20,
                     self.bounds.max_disk_bytes >> 20
-                ),
-            )
-            .with_hint("Let the operator raise `image.disk_mb`, or remove repositories that nobody uses.")),
+                );
+                return Err(Problem::transient("images_disk_full", message).with_hint(
+                    "Let the operator raise `image.disk_mb`, or let steps of environments write less.",
+                ));
+            };
+            tracing::info!(image = %spare.id, repository = spare.repository, "an older image is removed to make room");
+            self.forget(spare).await?;
         }
     }
 
@@ -416,16 +426,19 @@ impl ImageRegistry {
     async fn forget_outdated(&self, repository: &str) -> Result<(), Problem> {
         let images = kept(self.services.catalog.images(repository, u32::MAX >> 1).await)?;
         for image in plan::outdated(&images) {
-            kept(self.services.catalog.remove_image(&image.id).await)?;
-            log::remove(&self.bounds.logs, &image.id).await;
-            if let Some(snapshot) = &image.snapshot_id
-                && !self.is_named(snapshot).await?
-            {
-                self.services
-                    .sandboxes
-                    .remove_snapshots(std::slice::from_ref(snapshot))
-                    .await?;
-            }
+            self.forget(image).await?;
+        }
+        Ok(())
+    }
+
+    async fn forget(&self, image: &Image) -> Result<(), Problem> {
+        kept(self.services.catalog.remove_image(&image.id).await)?;
+        log::remove(&self.bounds.logs, &image.id).await;
+        if let Some(snapshot) = &image.snapshot_id
+            && !self.is_named(snapshot).await?
+        {
+            let snapshots = std::slice::from_ref(snapshot);
+            self.services.sandboxes.remove_snapshots(snapshots).await?;
         }
         Ok(())
     }

@@ -166,9 +166,8 @@ async fn run(
         let subject = super::state::title_from_prompt(&running.prompt.text);
         let home = bring_home(&services, handle, &workspace, &subject, &stopping).await;
         // What could not be pushed is in the sandbox, and nowhere else; the next turn tries again.
-        if home.has_commits || !home.problems.is_empty() {
-            workspace.keep_snapshot().await;
-        }
+        let is_certain = home.has_commits || !home.problems.is_empty();
+        workspace.keep_snapshot(is_certain).await;
         notices.extend(home.problems);
     }
     let sandbox = workspace.usage().await;

@@ -27,8 +27,8 @@ use greenroom_protocol::guest::service::{Readiness, Service};
 use greenroom_protocol::id::{ItemId, SandboxId, TurnId};
 use greenroom_stdx::id::fresh_bits;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, Weak};
-use std::time::Instant;
+use std::sync::{Arc, OnceLock, PoisonError, Weak};
+use std::time::{Instant, SystemTime};
 use tokio::sync::{OnceCell, watch};
 
 /// A turn's way to the sandbox.
@@ -43,6 +43,8 @@ pub struct SessionWorkspace {
     is_checked: AtomicBool,
     /// Whether the turn has ended. What it was still waiting for is then nobody's.
     is_over: AtomicBool,
+    /// When the first call began that may change files, by the clock that files are marked with.
+    first_change: OnceLock<SystemTime>,
     /// For what must go on when its caller is gone.
     itself: Weak<Self>,
     /// As it was when the turn first asked for it.
@@ -72,6 +74,7 @@ impl SessionWorkspace {
             slot,
             is_checked: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
+            first_change: OnceLock::new(),
             itself: itself.clone(),
             environment: OnceCell::new(),
             claimed: std::sync::Mutex::default(),
@@ -213,13 +216,27 @@ impl SessionWorkspace {
         }
     }
 
-    /// Takes a snapshot of what the turn changed, in the background.
-    pub async fn keep_snapshot(&self) {
+    /// Takes a snapshot of what the turn changed, in the background. Unless it is certain that it changed something, that is looked for: git
+    /// ignores files, and others lie outside the workspace.
+    pub async fn keep_snapshot(&self, is_certain: bool) {
         let Ok(id) = self.sandbox_id().await else {
             return;
         };
+        let since = self.first_change.get().copied();
         let (services, session) = (self.services.clone(), self.row.id.clone());
         self.services.tasks.spawn(async move {
+            let has_changed = match since {
+                _ if is_certain => true,
+                Some(since) => services
+                    .sandboxes
+                    .has_changed_since(&id, since)
+                    .await
+                    .unwrap_or(true),
+                None => false,
+            };
+            if !has_changed {
+                return;
+            }
             snapshots::take_by_itself(&services, &session, &id).await;
         });
     }

@@ -3,6 +3,7 @@
 use super::{Checkout, Rejoined, exists, has_running_command, is_from_image, remove_locks};
 use crate::sandbox::SandboxError;
 use crate::session::run::{Runner, cause};
+use crate::session::state::BRANCH_PREFIX;
 use crate::workspace_git::{self, LOOK, NAME, PLACE, REJOIN, SWITCH, SYNC};
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::session::WorkspaceRepository;
@@ -259,13 +260,30 @@ impl RepositoryCheckout<'_> {
                 return Ok(());
             }
         }
+        let WorkspaceRepository {
+            name, base_branch, ..
+        } = self.repository;
+        let message = format!("The repository {name} has no branch {base_branch}.");
+        let missing = Problem::permanent("branch_unknown", message);
         if !self.repository.is_own() {
-            let WorkspaceRepository {
-                name, base_branch, ..
-            } = self.repository;
-            let message = format!("The repository {name} has no branch {base_branch}.");
-            return Err(Problem::permanent("branch_unknown", message)
-                .with_hint("Name another `branch` in the environment's `repositories`."));
+            return Err(missing.with_hint("Name another `branch` in the environment's `repositories`."));
+        }
+        // Work of other sessions may be all that an empty repository has.
+        let others = [
+            "git",
+            "for-each-ref",
+            "--count=1",
+            &format!("--exclude=refs/remotes/origin/{BRANCH_PREFIX}"),
+            "refs/remotes/origin",
+        ];
+        let others = self
+            .runner
+            .checked(&others, env.clone(), "checkout_failed")
+            .await?;
+        if !others.is_empty() {
+            return Err(missing.with_hint(
+                "Push the branch again, or start a session from another one; what this session pushed is on its own branch.",
+            ));
         }
         // An empty repository: the first commit will make the branch.
         git(&["symbolic-ref", "HEAD", &format!("refs/heads/{branch}")]).await?;

@@ -103,6 +103,8 @@ impl SessionWorkspace {
     async fn used(&self) -> Result<Arc<dyn Sandbox>, WorkspaceError> {
         let sandbox = self.sandbox().await.map_err(WorkspaceError::Lost)?;
         self.slot.has_unpushed.store(true, Ordering::Relaxed);
+        self.first_change
+            .get_or_init(|| self.services.sandboxes.file_clock());
         Ok(sandbox)
     }
 
