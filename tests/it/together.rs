@@ -1,8 +1,9 @@
 //! Two clients on one session: both see the same, whenever they come.
 
 use crate::script::{FIX, has_running_command, start_with_answer};
-use greenroom_system_tests::api::{is_event, pretty};
+use greenroom_system_tests::api::{is_event, of_type, pretty};
 use greenroom_system_tests::product::Product;
+use reqwest::Method;
 use serde_json::{Value, json};
 
 fn events_of(frames: &[Value]) -> Vec<Value> {
@@ -116,5 +117,102 @@ say = "Hello."
     assert_eq!(cut["item"]["status"], "interrupted", "{cut}");
     let (status, nothing) = api.post(&format!("/v1/sessions/{session}/stop"), json!({})).await;
     assert_eq!((status, nothing["code"].as_str()), (409, Some("nothing_to_stop")));
+    product.stop();
+}
+
+#[tokio::test]
+async fn what_waits_can_be_rewritten_and_put_in_another_order() {
+    let script = r#"
+[[script]]
+name = "wait"
+prompt_contains = "wait"
+[[script.step]]
+[[script.step.call]]
+tool = "bash"
+arguments = { command = "while [ ! -e go ]; do sleep 0.05; done; echo gone" }
+[[script.step]]
+say = "Done waiting."
+
+[[script]]
+name = "go"
+prompt_contains = "hello"
+[[script.step]]
+say = "Hello."
+"#;
+    let mut product = Product::with_script(script);
+    let api = start_with_answer(&mut product).await;
+    let session = api.start_session("answer", "Please wait.").await;
+    let mut ids = Vec::new();
+    for name in ["one", "two", "three"] {
+        let (status, receipt) = api.prompt(&session, name, &format!("hello {name}")).await;
+        assert_eq!(status, 202, "{receipt}");
+        ids.push(receipt["prompt_id"].as_str().unwrap().to_owned());
+    }
+    let change = async |id: &str, body: Value| {
+        let path = format!("/v1/sessions/{session}/prompts/{id}");
+        let (status, answer) = api.send(api.request(Method::PATCH, &path).json(&body)).await;
+        (status, answer["code"].as_str().unwrap_or_default().to_owned())
+    };
+    let done = (204, String::new());
+    assert_eq!(change(&ids[2], json!({"position": 0})).await, done);
+    assert_eq!(
+        change(&ids[0], json!({"position": 99, "text": "hello again"})).await,
+        done
+    );
+    // What is so already is no event.
+    let before = api.events(&session).await.len();
+    assert_eq!(
+        change(&ids[0], json!({"position": 2, "text": "hello again"})).await,
+        done
+    );
+    assert_eq!(api.events(&session).await.len(), before);
+    for (id, body, expected) in [
+        (&ids[0], json!({}), (422, "prompt_unchanged")),
+        (&ids[0], json!({"text": "  "}), (422, "prompt_empty")),
+        (
+            &ids[0],
+            json!({"text": "x".repeat(1 << 20)}),
+            (413, "prompt_too_large"),
+        ),
+        (&ids[0], json!({"position": -1}), (422, "body_invalid")),
+        (&ids[0], json!({"model": "other"}), (422, "body_invalid")),
+        (
+            &"prm_x".to_owned(),
+            json!({"position": 0}),
+            (409, "prompt_not_queued"),
+        ),
+    ] {
+        let (status, code) = change(id, body.clone()).await;
+        assert_eq!(
+            (status, code.as_str()),
+            expected,
+            "{}",
+            body.to_string().chars().take(80).collect::<String>()
+        );
+    }
+    // On disk like everything else.
+    api.wait_for(&session, "a running command", has_running_command)
+        .await;
+    product.kill();
+    let api = product.start().await;
+    let running = of_type(&api.events(&session).await, "turn.started")[0]["prompt_id"].clone();
+    let path = format!("/v1/sessions/{session}/prompts/{}", running.as_str().unwrap());
+    let edit = api
+        .request(Method::PATCH, &path)
+        .json(&json!({"text": "too late"}));
+    assert_eq!(api.send(edit).await.1["code"], "prompt_not_queued");
+    api.must_post(&format!("/v1/sessions/{session}/stop"), json!({}))
+        .await;
+    let events = api.wait_for_turns(&session, 4).await;
+    let ran: Vec<_> = of_type(&events, "turn.started")[1..]
+        .iter()
+        .map(|event| event["prompt_id"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(
+        ran,
+        [ids[2].clone(), ids[1].clone(), ids[0].clone()],
+        "{}",
+        pretty(&events)
+    );
     product.stop();
 }

@@ -4,6 +4,7 @@ import {
   type AddComment,
   type AddRepository,
   type AddReview,
+  type ChangePrompt,
   type CreateSession,
   type ForkSession,
   type ImageAttachment,
@@ -231,6 +232,13 @@ export function useSendPrompt(sessionId: string) {
 export function useCancelPrompt(sessionId: string) {
   return useMutation({
     mutationFn: (promptId: string) => client.cancelPrompt(sessionId, promptId),
+  });
+}
+
+export function useChangePrompt(sessionId: string) {
+  return useMutation({
+    mutationFn: ({ promptId, change }: { promptId: string; change: ChangePrompt }) =>
+      client.changePrompt(sessionId, promptId, change),
   });
 }
 

@@ -68,6 +68,8 @@ impl TurnView {
                     Span::new(Style::Bold, format!("{}{more}", shorten(first))),
                 ]])
             }
+            EventBody::PromptEdited { .. } => self.block(vec![vec![dim("queued prompt rewritten")]]),
+            EventBody::PromptMoved { .. } => self.block(vec![vec![dim("queued prompt moved")]]),
             EventBody::PromptCancelled { .. } => self.block(vec![vec![dim("prompt taken out of the queue")]]),
             EventBody::ItemCompleted { item, .. } => self.item(item),
             EventBody::TurnRetrying {

@@ -150,7 +150,8 @@ fn documented() -> ApiRouter<App> {
         )
         .api_route(
             "/v1/sessions/{id}/prompts/{prompt_id}",
-            delete_with(sessions::cancel_prompt, told("cancelPrompt", "Takes a prompt out of the queue.")),
+            delete_with(sessions::cancel_prompt, told("cancelPrompt", "Takes a prompt out of the queue."))
+                .patch_with(sessions::change_prompt, told("changePrompt", "Writes a prompt that waits anew, or lets it run earlier or later.")),
         )
         .api_route("/v1/sessions/{id}/stop", post_with(sessions::stop, told("stopTurn", "Stops the running turn.")))
         .api_route("/v1/sessions/{id}/diff", get_with(sessions::diff, told("showSessionDiff", "What the session changed, as pushed.")))

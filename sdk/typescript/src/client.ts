@@ -148,6 +148,17 @@ export class GreenroomClient {
       method: "DELETE",
     });
   }
+  /** Of a prompt that waits: what it says, or how many wait before it. */
+  async changePrompt(
+    sessionId: string,
+    promptId: string,
+    change: wire.ChangePrompt,
+  ): Promise<void> {
+    await this.#send(`/v1/sessions/${segment(sessionId)}/prompts/${segment(promptId)}`, {
+      method: "PATCH",
+      body: change,
+    });
+  }
   stop(sessionId: string): Promise<wire.Session> {
     return this.#json(`/v1/sessions/${segment(sessionId)}/stop`, { method: "POST" });
   }

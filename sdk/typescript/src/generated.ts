@@ -502,7 +502,8 @@ export interface paths {
         delete: operations["cancelPrompt"];
         options?: never;
         head?: never;
-        patch?: never;
+        /** Writes a prompt that waits anew, or lets it run earlier or later. */
+        patch: operations["changePrompt"];
         trace?: never;
     };
     "/v1/sessions/{id}/stop": {
@@ -1561,6 +1562,22 @@ export interface components {
             by: components["schemas"]["PersonId"];
         } | {
             /** @constant */
+            type: "prompt.edited";
+            prompt_id: components["schemas"]["PromptId"];
+            text: string;
+            by: components["schemas"]["PersonId"];
+        } | {
+            /** @constant */
+            type: "prompt.moved";
+            prompt_id: components["schemas"]["PromptId"];
+            /**
+             * Format: uint32
+             * @description How many prompts wait before it now.
+             */
+            position: number;
+            by: components["schemas"]["PersonId"];
+        } | {
+            /** @constant */
             type: "turn.started";
             turn_id: components["schemas"]["TurnId"];
             prompt_id: components["schemas"]["PromptId"];
@@ -1826,6 +1843,16 @@ export interface components {
             id: string;
             /** @description `prm_…` */
             prompt_id: string;
+        };
+        /** @description Body of `PATCH /v1/sessions/{id}/prompts/{prompt_id}`; at least one of them. */
+        ChangePrompt: {
+            /** @description What it says from now on. Only its author may change that. */
+            text?: string | null;
+            /**
+             * Format: uint32
+             * @description How many prompts are to wait before it: 0 runs next, and one beyond the last is the last.
+             */
+            position?: number | null;
         };
         /** @description Changes from the merge base to the head. */
         Diff: {
@@ -3313,6 +3340,43 @@ export interface operations {
             cookie?: never;
         };
         requestBody?: never;
+        responses: {
+            /** @description no content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    changePrompt: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description `ses_…` */
+                id: string;
+                /** @description `prm_…` */
+                prompt_id: string;
+            };
+            cookie?: never;
+        };
+        /** @description Body of `PATCH /v1/sessions/{id}/prompts/{prompt_id}`; at least one of them. */
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ChangePrompt"];
+            };
+        };
         responses: {
             /** @description no content */
             204: {

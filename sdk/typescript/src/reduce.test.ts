@@ -142,6 +142,35 @@ test("the queue holds what waits, in order", () => {
   ]);
 });
 
+test("what waits can be rewritten and put in another order", () => {
+  const view = replay(eventsOf("queue-stop-retry-resume").slice(0, 8));
+  const waits = queuedPrompts(view).map(({ prompt }) => prompt.id);
+  const facts = { at_ms: 0, by: "usr_x" };
+  const moved = reduceEvent(view, {
+    ...facts,
+    seq: view.lastSeq + 1,
+    type: "prompt.moved",
+    prompt_id: waits[1] ?? "",
+    position: 0,
+  });
+  const edited = reduceEvent(moved, {
+    ...facts,
+    seq: view.lastSeq + 2,
+    type: "prompt.edited",
+    prompt_id: waits[0] ?? "",
+    text: "Then the guide",
+  });
+  expect(queuedPrompts(edited).map(({ prompt }) => prompt.text)).toEqual([
+    "Never mind this one",
+    "Then the guide",
+  ]);
+  // What runs or ran keeps its place, and one that does not wait is not moved.
+  expect(edited.prompts[0]).toBe(view.prompts[0]);
+  const running = { ...facts, seq: edited.lastSeq + 1, prompt_id: view.prompts[0]?.prompt.id ?? "" };
+  const same = reduceEvent(edited, { ...running, type: "prompt.moved", position: 1 });
+  expect(same.prompts).toEqual(edited.prompts);
+});
+
 test("a stale row does not undo newer events", () => {
   const view = replay(eventsOf("fix-failing-test"));
   const row = { title: "old", state: "running", pull_requests: [], last_seq: 3 };

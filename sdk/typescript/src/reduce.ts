@@ -236,6 +236,17 @@ function applyEvent(view: SessionView, event: Event): SessionView {
       };
     case "prompt.cancelled":
       return withPromptState(view, event.prompt_id, "cancelled");
+    case "prompt.edited":
+      return {
+        ...view,
+        prompts: view.prompts.map((entry) =>
+          entry.prompt.id === event.prompt_id && entry.state === "queued"
+            ? { ...entry, prompt: { ...entry.prompt, text: event.text } }
+            : entry,
+        ),
+      };
+    case "prompt.moved":
+      return withPromptMoved(view, event.prompt_id, event.position);
     case "turn.started":
       return startTurn(view, event);
     case "item.started":
@@ -428,6 +439,19 @@ function endTurn(view: SessionView, event: Extract<Event, { type: "turn.complete
       ),
   }));
   return withPromptState(ended, event.prompt_id, promptStateOf(event.outcome));
+}
+
+/** Prompts that do not wait keep their places; those that do share the rest in their new order. */
+function withPromptMoved(view: SessionView, id: string, position: number): SessionView {
+  const moved = queuedPrompts(view).find((entry) => entry.prompt.id === id);
+  if (moved === undefined) return view;
+  const order = queuedPrompts(view).filter((entry) => entry !== moved);
+  order.splice(position, 0, moved);
+  const next = order.values();
+  const prompts = view.prompts.map((entry) =>
+    entry.state === "queued" ? (next.next().value ?? entry) : entry,
+  );
+  return { ...view, prompts };
 }
 
 function promptStateOf(outcome: TurnOutcome): PromptState {

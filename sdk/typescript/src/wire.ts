@@ -23,6 +23,7 @@ export type PromptState = "queued" | "running" | "completed" | "failed" | "cance
 export type ImageAttachment = components["schemas"]["ImageAttachment"];
 export type Prompt = components["schemas"]["Prompt"];
 export type SendPrompt = components["schemas"]["SendPrompt"];
+export type ChangePrompt = components["schemas"]["ChangePrompt"];
 export type PromptReceipt = components["schemas"]["PromptReceipt"];
 
 export type SessionState = components["schemas"]["SessionState"];
@@ -109,6 +110,8 @@ export type EventBody =
   | { type: "session.state_changed"; state: SessionState }
   | { type: "prompt.queued"; prompt: Prompt }
   | { type: "prompt.cancelled"; prompt_id: string; by: string }
+  | { type: "prompt.edited"; prompt_id: string; text: string; by: string }
+  | { type: "prompt.moved"; prompt_id: string; position: number; by: string }
   | {
       type: "turn.started";
       turn_id: string;

@@ -1,17 +1,13 @@
 // The bottom of a session: what waits, where the next prompt is written, and Stop.
-import {
-  problemOf,
-  queuedPrompts,
-  type ImageAttachment,
-  type SessionView,
-} from "@greenroom/sdk";
+import { problemOf, type ImageAttachment, type SessionView } from "@greenroom/sdk";
 import { useEffect, useRef, useState } from "react";
 import { useDraft } from "../draft.ts";
-import { useCancelPrompt, useSendPrompt, useStop } from "../queries.ts";
-import { Button, IconButton } from "../ui/button.tsx";
+import { useSendPrompt, useStop } from "../queries.ts";
+import { Button } from "../ui/button.tsx";
 import { Icon } from "../ui/icon.tsx";
 import { ProblemNotice } from "../ui/notice.tsx";
 import { PromptBox } from "./prompt-box.tsx";
+import { Queue } from "./queue.tsx";
 
 /** Two presses of Escape within this time stop the turn. */
 const DOUBLE_PRESS_MS = 600;
@@ -108,38 +104,4 @@ function useDoubleEscape(isActive: boolean, run: () => void): void {
       window.removeEventListener("keydown", listen);
     };
   }, [isActive]);
-}
-
-function Queue({ sessionId, view }: { sessionId: string; view: SessionView }) {
-  const cancel = useCancelPrompt(sessionId);
-  const queued = queuedPrompts(view);
-  if (queued.length === 0) return null;
-  return (
-    <section aria-label="Queue" className="rounded-md border border-line bg-sunken">
-      <h2 className="px-3 pt-1.5 text-xs font-medium text-muted">
-        {queued.length} queued {queued.length === 1 ? "prompt" : "prompts"}
-      </h2>
-      <ol>
-        {queued.map(({ prompt }) => (
-          <li key={prompt.id} className="flex items-center gap-2 py-0.5 pr-1 pl-3 text-[13px]">
-            <span className="min-w-0 flex-1 truncate">{prompt.text}</span>
-            <span className="shrink-0 text-xs text-muted max-sm:hidden">{prompt.author.name}</span>
-            <IconButton
-              label={`Remove queued prompt: ${prompt.text.slice(0, 60)}`}
-              onClick={() => {
-                cancel.mutate(prompt.id);
-              }}
-            >
-              <Icon name="close" className="size-3.5" />
-            </IconButton>
-          </li>
-        ))}
-      </ol>
-      {cancel.error !== null && (
-        <div className="p-2">
-          <ProblemNotice problem={problemOf(cancel.error)} />
-        </div>
-      )}
-    </section>
-  );
 }

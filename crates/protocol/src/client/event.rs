@@ -55,6 +55,21 @@ pub enum EventBody {
     /// Removed from the queue before it ran.
     #[serde(rename = "prompt.cancelled")]
     PromptCancelled { prompt_id: PromptId, by: PersonId },
+    /// Its author wrote a prompt that waits anew.
+    #[serde(rename = "prompt.edited")]
+    PromptEdited {
+        prompt_id: PromptId,
+        text: String,
+        by: PersonId,
+    },
+    /// A prompt that waits runs earlier or later.
+    #[serde(rename = "prompt.moved")]
+    PromptMoved {
+        prompt_id: PromptId,
+        /// How many prompts wait before it now.
+        position: u32,
+        by: PersonId,
+    },
     #[serde(rename = "turn.started")]
     TurnStarted {
         turn_id: TurnId,

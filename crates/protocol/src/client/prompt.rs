@@ -56,6 +56,19 @@ pub struct SendPrompt {
     pub model: Option<String>,
 }
 
+/// Body of `PATCH /v1/sessions/{id}/prompts/{prompt_id}`; at least one of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ChangePrompt {
+    /// What it says from now on. Only its author may change that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// How many prompts are to wait before it: 0 runs next, and one beyond the last is the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<u32>,
+}
+
 /// The prompt is on disk and will finish or visibly fail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

@@ -24,7 +24,9 @@ fn status_of(problem: &Problem) -> StatusCode {
         "sign_in_required" | "sign_in_invalid" | "ticket_invalid" | "webhook_unsigned" => {
             StatusCode::UNAUTHORIZED
         }
-        "origin_refused" | "host_refused" | "own_change" | "owner_required" => StatusCode::FORBIDDEN,
+        "origin_refused" | "host_refused" | "own_change" | "owner_required" | "prompt_not_yours" => {
+            StatusCode::FORBIDDEN
+        }
         "not_found" => StatusCode::NOT_FOUND,
         "method_not_allowed" => StatusCode::METHOD_NOT_ALLOWED,
         "upgrade_required" => StatusCode::UPGRADE_REQUIRED,

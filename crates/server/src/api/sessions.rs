@@ -18,12 +18,12 @@ use axum::response::NoContent;
 use greenroom_protocol::client::event::{EventBody, EventPage};
 use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
-use greenroom_protocol::client::prompt::{ImageAttachment, PromptReceipt, SendPrompt};
+use greenroom_protocol::client::prompt::{ChangePrompt, ImageAttachment, PromptReceipt, SendPrompt};
 use greenroom_protocol::client::pull_request::Diff;
 use greenroom_protocol::client::session::{
     CreateSession, CreatedSession, Session, SessionList, WorkspaceRepository,
 };
-use greenroom_protocol::id::SessionId;
+use greenroom_protocol::id::{PromptId, SessionId};
 use greenroom_stdx::id::fresh_bits;
 use greenroom_store::session_log::Batch;
 
@@ -249,19 +249,45 @@ pub async fn send_prompt(
     Ok(Accepted(receipt))
 }
 
+pub async fn change_prompt(
+    State(app): State<App>,
+    caller: Caller,
+    InPath(PromptPath { id, prompt_id }): InPath<PromptPath>,
+    JsonBody(change): JsonBody<ChangePrompt>,
+) -> Result<NoContent, ApiFailure> {
+    if change == ChangePrompt::default() {
+        return Err(
+            Problem::permanent("prompt_unchanged", "The request says nothing to change.")
+                .with_hint("Send `text`, `position` or both.")
+                .into(),
+        );
+    }
+    if let Some(text) = &change.text {
+        sent::check_text(text)?;
+    }
+    handle(&app, &id)
+        .await?
+        .change_prompt(queued_id(&prompt_id)?, change, caller.person.id)
+        .await?;
+    Ok(NoContent)
+}
+
 pub async fn cancel_prompt(
     State(app): State<App>,
     caller: Caller,
     InPath(PromptPath { id, prompt_id }): InPath<PromptPath>,
 ) -> Result<NoContent, ApiFailure> {
-    let prompt_id = prompt_id
-        .parse()
-        .map_err(|_| Problem::permanent("prompt_not_queued", "This prompt is not in the queue."))?;
     handle(&app, &id)
         .await?
-        .cancel_prompt(prompt_id, caller.person.id)
+        .cancel_prompt(queued_id(&prompt_id)?, caller.person.id)
         .await?;
     Ok(NoContent)
+}
+
+/// An id that leads nowhere is as good as one of a prompt that ran long ago.
+fn queued_id(id: &str) -> Result<PromptId, Problem> {
+    id.parse()
+        .map_err(|_| Problem::permanent("prompt_not_queued", "This prompt is not in the queue."))
 }
 
 pub async fn stop(

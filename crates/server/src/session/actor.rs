@@ -11,7 +11,7 @@ use greenroom_agent::world::{TurnEnd, TurnResult};
 use greenroom_protocol::client::event::{Event, EventBody, SandboxUsage, TurnOutcome};
 use greenroom_protocol::client::model::Usage;
 use greenroom_protocol::client::problem::Problem;
-use greenroom_protocol::client::prompt::{Prompt, PromptReceipt, PromptState};
+use greenroom_protocol::client::prompt::{ChangePrompt, Prompt, PromptReceipt};
 use greenroom_protocol::client::session::{Session, SessionState};
 use greenroom_protocol::id::{PersonId, PromptId, TurnId};
 use greenroom_stdx::chain::Chain;
@@ -126,6 +126,14 @@ impl Actor {
             Command::CancelPrompt { prompt_id, by, reply } => {
                 let _ = reply.send(self.cancel_prompt(prompt_id, by).await);
             }
+            Command::ChangePrompt {
+                prompt_id,
+                change,
+                by,
+                reply,
+            } => {
+                let _ = reply.send(self.change_prompt(prompt_id, change, by).await);
+            }
             Command::Stop { by, reply } => {
                 let _ = reply.send(self.stop(by).await);
             }
@@ -186,11 +194,7 @@ impl Actor {
             queued_at_ms: now_ms,
         };
         if waiting_bytes + size_of_prompt(&prompt) > MAX_QUEUED_BYTES && !self.fold.queue.is_empty() {
-            return Err(Problem::transient(
-                "queue_full",
-                "The prompts that wait in this session are too large together.",
-            )
-            .with_hint("Wait for some to finish, or remove some from the queue."));
+            return Err(queue_too_large());
         }
         let mut events = Vec::new();
         if self.fold.row.state == SessionState::Created && self.fold.row.title == UNTITLED {
@@ -300,20 +304,70 @@ impl Actor {
         }
     }
 
+    /// A prompt that waits.
+    fn queued(&self, prompt_id: &PromptId) -> Result<&Prompt, Problem> {
+        let found = self.fold.queue.iter().find(|prompt| prompt.id == *prompt_id);
+        found.ok_or_else(|| match self.fold.open_prompt_state(prompt_id) {
+            Some(_) => Problem::permanent("prompt_not_queued", "This prompt runs already.")
+                .with_hint("stop the turn instead"),
+            None => Problem::permanent("prompt_not_queued", "This prompt is not in the queue."),
+        })
+    }
+
+    /// The queue is its authors'; whoever began the session may put it in order.
+    fn check_may_order(&self, prompt: &Prompt, by: &PersonId) -> Result<(), Problem> {
+        if prompt.author.id == *by || self.fold.row.created_by.id == *by {
+            return Ok(());
+        }
+        let message = format!("This prompt is by {}.", prompt.author.name);
+        Err(Problem::permanent("prompt_not_yours", message)
+            .with_hint("Its author can change it, or whoever began the session."))
+    }
+
     async fn cancel_prompt(&mut self, prompt_id: PromptId, by: PersonId) -> Result<(), Problem> {
-        match self.fold.open_prompt_state(&prompt_id) {
-            Some(PromptState::Queued) => self
-                .append_events(vec![EventBody::PromptCancelled { prompt_id, by }])
-                .await
-                .map(|_| ()),
-            Some(_) => Err(
-                Problem::permanent("prompt_not_queued", "This prompt runs already.")
-                    .with_hint("stop the turn instead"),
-            ),
-            None => Err(Problem::permanent(
-                "prompt_not_queued",
-                "This prompt is not in the queue.",
-            )),
+        self.check_may_order(self.queued(&prompt_id)?, &by)?;
+        self.append_events(vec![EventBody::PromptCancelled { prompt_id, by }])
+            .await
+            .map(|_| ())
+    }
+
+    async fn change_prompt(
+        &mut self,
+        prompt_id: PromptId,
+        change: ChangePrompt,
+        by: PersonId,
+    ) -> Result<(), Problem> {
+        let prompt = self.queued(&prompt_id)?;
+        self.check_may_order(prompt, &by)?;
+        let mut events = Vec::new();
+        if let Some(text) = change.text.filter(|text| *text != prompt.text) {
+            if prompt.author.id != by {
+                let message = format!("This prompt is by {}.", prompt.author.name);
+                return Err(Problem::permanent("prompt_not_yours", message)
+                    .with_hint("Only its author can change what it says."));
+            }
+            let waiting_bytes: usize = self.fold.queue.iter().map(size_of_prompt).sum();
+            if waiting_bytes - prompt.text.len() + text.len() > MAX_QUEUED_BYTES {
+                return Err(queue_too_large());
+            }
+            events.push(EventBody::PromptEdited {
+                prompt_id: prompt_id.clone(),
+                text,
+                by: by.clone(),
+            });
+        }
+        let last = self.fold.queue.len().saturating_sub(1);
+        let position = change.position.map(|position| last.min(position as usize));
+        if let Some(position) = position.filter(|position| self.fold.queue[*position].id != prompt_id) {
+            events.push(EventBody::PromptMoved {
+                prompt_id,
+                position: u32::try_from(position).unwrap_or(u32::MAX),
+                by,
+            });
+        }
+        match events.is_empty() {
+            true => Ok(()),
+            false => self.append_events(events).await.map(|_| ()),
         }
     }
 
@@ -480,6 +534,14 @@ impl Actor {
         self.services.rows.changed(row);
         Ok(last_seq)
     }
+}
+
+fn queue_too_large() -> Problem {
+    Problem::transient(
+        "queue_full",
+        "The prompts that wait in this session are too large together.",
+    )
+    .with_hint("Wait for some to finish, or remove some from the queue.")
 }
 
 fn size_of_prompt(prompt: &Prompt) -> usize {

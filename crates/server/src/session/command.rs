@@ -7,7 +7,7 @@ use greenroom_agent::world::{Record, TurnEnd};
 use greenroom_protocol::client::event::{EventBody, SandboxUsage};
 use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
-use greenroom_protocol::client::prompt::{ImageAttachment, PromptReceipt};
+use greenroom_protocol::client::prompt::{ChangePrompt, ImageAttachment, PromptReceipt};
 use greenroom_protocol::id::{PersonId, PromptId, SessionId, TurnId};
 use greenroom_store::session_log::Batch;
 use std::sync::Arc;
@@ -37,6 +37,12 @@ pub enum Command {
     },
     CancelPrompt {
         prompt_id: PromptId,
+        by: PersonId,
+        reply: oneshot::Sender<Result<(), Problem>>,
+    },
+    ChangePrompt {
+        prompt_id: PromptId,
+        change: ChangePrompt,
         by: PersonId,
         reply: oneshot::Sender<Result<(), Problem>>,
     },
@@ -85,6 +91,22 @@ impl SessionHandle {
     pub async fn cancel_prompt(&self, prompt_id: PromptId, by: PersonId) -> Result<(), Problem> {
         self.ask(|reply| Command::CancelPrompt { prompt_id, by, reply })
             .await?
+    }
+
+    /// Writes a prompt that waits anew, or lets it run earlier or later.
+    pub async fn change_prompt(
+        &self,
+        prompt_id: PromptId,
+        change: ChangePrompt,
+        by: PersonId,
+    ) -> Result<(), Problem> {
+        self.ask(|reply| Command::ChangePrompt {
+            prompt_id,
+            change,
+            by,
+            reply,
+        })
+        .await?
     }
 
     /// Stops the running turn; returns when that is on disk, not when the turn has ended.

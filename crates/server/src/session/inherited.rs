@@ -69,6 +69,11 @@ impl Inherited {
             EventBody::PromptCancelled { prompt_id, .. } => {
                 self.waiting.remove(&prompt_id);
             }
+            EventBody::PromptEdited { prompt_id, text, .. } => {
+                if let Some((_, prompt)) = self.waiting.get_mut(&prompt_id) {
+                    prompt.text = text;
+                }
+            }
             EventBody::TurnStarted {
                 ref turn_id,
                 ref prompt_id,

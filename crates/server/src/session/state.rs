@@ -123,6 +123,21 @@ impl SessionFold {
             EventBody::PromptCancelled { prompt_id, .. } => {
                 self.queue.retain(|prompt| prompt.id != *prompt_id)
             }
+            EventBody::PromptEdited { prompt_id, text, .. } => {
+                let edited = self.queue.iter_mut().find(|prompt| prompt.id == *prompt_id);
+                if let Some(prompt) = edited {
+                    prompt.text.clone_from(text);
+                }
+            }
+            EventBody::PromptMoved {
+                prompt_id, position, ..
+            } => {
+                let moved = self.queue.iter().position(|prompt| prompt.id == *prompt_id);
+                if let Some(prompt) = moved.and_then(|from| self.queue.remove(from)) {
+                    let place = self.queue.len().min(*position as usize);
+                    self.queue.insert(place, prompt);
+                }
+            }
             EventBody::TurnStarted {
                 turn_id, prompt_id, ..
             } => {

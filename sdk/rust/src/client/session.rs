@@ -6,7 +6,7 @@ use crate::idempotency::IdempotencyKey;
 use crate::stream::SessionStream;
 use greenroom_protocol::client::environment::{ServiceLog, SessionServices};
 use greenroom_protocol::client::event::EventPage;
-use greenroom_protocol::client::prompt::{PromptReceipt, SendPrompt};
+use greenroom_protocol::client::prompt::{ChangePrompt, PromptReceipt, SendPrompt};
 use greenroom_protocol::client::pull_request::Diff;
 use greenroom_protocol::client::session::{
     CreateSession, CreatedSession, ForkSession, ForkedSession, Session, SessionList, SessionSnapshot,
@@ -76,6 +76,18 @@ impl Client {
     pub async fn cancel_prompt(&self, id: &SessionId, prompt: &PromptId) -> Result<(), ClientError> {
         let url = self.url(&["sessions", id.as_str(), "prompts", prompt.as_str()]);
         self.acknowledge(self.request(Method::DELETE, url)).await
+    }
+
+    /// Changes what a prompt that waits says, or when it runs; 409 `prompt_not_queued` if it already ran.
+    pub async fn change_prompt(
+        &self,
+        id: &SessionId,
+        prompt: &PromptId,
+        change: &ChangePrompt,
+    ) -> Result<(), ClientError> {
+        let url = self.url(&["sessions", id.as_str(), "prompts", prompt.as_str()]);
+        self.acknowledge(self.request(Method::PATCH, url).json(change))
+            .await
     }
 
     /// Asks the running turn to stop; 409 `nothing_to_stop` if none runs.
