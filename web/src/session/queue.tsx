@@ -19,7 +19,7 @@ export function Queue({ sessionId, view }: { sessionId: string; view: SessionVie
       <h2 className="px-3 pt-1.5 text-xs font-medium text-muted">
         {queued.length} queued {queued.length === 1 ? "prompt" : "prompts"}
       </h2>
-      <ol>
+      <ol className="max-h-[34dvh] overflow-y-auto">
         {queued.map((entry, position) => (
           <QueuedPrompt
             key={entry.prompt.id}
@@ -105,8 +105,12 @@ function QueuedPrompt(props: QueuedPromptProps) {
     <li className="flex items-center gap-1 py-0.5 pr-1 pl-3 text-[13px]">
       <span className="min-w-0 flex-1 truncate">{prompt.text}</span>
       <span className="mr-1 shrink-0 text-xs text-muted max-sm:hidden">{prompt.author.name}</span>
-      {props.mayOrder && !props.isFirst && (
-        <IconButton label={`Run earlier: ${name}`} disabled={props.isBusy} onClick={props.onEarlier}>
+      {props.mayOrder && (
+        <IconButton
+          label={`Run earlier: ${name}`}
+          disabled={props.isFirst || props.isBusy}
+          onClick={props.onEarlier}
+        >
           <Icon name="arrow_up" className="size-3.5" />
         </IconButton>
       )}
