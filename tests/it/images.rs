@@ -297,7 +297,7 @@ async fn what_fails_publishes_nothing_and_the_last_image_serves(who: Who) {
 
 async fn a_step_has_no_way_to_the_repository_and_leaves_nothing_running(who: Who) {
     let environment = "setup = 'if timeout 20 git fetch -q origin; then exit 9; fi; echo closed'\n\
-        build = 'setsid sleep 1234 & sleep 1235 & echo left'\n\
+        build = 'test -f /tmp/db && echo served; setsid sleep 1234 & sleep 1235 & echo left'\n\
         [[services]]\nname = 'db'\ncommand = 'touch /tmp/db; sleep 1236'\nready_command = 'test -f /tmp/db'\n";
     let mut product = Product::with_config(&commands(&[("look", "true")]), BY_HAND);
     product.run_as(who);
@@ -305,7 +305,9 @@ async fn a_step_has_no_way_to_the_repository_and_leaves_nothing_running(who: Who
     let image = build(&api).await;
     let log = log(&api, &image).await;
     assert_eq!(image["state"], "published", "{log}");
-    assert!(log.contains("closed\n") && log.contains("left\n"), "{log}");
+    for said in ["closed\n", "served\n", "left\n"] {
+        assert!(log.contains(said), "{said}: {log}");
+    }
     let sandboxes = std::fs::read_dir(product.sandboxes().join("sb")).unwrap();
     assert_eq!(sandboxes.count(), 0, "the build's sandbox is gone");
     product.stop();

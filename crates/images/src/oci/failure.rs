@@ -22,7 +22,7 @@ pub enum OciError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    #[error("the registry {registry} refused {what}: {status} {message}")]
+    #[error("the registry {registry} refused {what}: {status}{}", after_space(.message))]
     Refused {
         registry: String,
         what: String,
@@ -64,6 +64,14 @@ pub enum OciError {
     Local(#[from] ImageError),
     #[error("a worker was cancelled")]
     Cancelled,
+}
+
+/// What a registry said, if it said anything.
+fn after_space(message: &str) -> String {
+    match message {
+        "" => String::new(),
+        message => format!(" {message}"),
+    }
 }
 
 impl OciError {
