@@ -251,7 +251,7 @@ pub const OPTIONS: &[OptionSpec] = &[
             max: 1_073_741_824,
         },
         default: "102400",
-        meaning: "What all images may take on disk, in MiB; at that no more are built.",
+        meaning: "What all images may take on disk, in MiB, what they share once. Before another is built the oldest go that nothing begins with any more; where that is not enough, none is built.",
     },
     OptionSpec {
         section: "image",
