@@ -123,6 +123,46 @@ async fn sessions_run_in_an_image_of_a_registry(who: Who) {
         run(&product, &["image", "digest", &name]),
         format!("oci:{pushed}")
     );
+    // What a session did goes the same way.
+    let session = api.start_session("shop", "look").await;
+    api.wait_for_turns(&session, 1).await;
+    let taken: Value = serde_json::from_str(&run(
+        &product,
+        &["session", "snapshots", &session, "--take", "--json"],
+    ))
+    .unwrap();
+    let session_name = format!("{}/sessions/shop:one", registry.address());
+    let snapshot = taken["id"].as_str().unwrap();
+    let pushed_session = run(
+        &product,
+        &[
+            "session",
+            "snapshots",
+            &session,
+            "--push",
+            snapshot,
+            &session_name,
+        ],
+    );
+    assert!(
+        pushed_session.starts_with(&format!("{session_name}@sha256:")),
+        "{pushed_session}"
+    );
+    assert_eq!(
+        run(&product, &["image", "digest", &session_name]),
+        format!("oci:{pushed_session}")
+    );
+    let (status, problem) = api
+        .post(
+            &format!("/v1/sessions/{session}/snapshots/snp_x/push"),
+            json!({"reference": session_name}),
+        )
+        .await;
+    assert_eq!(
+        (status, problem["code"].as_str()),
+        (404, Some("snapshot_unknown")),
+        "{problem}"
+    );
     let mut other = Product::with_config(&commands(&[("look", LOOK)]), "[image]\nschedule = \"off\"\n");
     other.run_as(who);
     let other_api = shop(&mut other, &[]).await;

@@ -1,11 +1,12 @@
 //! The warm pool: sandboxes that are ready before anybody asks, for sessions and for people who type.
 
 use crate::script::{add, commands, outputs};
+use futures_util::future::join_all;
 use greenroom_system_tests::api::{Api, of_type, pretty};
 use greenroom_system_tests::product::{Product, Who};
 use greenroom_system_tests::repo;
 use serde_json::{Value, json};
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,9 @@ greenroom_system_tests::for_both_users! {
 }
 
 const PATIENCE: Duration = Duration::from_secs(40);
+
+/// Sessions that begin at the same moment.
+const RACING: usize = 16;
 
 const LOOK: &str = "cat README.md ~/made; git branch --show-current | cut -c1-10; git log -1 --format=%s; git status --porcelain; \
     echo mine > mine.txt";
@@ -38,7 +42,9 @@ async fn start(product: &mut Product, environment: &str) -> (Api, PathBuf) {
 }
 
 fn product(who: Who) -> Product {
-    let mut product = Product::with_config(&commands(&[("look", LOOK)]), "[image]\nschedule = \"off\"\n");
+    let config =
+        "[image]\nschedule = \"off\"\n\n[pool]\nmax_per_repository = 8\n\n[sandbox]\nmax_running = 40\n";
+    let mut product = Product::with_config(&commands(&[("look", LOOK)]), config);
     product.run_as(who);
     product
 }
@@ -94,14 +100,12 @@ fn sandbox_of(events: &[Value]) -> String {
 
 async fn sessions_take_sandboxes_that_wait_each_its_own(who: Who) {
     let mut product = product(who);
-    let (api, _) = start(&mut product, "[pool]\nminimum = 2\nmaximum = 4\n").await;
-    let ready = waiting(&product, 2).await;
+    let (api, _) = start(&mut product, "[pool]\nminimum = 6\nmaximum = 8\n").await;
+    let ready = waiting(&product, 6).await;
     // The check that follows the checkout.
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let mut sessions = Vec::new();
-    for _ in 0..5 {
-        sessions.push(api.start_session("shop", "look").await);
-    }
+    // All at once.
+    let sessions = join_all((0..RACING).map(|_| api.start_session("shop", "look"))).await;
     let mut used = HashSet::new();
     for session in &sessions {
         let events = api.wait_for_turns(session, 1).await;
@@ -132,16 +136,42 @@ async fn sessions_take_sandboxes_that_wait_each_its_own(who: Who) {
 
 /// Such as an IDE's server, which takes long to start.
 async fn what_the_environment_runs_goes_on_in_the_session(who: Who) {
-    let script = commands(&[("look", "cat ~/starts; kill -0 $(cat ~/starts) && echo alive")]);
+    let script = commands(&[(
+        "look",
+        "cat ~/starts; sleep 0.3; kill -0 $(cat ~/starts) && echo alive",
+    )]);
     let mut product = Product::with_config(&script, "[image]\nschedule = \"off\"\n");
     product.run_as(who);
     let environment = "[pool]\nminimum = 1\nmaximum = 1\n\n[[services]]\nname = \"ide\"\n\
-        command = \"echo $$ >> ~/starts; sleep 1; touch ~/ready; exec sleep 1000\"\n\
+        command = \"echo $$ >> ~/starts; sleep 1; touch ~/ready; while :; do echo >> ~/ticks; sleep 0.02; done\"\n\
         ready_command = \"test -e ~/ready\"\n";
     let (api, _) = start(&mut product, environment).await;
     offered(&api, "shop").await;
+    // What waits stands still.
+    let ticks = || -> BTreeMap<String, u64> {
+        let sandboxes = std::fs::read_dir(product.sandboxes().join("sb")).unwrap();
+        let ticks = |entry: std::fs::DirEntry| {
+            let file = entry.path().join("upper/home/agent/ticks");
+            let ticks = std::fs::metadata(file).map_or(0, |found| found.len());
+            (entry.file_name().to_string_lossy().into_owned(), ticks)
+        };
+        sandboxes.map(|entry| ticks(entry.unwrap())).collect()
+    };
+    let deadline = Instant::now() + PATIENCE;
+    let mut before = ticks();
+    loop {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let after = ticks();
+        if after == before {
+            break;
+        }
+        assert!(Instant::now() < deadline, "it runs while nobody uses it");
+        before = after;
+    }
     let session = api.start_session("shop", "look").await;
     let events = api.wait_for_turns(&session, 1).await;
+    let used = sandbox_of(&events);
+    assert!(ticks()[&used] > before[&used], "{before:?} {}", pretty(&events));
     assert_eq!(
         metric(&api, "greenroom_first_sandboxes_total{from=\"pool\"}").await,
         "1"

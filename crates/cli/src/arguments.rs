@@ -219,6 +219,26 @@ pub enum SessionCommand {
         #[arg(long)]
         no_wait: bool,
     },
+    /// Show the prompts that wait, or change one of them
+    #[command(
+        after_help = "Examples:\n  greenroom session queue ses_…\n  greenroom session queue ses_… --edit prm_… \"Update the guide instead\"\n  greenroom session queue ses_… --first prm_…\n  greenroom session queue ses_… --remove prm_…"
+    )]
+    Queue {
+        /// The session's id, or the end of it
+        id: String,
+        /// Let this prompt say something else; - reads it from standard input
+        #[arg(long, num_args = 2, value_names = ["PROMPT", "TEXT"])]
+        edit: Option<Vec<String>>,
+        /// Let this prompt run next
+        #[arg(long, value_name = "PROMPT", conflicts_with = "edit")]
+        first: Option<String>,
+        /// Take this prompt out
+        #[arg(long, value_name = "PROMPT", conflicts_with_all = ["edit", "first"])]
+        remove: Option<String>,
+        /// The prompts as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Show the services of a session's sandbox, or what one of them wrote
     #[command(
         after_help = "Examples:\n  greenroom session services ses_…\n  greenroom session services ses_… --log db\n  greenroom session services ses_… --log db --follow"
@@ -249,6 +269,9 @@ pub enum SessionCommand {
         /// Remove this one
         #[arg(long, value_name = "SNAPSHOT")]
         remove: Option<String>,
+        /// Put one into a registry, for other tools
+        #[arg(long, num_args = 2, value_names = ["SNAPSHOT", "REFERENCE"], conflicts_with_all = ["take", "remove"])]
+        push: Option<Vec<String>>,
         /// Print JSON for programs
         #[arg(long)]
         json: bool,

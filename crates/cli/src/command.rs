@@ -16,5 +16,6 @@ pub mod up;
 
 mod follow;
 mod input;
+mod queue;
 mod shell;
 mod table;

@@ -146,7 +146,8 @@ fn documented() -> ApiRouter<App> {
         .api_route("/v1/sessions/{id}/events", get_with(sessions::events, told("listEvents", "A page of a session's events.")))
         .api_route(
             "/v1/sessions/{id}/prompts",
-            post_with(sessions::send_prompt, told("sendPrompt", "Queues a prompt. Accepted means on disk. Needs the header Idempotency-Key.")),
+            get_with(sessions::open_prompts, told("listOpenPrompts", "The prompt whose turn runs, and those that wait, the next one first."))
+                .post_with(sessions::send_prompt, told("sendPrompt", "Queues a prompt. Accepted means on disk. Needs the header Idempotency-Key.")),
         )
         .api_route(
             "/v1/sessions/{id}/prompts/{prompt_id}",
@@ -163,6 +164,10 @@ fn documented() -> ApiRouter<App> {
         .api_route(
             "/v1/sessions/{id}/snapshots/{snapshot_id}",
             delete_with(snapshots::remove, told("removeSnapshot", "Removes a snapshot. What sandboxes began with stays.")),
+        )
+        .api_route(
+            "/v1/sessions/{id}/snapshots/{snapshot_id}/push",
+            post_with(snapshots::push, told("pushSnapshot", "Puts a snapshot into a registry, as other tools understand it. For the owner. May take minutes, and goes on if nobody waits.")),
         )
         .api_route(
             "/v1/sessions/{id}/forks",

@@ -478,7 +478,8 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        get?: never;
+        /** The prompt whose turn runs, and those that wait, the next one first. */
+        get: operations["listOpenPrompts"];
         put?: never;
         /** Queues a prompt. Accepted means on disk. Needs the header Idempotency-Key. */
         post: operations["sendPrompt"];
@@ -570,6 +571,23 @@ export interface paths {
         post?: never;
         /** Removes a snapshot. What sandboxes began with stays. */
         delete: operations["removeSnapshot"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{id}/snapshots/{snapshot_id}/push": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Puts a snapshot into a registry, as other tools understand it. For the owner. May take minutes, and goes on if nobody waits. */
+        post: operations["pushSnapshot"];
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -1830,6 +1848,13 @@ export interface components {
             base_branch: string;
             /** @description Directory where it is checked out, relative to the workspace; empty for the session's own, which is the workspace. */
             path: string;
+        };
+        /** @description Answer to `GET /v1/sessions/{id}/prompts`: prompts that have not ended. */
+        OpenPrompts: {
+            /** @description The one whose turn runs. */
+            running?: components["schemas"]["Prompt"] | null;
+            /** @description Those that wait, the next one first. */
+            queued: components["schemas"]["Prompt"][];
         };
         /** @description Body of `POST /v1/sessions/{id}/prompts`. */
         SendPrompt: {
@@ -3287,6 +3312,38 @@ export interface operations {
             };
         };
     };
+    listOpenPrompts: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description `ses_…` */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Answer to `GET /v1/sessions/{id}/prompts`: prompts that have not ended. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OpenPrompts"];
+                };
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     sendPrompt: {
         parameters: {
             query?: never;
@@ -3544,6 +3601,51 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    pushSnapshot: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description `ses_…` */
+                id: string;
+                /** @description `snp_…` */
+                snapshot_id: string;
+            };
+            cookie?: never;
+        };
+        /**
+         * @description Body of `POST /v1/images/{id}/push` and `POST /v1/repositories/{name}/images/pull`; answer to `GET /v1/registry-images` and to the
+         *     first of them.
+         */
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RegistryImage"];
+            };
+        };
+        responses: {
+            /**
+             * @description Body of `POST /v1/images/{id}/push` and `POST /v1/repositories/{name}/images/pull`; answer to `GET /v1/registry-images` and to the
+             *     first of them.
+             */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RegistryImage"];
+                };
             };
             /** @description What went wrong. */
             default: {

@@ -1,7 +1,7 @@
 //! `greenroom session …`.
 
 use super::follow::{self, Form};
-use super::{input, shell, table};
+use super::{input, queue, shell, table};
 use crate::arguments::{Global, SessionCommand};
 use crate::connection;
 use crate::failure::{Exit, Failure};
@@ -75,6 +75,24 @@ pub async fn run(global: &Global, command: SessionCommand, terminal: Terminal) -
             let after = receipt.seq.saturating_sub(1);
             follow::prompt(&client, &id, &receipt.prompt_id, after, form(json), terminal).await
         }
+        SessionCommand::Queue {
+            id,
+            edit,
+            first,
+            remove,
+            json,
+        } => {
+            let client = connection::connect(global)?;
+            let id = input::session_id(&client, &id).await?;
+            let change = match (edit.as_deref(), first, remove) {
+                (Some([prompt, text]), _, _) => Some(queue::Change::Edit(prompt.clone(), text.clone())),
+                (_, Some(prompt), _) => Some(queue::Change::First(prompt)),
+                (_, _, Some(prompt)) => Some(queue::Change::Remove(prompt)),
+                _ => None,
+            };
+            queue::run(&client, &id, change, json, terminal).await?;
+            Ok(Exit::Success)
+        }
         SessionCommand::Services {
             id,
             log,
@@ -96,10 +114,17 @@ pub async fn run(global: &Global, command: SessionCommand, terminal: Terminal) -
             id,
             take,
             remove,
+            push,
             json,
         } => {
             let client = connection::connect(global)?;
             let id = input::session_id(&client, &id).await?;
+            if let Some([snapshot, reference]) = push.as_deref() {
+                terminal.note(&[Span::new(Style::Dim, format!("pushing {snapshot}"))]);
+                let pushed = client.push_snapshot(&id, snapshot, reference).await?;
+                terminal.line(&[Span::plain(pushed.reference)])?;
+                return Ok(Exit::Success);
+            }
             match remove {
                 Some(snapshot) => {
                     client.remove_snapshot(&id, &snapshot).await?;

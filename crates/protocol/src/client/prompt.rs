@@ -56,6 +56,17 @@ pub struct SendPrompt {
     pub model: Option<String>,
 }
 
+/// Answer to `GET /v1/sessions/{id}/prompts`: prompts that have not ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct OpenPrompts {
+    /// The one whose turn runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running: Option<Prompt>,
+    /// Those that wait, the next one first.
+    pub queued: Vec<Prompt>,
+}
+
 /// Body of `PATCH /v1/sessions/{id}/prompts/{prompt_id}`; at least one of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

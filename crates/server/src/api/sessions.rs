@@ -18,7 +18,9 @@ use axum::response::NoContent;
 use greenroom_protocol::client::event::{EventBody, EventPage};
 use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
-use greenroom_protocol::client::prompt::{ChangePrompt, ImageAttachment, PromptReceipt, SendPrompt};
+use greenroom_protocol::client::prompt::{
+    ChangePrompt, ImageAttachment, OpenPrompts, PromptReceipt, SendPrompt,
+};
 use greenroom_protocol::client::pull_request::Diff;
 use greenroom_protocol::client::session::{
     CreateSession, CreatedSession, Session, SessionList, WorkspaceRepository,
@@ -247,6 +249,18 @@ pub async fn send_prompt(
     let sent: Sent = sent::checked(&app, prompt, caller.person, key)?;
     let receipt = handle(&app, &id).await?.send(sent).await?;
     Ok(Accepted(receipt))
+}
+
+pub async fn open_prompts(
+    State(app): State<App>,
+    _: Caller,
+    InPath(SessionPath { id }): InPath<SessionPath>,
+) -> Result<Json<OpenPrompts>, ApiFailure> {
+    let fold = handle(&app, &id).await?.fold().await?;
+    Ok(Json(OpenPrompts {
+        running: fold.running.map(|running| running.prompt),
+        queued: fold.queue.into(),
+    }))
 }
 
 pub async fn change_prompt(

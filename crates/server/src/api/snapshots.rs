@@ -1,7 +1,8 @@
 //! Snapshots of sessions: which there are, taking one, removing one.
 
 use super::app::App;
-use super::caller::Caller;
+use super::body::JsonBody;
+use super::caller::{Caller, check_owner};
 use super::failure::ApiFailure;
 use super::names::{SessionPath, SnapshotPath};
 use super::parameters::InPath;
@@ -9,6 +10,7 @@ use crate::session::snapshots;
 use axum::Json;
 use axum::extract::State;
 use axum::response::NoContent;
+use greenroom_protocol::client::image::RegistryImage;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::session::{SessionSnapshot, SessionSnapshotList};
 use greenroom_protocol::id::SessionId;
@@ -62,6 +64,20 @@ pub async fn remove(
     }
     snapshots::remove(&app.services, &[snapshot.id]).await?;
     Ok(NoContent)
+}
+
+pub async fn push(
+    State(app): State<App>,
+    caller: Caller,
+    InPath(path): InPath<SnapshotPath>,
+    JsonBody(body): JsonBody<RegistryImage>,
+) -> Result<Json<RegistryImage>, ApiFailure> {
+    check_owner(&app, &caller).await?;
+    let session = known(&app, &path.id).await?;
+    let snapshot = snapshot_of(&app, &session, &path.snapshot_id).await?;
+    let row = app.sessions.get(&session).await?.fold().await?.row;
+    let pushed = app.images.push_session(&row, &snapshot.id, &body.reference);
+    Ok(Json(pushed.await?))
 }
 
 /// A snapshot of a session by its name.

@@ -4,7 +4,8 @@ use super::registry::{ImageRegistry, kept};
 use crate::sandbox::StepObserver;
 use greenroom_protocol::client::image::{Image, ImageState, ImageTrigger, RegistryImage};
 use greenroom_protocol::client::problem::Problem;
-use greenroom_protocol::id::{ImageId, PersonId};
+use greenroom_protocol::client::session::Session;
+use greenroom_protocol::id::{ImageId, PersonId, SnapshotId};
 use greenroom_protocol::reference::Reference;
 use greenroom_stdx::id::fresh_bits;
 use std::collections::BTreeMap;
@@ -12,6 +13,8 @@ use std::sync::Arc;
 
 /// Annotation of a pushed image: its record.
 const IMAGE_ANNOTATION: &str = "dev.greenroom.image";
+/// Annotation of a pushed snapshot: whose it is.
+const SESSION_ANNOTATION: &str = "dev.greenroom.session";
 /// What other tools show of an image (<https://github.com/opencontainers/image-spec/blob/main/annotations.md>).
 const REVISION_ANNOTATION: &str = "org.opencontainers.image.revision";
 const TITLE_ANNOTATION: &str = "org.opencontainers.image.title";
@@ -28,13 +31,7 @@ impl ImageRegistry {
 
     /// Puts a published image into a registry. Goes on when nobody waits any more; again, it uploads what is missing.
     pub async fn push(self: &Arc<Self>, id: &ImageId, name: &str) -> Result<RegistryImage, Problem> {
-        let reference = reference(name)?;
-        if reference.digest.is_some() {
-            return Err(
-                Problem::permanent("image_reference", "What is pushed has the digest that it has.")
-                    .with_hint("Name a tag instead, such as ghcr.io/acme/shop:main."),
-            );
-        }
+        let reference = tag(name)?;
         let image = self.image(id).await?;
         let Some(snapshot) = image.snapshot_id.clone() else {
             return Err(Problem::permanent(
@@ -56,12 +53,40 @@ impl ImageRegistry {
                 .commit
                 .map(|commit| (REVISION_ANNOTATION.to_owned(), commit)),
         );
-        let registry = self.clone();
+        self.push_files(snapshot, reference, annotations, image.id.to_string())
+            .await
+    }
+
+    /// Puts a snapshot of a session into a registry, for other tools: what serves sessions are images.
+    pub async fn push_session(
+        &self,
+        session: &Session,
+        snapshot: &SnapshotId,
+        name: &str,
+    ) -> Result<RegistryImage, Problem> {
+        let annotations = BTreeMap::from([
+            (SESSION_ANNOTATION.to_owned(), session.id.to_string()),
+            (
+                TITLE_ANNOTATION.to_owned(),
+                format!("{}@{}", session.repository, session.branch),
+            ),
+        ]);
+        self.push_files(snapshot.clone(), tag(name)?, annotations, snapshot.to_string())
+            .await
+    }
+
+    /// Goes on when nobody waits any more.
+    async fn push_files(
+        &self,
+        snapshot: SnapshotId,
+        reference: Reference,
+        annotations: BTreeMap<String, String>,
+        what: String,
+    ) -> Result<RegistryImage, Problem> {
+        let sandboxes = self.services.sandboxes.clone();
         let pushed = self.services.tasks.spawn(async move {
-            let say = logged(image.id.to_string());
-            let sandboxes = &registry.services.sandboxes;
             sandboxes
-                .push_snapshot(&snapshot, &reference, annotations, say)
+                .push_snapshot(&snapshot, &reference, annotations, logged(what))
                 .await
         });
         let pushed = pushed.await.unwrap_or_else(|_| Err(internal()))?;
@@ -153,6 +178,18 @@ fn reference(name: &str) -> Result<Reference, Problem> {
             Problem::permanent("image_reference", format!("{error}."))
                 .with_hint("Such as docker.io/library/debian:12 or ghcr.io/acme/shop:main.")
         })
+}
+
+/// Where something is pushed to.
+fn tag(name: &str) -> Result<Reference, Problem> {
+    let reference = reference(name)?;
+    match reference.digest {
+        None => Ok(reference),
+        Some(_) => Err(
+            Problem::permanent("image_reference", "What is pushed has the digest that it has.")
+                .with_hint("Name a tag instead, such as ghcr.io/acme/shop:main."),
+        ),
+    }
 }
 
 fn logged(what: String) -> StepObserver {

@@ -314,9 +314,8 @@ impl Actor {
         })
     }
 
-    /// The queue is its authors'; whoever began the session may put it in order.
     fn check_may_order(&self, prompt: &Prompt, by: &PersonId) -> Result<(), Problem> {
-        if prompt.author.id == *by || self.fold.row.created_by.id == *by {
+        if self.fold.may_order(prompt, by) {
             return Ok(());
         }
         let message = format!("This prompt is by {}.", prompt.author.name);

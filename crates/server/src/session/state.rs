@@ -215,6 +215,11 @@ impl SessionFold {
         }
     }
 
+    /// Whether somebody may remove a prompt that waits, or let it run earlier or later: its author, and whoever began the session.
+    pub fn may_order(&self, prompt: &Prompt, person: &PersonId) -> bool {
+        prompt.author.id == *person || self.row.created_by.id == *person
+    }
+
     /// Where a prompt stands that has not ended; `None` for ended and unknown ones.
     pub fn open_prompt_state(&self, prompt_id: &PromptId) -> Option<PromptState> {
         if self
@@ -270,6 +275,94 @@ pub fn branch_name(title: &str, session_id: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use greenroom_protocol::client::person::Person;
+    use greenroom_protocol::id::SessionId;
+
+    fn person(number: u128) -> Person {
+        Person {
+            id: PersonId::from_bits(number),
+            name: format!("Person {number}"),
+            email: format!("{number}@example.com"),
+        }
+    }
+
+    fn prompt(number: u128, author: u128) -> Prompt {
+        Prompt {
+            id: PromptId::from_bits(number),
+            author: person(author),
+            text: format!("prompt {number}"),
+            images: Vec::new(),
+            model: None,
+            queued_at_ms: 0,
+        }
+    }
+
+    /// A session of person 1 in which these happened.
+    fn session(bodies: Vec<EventBody>) -> SessionFold {
+        let created = EventBody::SessionCreated {
+            session_id: SessionId::from_bits(1),
+            title: UNTITLED.to_owned(),
+            repository: "shop".to_owned(),
+            base_branch: "main".to_owned(),
+            branch: "greenroom/x".to_owned(),
+            model: "m".to_owned(),
+            is_scripted: true,
+            created_by: person(1),
+        };
+        let event = |seq, body| Event { seq, at_ms: 0, body };
+        let mut fold = SessionFold::begin(&event(1, created)).unwrap();
+        for (seq, body) in (2..).zip(bodies) {
+            fold.apply(&event(seq, body));
+        }
+        fold
+    }
+
+    #[test]
+    fn the_queue_is_its_authors_and_whoever_began_the_session_puts_it_in_order() {
+        let fold = session(vec![EventBody::PromptQueued { prompt: prompt(1, 2) }]);
+        for (number, expected) in [(1, true), (2, true), (3, false)] {
+            assert_eq!(
+                fold.may_order(&fold.queue[0], &person(number).id),
+                expected,
+                "{number}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_waits_is_moved_and_edited() {
+        for (moved, position, expected) in [
+            (3, 0, [3, 1, 2]),
+            (1, 2, [2, 3, 1]),
+            (1, 99, [2, 3, 1]),
+            (2, 1, [1, 2, 3]),
+            (9, 0, [1, 2, 3]),
+        ] {
+            let mut bodies: Vec<_> = (1..=3)
+                .map(|number| EventBody::PromptQueued {
+                    prompt: prompt(number, 1),
+                })
+                .collect();
+            bodies.push(EventBody::PromptMoved {
+                prompt_id: PromptId::from_bits(moved),
+                position,
+                by: person(1).id,
+            });
+            bodies.push(EventBody::PromptEdited {
+                prompt_id: PromptId::from_bits(2),
+                text: "another".to_owned(),
+                by: person(1).id,
+            });
+            let fold = session(bodies);
+            let order: Vec<_> = fold.queue.iter().map(|prompt| prompt.id.clone()).collect();
+            assert_eq!(order, expected.map(PromptId::from_bits), "{moved} to {position}");
+            let edited = fold
+                .queue
+                .iter()
+                .find(|prompt| prompt.id == PromptId::from_bits(2));
+            assert_eq!(edited.unwrap().text, "another");
+        }
+    }
 
     #[test]
     fn titles_are_short_first_lines() {

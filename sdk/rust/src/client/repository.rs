@@ -132,7 +132,7 @@ impl Client {
     }
 }
 
-fn registry_image(reference: &str) -> RegistryImage {
+pub(super) fn registry_image(reference: &str) -> RegistryImage {
     RegistryImage {
         reference: reference.to_owned(),
     }

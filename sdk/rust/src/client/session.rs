@@ -1,12 +1,14 @@
 //! Endpoints about sessions, their prompts and their events.
 
-use super::Client;
+use super::repository::registry_image;
+use super::{Client, Repeat};
 use crate::failure::ClientError;
 use crate::idempotency::IdempotencyKey;
 use crate::stream::SessionStream;
 use greenroom_protocol::client::environment::{ServiceLog, SessionServices};
 use greenroom_protocol::client::event::EventPage;
-use greenroom_protocol::client::prompt::{ChangePrompt, PromptReceipt, SendPrompt};
+use greenroom_protocol::client::image::RegistryImage;
+use greenroom_protocol::client::prompt::{ChangePrompt, OpenPrompts, PromptReceipt, SendPrompt};
 use greenroom_protocol::client::pull_request::Diff;
 use greenroom_protocol::client::session::{
     CreateSession, CreatedSession, ForkSession, ForkedSession, Session, SessionList, SessionSnapshot,
@@ -72,6 +74,11 @@ impl Client {
             .await
     }
 
+    /// The prompt whose turn runs, and those that wait.
+    pub async fn open_prompts(&self, id: &SessionId) -> Result<OpenPrompts, ClientError> {
+        self.get(&["sessions", id.as_str(), "prompts"]).await
+    }
+
     /// Takes a prompt out of the queue; 409 `prompt_not_queued` if it already ran.
     pub async fn cancel_prompt(&self, id: &SessionId, prompt: &PromptId) -> Result<(), ClientError> {
         let url = self.url(&["sessions", id.as_str(), "prompts", prompt.as_str()]);
@@ -127,6 +134,19 @@ impl Client {
     pub async fn take_snapshot(&self, id: &SessionId) -> Result<SessionSnapshot, ClientError> {
         self.command(Method::POST, &["sessions", id.as_str(), "snapshots"])
             .await
+    }
+
+    /// Puts a snapshot into a registry; answers the reference with its digest. Waits as long as it takes; again, it uploads what is
+    /// missing.
+    pub async fn push_snapshot(
+        &self,
+        id: &SessionId,
+        snapshot: &str,
+        reference: &str,
+    ) -> Result<RegistryImage, ClientError> {
+        let url = self.url(&["sessions", id.as_str(), "snapshots", snapshot, "push"]);
+        let request = self.request(Method::POST, url).json(&registry_image(reference));
+        self.json(request, Repeat::Safe).await
     }
 
     /// Removes a snapshot; 404 `snapshot_unknown`.
