@@ -8,6 +8,8 @@ check) counts as one test. Lines with SKIPPED-FEATURE are repeated and counted a
 import re
 import sys
 
+MAX_REASONS = 10
+REASON_LINES = 12
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -43,8 +45,24 @@ def counts(text):
     return found
 
 
+def why(text):
+    """What failed tests said, shortened: each panic's place and message, or else the log's end."""
+    lines = text.splitlines()
+    panics = [number for number, line in enumerate(lines) if " panicked at " in line]
+    found = []
+    for number in panics[:MAX_REASONS]:
+        message = []
+        for line in lines[number : number + REASON_LINES]:
+            if line.strip() in ("stack backtrace:", ""):
+                break
+            message.append(line.strip()[:400])
+        found.extend(line for line in message if line not in found)
+    return found or [line[:400] for line in lines[-REASON_LINES:]]
+
+
 def main():
     passed = failed = skipped = 0
+    reasons = []
     for argument in sys.argv[1:]:
         name, status, path = argument.split(":", 2)
         try:
@@ -62,11 +80,14 @@ def main():
             # The runner broke before it could count.
             found = (found[0], 1)
         if status != "0":
+            reasons.extend(f"{name}: {line}" for line in why(text))
             print(f"{name}: FAILED (see {path})")
         passed += found[0]
         failed += found[1]
     if passed + failed == 0:
         failed = 1
+    for line in reasons:
+        print(line)
     print(f"{passed} passed, {failed} failed, {skipped} skipped", flush=True)
     return 1 if failed else 0
 
