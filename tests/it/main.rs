@@ -3,6 +3,7 @@
 // Test code fails by panicking; that is what its expectations are.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::print_stderr)]
 
+mod aftermath;
 mod bad_input;
 mod bases;
 mod clock;

@@ -298,6 +298,15 @@ impl Product {
         child.wait().expect("wait");
     }
 
+    /// Whether the server ended by itself; then it can be started again.
+    pub fn has_ended(&mut self) -> bool {
+        let child = self.process.as_mut();
+        if child.is_some_and(|child| child.try_wait().expect("wait").is_some()) {
+            self.process = None;
+        }
+        self.process.is_none()
+    }
+
     /// SIGTERM, and wait for its end, and with it that of its sandboxes.
     pub fn stop(&mut self) {
         let Some(mut child) = self.process.take() else {

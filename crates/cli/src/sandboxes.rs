@@ -150,6 +150,7 @@ impl SandboxProvider for LocalSandboxes {
             let size_bytes = self.host.snapshot_bytes(&snapshot).await?;
             Ok(Sealed {
                 id: snapshot.id,
+                layers: snapshot.layers,
                 size_bytes,
             })
         };
@@ -162,6 +163,7 @@ impl SandboxProvider for LocalSandboxes {
             let size_bytes = self.host.snapshot_bytes(&snapshot).await?;
             Ok(Sealed {
                 id: snapshot.id,
+                layers: snapshot.layers,
                 size_bytes,
             })
         };
@@ -260,6 +262,7 @@ impl SandboxProvider for LocalSandboxes {
             Ok(Pulled {
                 size_bytes: self.host.snapshot_bytes(&pulled).await?,
                 id: pulled.id,
+                layers: pulled.layers,
                 annotations: pulled.annotations,
             })
         };

@@ -18,6 +18,7 @@ use crate::record::{OwnRoot, Snapshot};
 use crate::tree;
 use greenroom_protocol::id::{LayerId, SandboxId, SnapshotId};
 use greenroom_stdx::id::fresh_bits;
+use greenroom_stdx::step;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
@@ -219,8 +220,10 @@ impl ImageStore {
             let layer = LayerId::from_bits(fresh_bits());
             chain.layers.insert(0, layer.clone());
             chain.write(directory)?;
+            step::reached("seal.named");
             let place = self.layer(&layer);
             fs::rename(&upper, &place).map_err(ImageError::file("seal", &upper))?;
+            step::reached("seal.moved");
             // It was for files that are in the layer now.
             let _ = fs::remove_file(directory.join(COPIED_NAME));
         } else if chain.layers.is_empty() && !upper.is_dir() {
@@ -293,9 +296,11 @@ impl ImageStore {
                 return Err(ImageError::file("copy", &upper)(error));
             }
         };
+        step::reached("copy.copied");
         let _names = self.lock();
         let place = self.layer(&layer);
         fs::rename(&draft, &place).map_err(ImageError::file("publish", &draft))?;
+        step::reached("copy.published");
         chain.layers.insert(0, layer.clone());
         let snapshot = self.record(sandbox, chain)?;
         // Without it the next copy shares nothing.
@@ -388,6 +393,7 @@ impl ImageStore {
             annotations,
         };
         write_atomically(&self.path(&snapshot.id), &snapshot)?;
+        step::reached("record.written");
         Ok(snapshot)
     }
 
@@ -413,6 +419,7 @@ impl ImageStore {
     pub fn make_durable(&self, id: &SnapshotId) -> Result<(), ImageError> {
         let opened = fs::File::open(&self.layers).map_err(ImageError::file("open", &self.layers))?;
         rustix::fs::syncfs(&opened).map_err(|error| ImageError::file("sync", &self.layers)(error.into()))?;
+        step::reached("record.synced");
         let _names = self.lock();
         let Some(snapshot) = self.snapshot(id)? else {
             return Ok(());
@@ -489,7 +496,9 @@ impl ImageStore {
     pub fn remove(&self, id: &SnapshotId) -> Result<(), ImageError> {
         let _names = self.lock();
         let path = self.path(id);
-        tree::remove_file(&path).map_err(ImageError::file("remove", &path))
+        tree::remove_file(&path).map_err(ImageError::file("remove", &path))?;
+        step::reached("record.removed");
+        Ok(())
     }
 
     /// What overlays write on files of these layers.
@@ -515,6 +524,7 @@ pub(crate) fn write_atomically(path: &Path, value: &impl Serialize) -> Result<()
     let written = serde_json::to_vec(value)
         .map_err(io::Error::from)
         .and_then(|text| fs::write(&draft, text))
+        .inspect(|()| step::reached("record.drafted"))
         .and_then(|()| fs::rename(&draft, path));
     written.map_err(ImageError::file("write", path))
 }

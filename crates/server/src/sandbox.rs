@@ -9,7 +9,7 @@ use greenroom_protocol::guest::Route;
 use greenroom_protocol::guest::call::{
     Call, CallError, Exec, Exit, FileBytes, OutputChunk, Reply, Scope, TerminalSize,
 };
-use greenroom_protocol::id::{SandboxId, SnapshotId};
+use greenroom_protocol::id::{LayerId, SandboxId, SnapshotId};
 use greenroom_protocol::reference::Reference;
 use greenroom_stdx::secret::Secret;
 use std::collections::BTreeMap;
@@ -79,6 +79,8 @@ pub type Frozen = Box<dyn std::any::Any + Send + Sync>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sealed {
     pub id: SnapshotId,
+    /// Topmost first.
+    pub layers: Vec<LayerId>,
     /// Of all its layers.
     pub size_bytes: u64,
 }
@@ -96,6 +98,8 @@ pub struct Artifact {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pulled {
     pub id: SnapshotId,
+    /// Topmost first.
+    pub layers: Vec<LayerId>,
     /// Of all its layers.
     pub size_bytes: u64,
     /// As they were pushed with it.

@@ -5,3 +5,4 @@ pub mod chain;
 pub mod clock;
 pub mod id;
 pub mod secret;
+pub mod step;

@@ -1261,6 +1261,11 @@ export interface components {
              */
             environment_digest: string;
             /**
+             * @description SHA-256 of the egress policy in force while it was built, organisation's rules and repository's.
+             * @default
+             */
+            policy_digest: string;
+            /**
              * @description What its sandboxes have below their layers, as its environment says it: `host`, `oci:…` or `rootfs:…`.
              * @default
              */
@@ -1272,6 +1277,8 @@ export interface components {
             base_digest: string;
             /** @description The files; only of a published image. */
             snapshot_id?: components["schemas"]["SnapshotId"] | null;
+            /** @description What the files are in, topmost first; only of a published image. */
+            layers?: components["schemas"]["LayerId"][];
             /**
              * Format: uint64
              * @description Of all its layers; layers that images share count in each.
@@ -1348,6 +1355,8 @@ export interface components {
         StepOutcome: ("running" | "done" | "failed") | "cached";
         /** @description The files of one sandbox at one moment. */
         SnapshotId: string;
+        /** @description Files that lie over others and never change again. */
+        LayerId: string;
         /** @description Body of `POST /v1/repositories/{name}/images`. */
         BuildImage: {
             /**

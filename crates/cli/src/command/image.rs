@@ -183,6 +183,15 @@ fn show(image: &Image, terminal: Terminal) -> Result<(), Failure> {
         let over = format!("  over {}", printable(&image.base));
         terminal.line(&[Span::new(Style::Dim, over)])?;
     }
+    if !image.layers.is_empty() {
+        let policy: String = image.policy_digest.chars().take(10).collect();
+        let layers = match image.layers.len() {
+            1 => "1 layer".to_owned(),
+            count => format!("{count} layers"),
+        };
+        let line = format!("  {layers}, built under the egress policy {policy}");
+        terminal.line(&[Span::new(Style::Dim, line)])?;
+    }
     for step in &image.steps {
         let (style, outcome) = match step.outcome {
             StepOutcome::Running => (Style::Yellow, "running"),

@@ -7,6 +7,7 @@ use crate::failure::ImageError;
 use crate::record::Snapshot;
 use crate::tree;
 use greenroom_protocol::id::LayerId;
+use greenroom_stdx::step;
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
@@ -50,11 +51,16 @@ impl ImageStore {
                 } else if let Ok(id) = name.strip_suffix(PACKED).unwrap_or(&name).parse::<LayerId>()
                     && (!named.contains(&id) || self.is_packed_too(&path, &id))
                 {
+                    if !named.contains(&id) {
+                        // Before the layer: without it nobody would look for them.
+                        for note in [BYTES, NOTE] {
+                            let _ = fs::remove_file(self.layers.join(format!("{id}{note}")));
+                        }
+                        step::reached("collect.unnoted");
+                    }
                     let gone = self.layers.join(format!("{LEAVING}{name}"));
                     fs::rename(&path, &gone).map_err(ImageError::file("rename", &path))?;
-                    for note in [BYTES, NOTE] {
-                        let _ = fs::remove_file(self.layers.join(format!("{id}{note}")));
-                    }
+                    step::reached("collect.renamed");
                     leaving.push(gone);
                 }
             }
@@ -62,7 +68,10 @@ impl ImageStore {
         let mut collected = Collected::default();
         for path in &leaving {
             match tree::remove(path) {
-                Ok(()) => collected.layers += 1,
+                Ok(()) => {
+                    step::reached("collect.removed");
+                    collected.layers += 1;
+                }
                 Err(error) => tracing::warn!(path = %path.display(), %error, "a layer is not removed yet"),
             }
         }

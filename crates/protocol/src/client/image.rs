@@ -1,7 +1,7 @@
 //! Images as the API tells them: what a repository's sandboxes begin with, and how each came to be.
 
 use super::problem::Problem;
-use crate::id::{ImageId, PersonId, SnapshotId};
+use crate::id::{ImageId, LayerId, PersonId, SnapshotId};
 use serde::{Deserialize, Serialize};
 
 /// An image of a repository's environment at a commit, or the attempt to build one.
@@ -31,6 +31,9 @@ pub struct Image {
     /// SHA-256 of the environment it was built with, policy included.
     #[serde(default)]
     pub environment_digest: String,
+    /// SHA-256 of the egress policy in force while it was built, organisation's rules and repository's.
+    #[serde(default)]
+    pub policy_digest: String,
     /// What its sandboxes have below their layers, as its environment says it: `host`, `oci:…` or `rootfs:…`.
     #[serde(default)]
     pub base: String,
@@ -40,6 +43,9 @@ pub struct Image {
     /// The files; only of a published image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot_id: Option<SnapshotId>,
+    /// What the files are in, topmost first; only of a published image.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<LayerId>,
     /// Of all its layers; layers that images share count in each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size_bytes: Option<u64>,

@@ -26,6 +26,7 @@ use greenroom_protocol::id::SandboxId;
 use greenroom_protocol::reference::ReferenceError;
 use greenroom_stdx::id::fresh_bits;
 use greenroom_stdx::secret::Secret;
+use greenroom_stdx::step;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -65,6 +66,7 @@ pub async fn build<P: Progress>(
     let (name, branch) = (&image.repository, &image.branch);
     let repositories = repositories::repositories(&services.forge, name, branch, &environment).await?;
     image.environment_digest = plan::environment_digest(&environment);
+    image.policy_digest = plan::policy_digest(&environment);
     image.base = environment.base.to_string();
     image.base_digest = services.sandboxes.base_digest(&environment.base).await?;
     let facts = Facts {
@@ -93,6 +95,7 @@ pub async fn build<P: Progress>(
         id: id.clone(),
     };
     let built = build.run().await;
+    step::reached("build.ended");
     if let Err(problem) = services.sandboxes.remove(&id).await {
         tracing::warn!(sandbox = %id, code = problem.code, "the sandbox of a build is still there: {}", problem.message);
     }
@@ -140,8 +143,10 @@ impl<P: Progress> Build<'_, P> {
             cloned = self.clone_repository().await;
         }
         let sandbox = self.end(began, StepOutcome::Done, cloned).await?;
+        step::reached("build.cloned");
 
         self.steps(&sandbox).await?;
+        step::reached("build.built");
 
         let began = self.begin(StepName::Seal, ImageState::Sealing).await;
         drop(sandbox);
@@ -353,6 +358,7 @@ impl<P: Progress> Build<'_, P> {
                 };
                 let ran = ran.and(hidden);
                 self.end(began, StepOutcome::Done, ran).await?;
+                step::reached("build.step");
             }
             before = key;
         }
@@ -491,6 +497,7 @@ impl<P: Progress> Build<'_, P> {
     async fn seal(&mut self) -> Result<(), Problem> {
         // What steps left running would write on while the workspace is put in order.
         self.services.sandboxes.stop(&self.id).await?;
+        step::reached("build.reaped");
         let closed = CancellationToken::new();
         closed.cancel();
         let sandbox = self.start(closed).await?;
@@ -520,8 +527,11 @@ impl<P: Progress> Build<'_, P> {
                 "Let no step write it to a file; then change the secret, because the log may show it too.",
             ));
         }
+        step::reached("build.searched");
         let sealed = sandboxes.seal(&self.id).await?;
+        step::reached("build.sealed");
         self.image.snapshot_id = Some(sealed.id);
+        self.image.layers = sealed.layers;
         self.image.size_bytes = Some(sealed.size_bytes);
         Ok(())
     }

@@ -161,6 +161,7 @@ impl ImageRegistry {
             built_on: None,
             problem: None,
             snapshot_id: Some(pulled.id),
+            layers: pulled.layers,
             size_bytes: Some(pulled.size_bytes),
             created_at_ms: now_ms,
             finished_at_ms: Some(services.clock.now_ms()),

@@ -90,6 +90,13 @@ pub fn environment_digest(environment: &BoundedEnvironment) -> String {
     hex(&Sha256::digest(parts.to_string()))
 }
 
+/// Of what steps may reach.
+pub fn policy_digest(environment: &BoundedEnvironment) -> String {
+    hex(&Sha256::digest(
+        serde_json::json!([environment.egress]).to_string(),
+    ))
+}
+
 /// Whether an image is to be built by itself now. `current` is the one that serves, `heads` the commits of the branches, the
 /// repository's own first.
 pub fn is_due(attempts: &Attempts<'_>, current: Option<&Image>, heads: &[String], facts: &Facts<'_>) -> bool {
@@ -325,6 +332,8 @@ mod tests {
             base: "host".to_owned(),
             base_digest: "b1".to_owned(),
             snapshot_id: Some(SnapshotId::from_bits(1)),
+            layers: Vec::new(),
+            policy_digest: String::new(),
             size_bytes: Some(1),
             created_at_ms: NOW - minutes_ago * MINUTE,
             finished_at_ms: None,

@@ -12,6 +12,7 @@ use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::id::{ImageId, SnapshotId};
 use greenroom_stdx::chain::Chain;
 use greenroom_stdx::id::fresh_bits;
+use greenroom_stdx::step;
 use greenroom_store::catalog::CatalogError;
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -155,9 +156,11 @@ impl ImageRegistry {
             steps: Vec::new(),
             problem: None,
             environment_digest: String::new(),
+            policy_digest: String::new(),
             base: String::new(),
             base_digest: String::new(),
             snapshot_id: None,
+            layers: Vec::new(),
             size_bytes: None,
             created_at_ms: now_ms,
             finished_at_ms: None,
@@ -166,6 +169,7 @@ impl ImageRegistry {
         };
         // Before it waits, because who takes it from the queue looks for it.
         kept(self.services.catalog.put_image(&image).await)?;
+        step::reached("build.requested");
         let joined = {
             let mut queue = self.queue();
             let joined = queue.joined(repository, from_scratch);
@@ -260,6 +264,7 @@ impl ImageRegistry {
                 () = self.services.shutdown.cancelled() => return,
             }
         }
+        step::reached("build.published");
         // Whoever keeps sandboxes of the image before.
         self.services.changes.tell(&image.repository);
         if let Err(problem) = self.forget_outdated(&image.repository).await {

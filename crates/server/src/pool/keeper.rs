@@ -20,6 +20,7 @@ use greenroom_protocol::environment::Backend;
 use greenroom_protocol::guest::WORKSPACE_PATH;
 use greenroom_protocol::id::{PersonId, SandboxId, SnapshotId};
 use greenroom_stdx::id::fresh_bits;
+use greenroom_stdx::step;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -128,7 +129,9 @@ impl WarmPool {
             let held = lock(&self.held).remove(&id);
             match held {
                 Some(held) if held.sandbox.is_alive() => {
+                    step::reached("claim.booked");
                     drop(held.frozen);
+                    step::reached("claim.thawed");
                     return Some(Claimed {
                         id,
                         sandbox: held.sandbox,
@@ -545,6 +548,7 @@ pub(super) async fn prepare(
     let routes = SwitchedRoutes::new(first, claimed);
     let request = start_request(environment, id, &egress, routes.handler(), image)?;
     let (sandbox, _) = services.sandboxes.start(request).await?;
+    step::reached("pool.started");
     let heads = check_out(&sandbox, &repositories).await?;
     start_and_await_services(&sandbox, &environment.services).await;
     if !is_usable(&sandbox).await {
@@ -555,6 +559,7 @@ pub(super) async fn prepare(
     }
     // Nothing in it takes time until somebody comes. One that cannot be frozen waits as it is.
     let frozen = services.sandboxes.freeze(id).await.ok();
+    step::reached("pool.frozen");
     Ok(Held {
         sandbox,
         repositories,

@@ -13,6 +13,7 @@ use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::session::{Session, SessionSnapshot, SessionState};
 use greenroom_protocol::id::{SandboxId, SessionId, SnapshotId};
+use greenroom_stdx::step;
 use greenroom_store::session_log::{Batch, JournalRow};
 
 /// Events read at once.
@@ -101,6 +102,7 @@ impl Origin {
         files: &SessionSnapshot,
     ) -> Result<SnapshotId, Problem> {
         let copied = services.sandboxes.copy_snapshot(&files.id).await?;
+        step::reached("fork.copied");
         let own = SessionSnapshot {
             id: copied.clone(),
             session_id: id.clone(),

@@ -5,6 +5,7 @@ use super::services::SessionServices;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::session::SessionSnapshot;
 use greenroom_protocol::id::{SandboxId, SessionId, SnapshotId};
+use greenroom_stdx::step;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
@@ -55,6 +56,7 @@ pub async fn take(
     let seq = services.store.last_seq(session).await;
     let seq = seq.map_err(|error| error.problem())?;
     let sealed = services.sandboxes.snapshot(sandbox).await?;
+    step::reached("snapshot.taken");
     let snapshot = SessionSnapshot {
         seq,
         id: sealed.id,
@@ -65,6 +67,7 @@ pub async fn take(
     };
     let kept = services.catalog.put_snapshot(&snapshot).await;
     kept.map_err(|error| error.problem())?;
+    step::reached("snapshot.listed");
     forget_outdated(services).await?;
     Ok(snapshot)
 }
@@ -95,6 +98,7 @@ pub async fn remove(services: &SessionServices, ids: &[SnapshotId]) -> Result<()
         let removed = services.catalog.remove_snapshot(id).await;
         removed.map_err(|error| error.problem())?;
     }
+    step::reached("snapshot.unlisted");
     services.sandboxes.remove_snapshots(ids).await
 }
 

@@ -26,6 +26,7 @@ use greenroom_protocol::client::session::{Session, WorkspaceRepository};
 use greenroom_protocol::guest::service::{Readiness, Service};
 use greenroom_protocol::id::{ItemId, SandboxId, TurnId};
 use greenroom_stdx::id::fresh_bits;
+use greenroom_stdx::step;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, Weak};
 use std::time::{Instant, SystemTime};
@@ -163,7 +164,9 @@ impl SessionWorkspace {
         self.is_checked.store(true, Ordering::Relaxed);
         match started {
             Ok(sandbox) => {
+                step::reached("claim.synced");
                 self.report(&id, SandboxState::Ready, None).await;
+                step::reached("claim.ready");
                 self.release_origin().await;
                 if self.is_over.load(Ordering::SeqCst) {
                     // It ended meanwhile. The next turn takes the place again, when this lets go of the slot.
@@ -511,6 +514,7 @@ impl SessionWorkspace {
         };
         match services.catalog.claim_sandbox(session, &claimed.id).await {
             Ok(id) if id == claimed.id => {
+                step::reached("claim.kept");
                 tracing::debug!(%session, sandbox = %id, "a session took a sandbox of the pool");
                 *self.claimed.lock().unwrap_or_else(PoisonError::into_inner) = Some(claimed);
                 Ok(id)

@@ -6,7 +6,7 @@ use greenroom_protocol::id::ImageId;
 use rusqlite::{OptionalExtension, Row, params};
 
 impl Catalog {
-    /// Adds an image, or replaces what is known of it.
+    /// Adds an image, or replaces what is known of it. What was published, or has failed, never changes: an error.
     pub async fn put_image(&self, image: &Image) -> Result<(), CatalogError> {
         let image = image.clone();
         self.database

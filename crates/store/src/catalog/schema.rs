@@ -117,5 +117,11 @@ CREATE INDEX snapshots_by_session ON snapshots (session_id, created_at_ms, id);
         "
 ALTER TABLE snapshots ADD COLUMN seq INTEGER NOT NULL DEFAULT 0;
 ",
+        // What an image is stays as it was published.
+        "
+CREATE TRIGGER images_never_change BEFORE UPDATE ON images
+WHEN OLD.state IN ('published', 'failed') AND NEW.body <> OLD.body
+BEGIN SELECT RAISE(ABORT, 'an image never changes after it was built'); END;
+",
     ],
 };

@@ -1,5 +1,6 @@
 //! The catalog: sign-in, lists, creation receipts, secrets.
 
+use greenroom_protocol::client::image::{Image, ImageState};
 use greenroom_protocol::client::person::UpdateMe;
 use greenroom_protocol::client::session::{Session, SessionState};
 use greenroom_protocol::id::{PersonId, SandboxId, SessionId};
@@ -33,6 +34,32 @@ fn contains(haystack: &[u8], needle: &str) -> bool {
     haystack
         .windows(needle.len())
         .any(|window| window == needle.as_bytes())
+}
+
+#[tokio::test]
+async fn images_never_change_after_they_were_built() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = open(dir.path()).await;
+    for end in [ImageState::Published, ImageState::Failed] {
+        let mut image: Image = serde_json::from_value(serde_json::json!({
+            "id": greenroom_protocol::id::ImageId::from_bits(fresh_bits()), "repository": "shop", "branch": "main", "state": "building",
+            "trigger": {"kind": "schedule"}, "steps": [], "created_at_ms": 1,
+        }))
+        .unwrap();
+        for state in [ImageState::Building, ImageState::Sealing, end] {
+            image.state = state;
+            catalog.put_image(&image).await.unwrap();
+        }
+        // A second time because nobody knew whether the first was kept.
+        catalog.put_image(&image).await.unwrap();
+        for state in [ImageState::Building, end] {
+            let mut other = image.clone();
+            other.state = state;
+            other.size_bytes = Some(1);
+            assert!(catalog.put_image(&other).await.is_err(), "{end:?} to {state:?}");
+        }
+        assert_eq!(catalog.image(&image.id).await.unwrap(), Some(image));
+    }
 }
 
 #[tokio::test]
