@@ -16,7 +16,6 @@ greenroom_system_tests::for_both_users! {
     a_step_has_no_way_to_the_repository_and_leaves_nothing_running,
     a_build_that_a_crash_cut_short_is_done_again,
     the_command_line_builds_and_shows_images,
-    the_agent_reads_while_the_workspace_is_synced_and_changes_it_after,
     a_base_branch_that_was_rewritten_or_deleted_is_no_mystery,
     what_a_step_leaves_behind_decides_nothing_later,
     leftovers_of_steps_are_nobodys_change,
@@ -27,7 +26,7 @@ greenroom_system_tests::for_both_users! {
 }
 
 /// Images are built when a test says so.
-const BY_HAND: &str = "[image]\nschedule = \"off\"\n";
+pub const BY_HAND: &str = "[image]\nschedule = \"off\"\n";
 
 /// Longest that a build may take here.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -45,7 +44,7 @@ fn shop(product: &Product, environment: &str) -> PathBuf {
     )
 }
 
-async fn start(product: &mut Product, environment: &str) -> (Api, PathBuf) {
+pub async fn start(product: &mut Product, environment: &str) -> (Api, PathBuf) {
     let source = shop(product, environment);
     let api = product.start().await;
     add(&api, "shop", &source).await;
@@ -53,7 +52,7 @@ async fn start(product: &mut Product, environment: &str) -> (Api, PathBuf) {
 }
 
 /// Commits a file and pushes it to the forge.
-async fn push(api: &Api, source: &Path, file: &str, content: &str) {
+pub async fn push(api: &Api, source: &Path, file: &str, content: &str) {
     let repository = api.must_get("/v1/repositories/shop").await;
     let url = repo::with_token(repository["clone_url"].as_str().unwrap(), &api.token);
     std::fs::write(source.join(file), content).unwrap();
@@ -80,7 +79,7 @@ async fn ended(api: &Api, id: &str) -> Value {
     }
 }
 
-async fn log(api: &Api, image: &Value) -> String {
+pub async fn log(api: &Api, image: &Value) -> String {
     let (mut whole, mut after) = (String::new(), 0);
     loop {
         let id = image["id"].as_str().unwrap();
@@ -394,57 +393,6 @@ async fn the_command_line_builds_and_shows_images(who: Who) {
             "{wrong:?}: {code:?} {error}"
         );
     }
-    product.stop();
-}
-
-async fn the_agent_reads_while_the_workspace_is_synced_and_changes_it_after(who: Who) {
-    let script = r#"
-[[script]]
-name = "edit"
-prompt_contains = "edit"
-[[script.step]]
-[[script.step.call]]
-tool = "read"
-arguments = { path = "README.md" }
-[[script.step]]
-[[script.step.call]]
-tool = "write"
-arguments = { path = "own.txt", content = "own\n" }
-[[script.step]]
-[[script.step.call]]
-tool = "bash"
-arguments = { command = "cat README.md own.txt; git log -1 --format=%s; git status --porcelain" }
-[[script.step]]
-say = "Done."
-"#;
-    let mut product = Product::with_config(script, BY_HAND);
-    product.run_as(who);
-    let (api, source) = start(&mut product, "").await;
-    let image = build(&api).await;
-    assert_eq!(image["state"], "published", "{}", log(&api, &image).await);
-    // Something that takes a while to fetch, so that the first call comes meanwhile.
-    let mut noise = vec![0_u8; 12 << 20];
-    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom").unwrap(), &mut noise).unwrap();
-    std::fs::write(source.join("noise.bin"), &noise).unwrap();
-    repo::git(&source, &["config", "core.compression", "0"]);
-    push(&api, &source, "README.md", "A bigger shop.\n").await;
-    let session = api.start_session("shop", "edit").await;
-    let events = api.wait_for_turns(&session, 1).await;
-    let outputs = outputs(&events);
-    assert!(
-        outputs[0].contains("A shop."),
-        "read before it was synced: {}",
-        pretty(&events)
-    );
-    let told = outputs
-        .iter()
-        .filter(|output| output.contains("read them again: README.md]"));
-    assert_eq!(told.count(), 1, "{}", pretty(&events));
-    let last = outputs.last().unwrap();
-    assert!(
-        last.contains("A bigger shop.\nown\nChange README.md\n?? own.txt"),
-        "{last}"
-    );
     product.stop();
 }
 

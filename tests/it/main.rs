@@ -13,6 +13,7 @@ mod egress;
 mod entry;
 mod environment;
 mod forks;
+mod gate;
 mod hostile_git;
 mod idle;
 mod images;

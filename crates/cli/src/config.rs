@@ -138,6 +138,8 @@ pub struct SandboxConfig {
     pub idle_minutes: f64,
     /// Sandboxes that may run at once.
     pub max_running: usize,
+    /// How long a call that changes something waits for the workspace to be synced.
+    pub sync_timeout_seconds: u64,
 }
 
 impl SandboxConfig {

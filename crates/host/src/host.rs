@@ -460,6 +460,8 @@ impl Host {
 
     fn remove_blocking(&self, id: &SandboxId) -> Result<(), HostError> {
         self.stop_blocking(id)?;
+        // Whoever starts it, copies it or removes it too gets to an end first.
+        let _busy = self.0.busy.hold(id);
         let (directory, leaving) = (self.directory(id), self.leaving(id));
         self.finish_removal(id)?;
         // The launcher of a host that was killed may still be on its way. By the old name it finds nothing any more; if it

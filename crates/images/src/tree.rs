@@ -4,7 +4,7 @@ use rustix::fs::{IFlags, Mode, OFlags};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Removes `path` and all below it, or a file; one that is not there is fine. Nothing else may write there any more.
@@ -14,7 +14,10 @@ pub fn remove(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => remove_file(path),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             open_up(path)?;
-            fs::remove_dir_all(path)
+            match fs::remove_dir_all(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                done => done,
+            }
         }
         done => done,
     }
@@ -32,13 +35,22 @@ pub fn remove_file(path: &Path) -> io::Result<()> {
 fn open_up(directory: &Path) -> io::Result<()> {
     let mut pending = vec![directory.to_owned()];
     while let Some(directory) = pending.pop() {
-        fs::set_permissions(&directory, fs::Permissions::from_mode(0o700))?;
-        for entry in fs::read_dir(directory)? {
-            let entry = entry?;
-            // Of the entry itself, not of what a link leads to.
-            if entry.file_type()?.is_dir() {
-                pending.push(entry.path());
-            }
+        match open_up_one(&directory, &mut pending) {
+            // What ends by itself may remove its files meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            done => done?,
+        }
+    }
+    Ok(())
+}
+
+fn open_up_one(directory: &Path, pending: &mut Vec<PathBuf>) -> io::Result<()> {
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        // Of the entry itself, not of what a link leads to.
+        if entry.file_type()?.is_dir() {
+            pending.push(entry.path());
         }
     }
     Ok(())

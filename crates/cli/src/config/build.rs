@@ -121,6 +121,7 @@ fn build(
             firecracker: get.path("sandbox.firecracker"),
             idle_minutes: get.number("sandbox.idle_minutes"),
             max_running: usize::try_from(get.integer("sandbox.max_running")).unwrap_or(usize::MAX),
+            sync_timeout_seconds: get.integer("sandbox.sync_timeout_seconds"),
         },
         image: ImageConfig {
             is_scheduled: get.text("image.schedule") == "on",

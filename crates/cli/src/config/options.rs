@@ -227,6 +227,15 @@ pub const OPTIONS: &[OptionSpec] = &[
                   turn fails with `sandboxes_exhausted` and may be tried again.",
     },
     OptionSpec {
+        section: "sandbox",
+        name: "sync_timeout_seconds",
+        variable: "GREENROOM_SANDBOX_SYNC_TIMEOUT_SECONDS",
+        form: Form::Integer { min: 1, max: 3_600 },
+        default: "300",
+        meaning: "How long a tool that changes something waits until the workspace is at the newest commit. After that \
+                  it fails, the model is told why, and the sync goes on.",
+    },
+    OptionSpec {
         section: "image",
         name: "schedule",
         variable: "GREENROOM_IMAGE_SCHEDULE",

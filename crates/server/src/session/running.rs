@@ -15,6 +15,8 @@ pub struct RunningBounds {
     pub idle: Duration,
     /// At least 1.
     pub max_running: usize,
+    /// How long a call that changes something waits for the workspace to be synced.
+    pub sync_timeout: Duration,
 }
 
 /// All sandboxes that run, as far as this process knows.
@@ -141,6 +143,11 @@ impl RunningSandboxes {
     pub fn max_running(&self) -> usize {
         self.bounds.max_running
     }
+
+    /// How long a call that changes something waits for the workspace to be synced.
+    pub fn sync_timeout(&self) -> Duration {
+        self.bounds.sync_timeout
+    }
 }
 
 #[cfg(test)]
@@ -168,6 +175,7 @@ mod tests {
         let running = RunningSandboxes::new(RunningBounds {
             idle: Duration::from_millis(100),
             max_running: 2,
+            sync_timeout: Duration::ZERO,
         });
         let [one, two, three] = [1, 2, 3].map(SandboxId::from_bits);
         for id in [&one, &two] {

@@ -12,15 +12,11 @@ use greenroom_protocol::guest::call::{
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// How often a call looks for its sandbox again. A guest that breaks every link keeps nobody here for ever.
 const MAX_ATTACHES: u32 = 5;
-
-/// How long a call that changes something waits for the workspace. The work goes on meanwhile.
-const SETTLE_PATIENCE: Duration = Duration::from_secs(300);
 
 /// Pieces of output between the sandbox and whoever takes them (channel `counted output`).
 const COUNTED_CHUNKS: usize = 8;
@@ -311,14 +307,15 @@ impl Workspace for SessionWorkspace {
     }
 
     async fn settled(&self) -> Result<(), WorkspaceError> {
-        match tokio::time::timeout(SETTLE_PATIENCE, self.used()).await {
+        let patience = self.services.running.sync_timeout();
+        match tokio::time::timeout(patience, self.used()).await {
             Ok(used) => used.map(drop),
             Err(_) => Err(WorkspaceError::Call(CallError {
                 code: CallErrorCode::Os,
                 message: format!(
                     "the workspace is still being brought to the newest commit after {} s, so nothing may be changed yet; \
                      read on, and try again in a while",
-                    SETTLE_PATIENCE.as_secs()
+                    patience.as_secs()
                 ),
             })),
         }
