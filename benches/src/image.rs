@@ -179,6 +179,7 @@ async fn session(client: &Client) -> Result<Duration> {
         text: "Say hello.".to_owned(),
         images: Vec::new(),
         model: None,
+        delivery: None,
     };
     let began = Instant::now();
     client.send_prompt(&id, &prompt, &IdempotencyKey::fresh()).await?;

@@ -113,6 +113,7 @@ async fn prompt(
         text: "Say hello.".to_owned(),
         images: Vec::new(),
         model: None,
+        delivery: None,
     };
     let began = Instant::now();
     client

@@ -216,3 +216,97 @@ say = "Hello."
     );
     product.stop();
 }
+
+/// Reads server-sent events: the id, if there is one, and the frame.
+struct ServerSent {
+    response: reqwest::Response,
+    text: String,
+}
+
+impl ServerSent {
+    async fn open(request: reqwest::RequestBuilder) -> Self {
+        let response = request
+            .header("accept", "text/event-stream")
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self {
+            response,
+            text: String::new(),
+        }
+    }
+
+    /// `None`: the server ended it.
+    async fn next(&mut self) -> Option<(Option<u64>, Value)> {
+        loop {
+            if let Some((event, rest)) = self.text.split_once("\n\n") {
+                let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name));
+                let id = field("id: ").map(|id| id.parse().unwrap());
+                let frame = field("data: ").map(|data| serde_json::from_str(data).unwrap());
+                self.text = rest.to_owned();
+                match frame {
+                    Some(frame) => return Some((id, frame)),
+                    None => continue,
+                }
+            }
+            let chunk = tokio::time::timeout(std::time::Duration::from_secs(40), self.response.chunk());
+            let chunk = chunk.await.expect("nothing comes").unwrap()?;
+            self.text.push_str(std::str::from_utf8(&chunk).unwrap());
+        }
+    }
+
+    async fn until(&mut self, kind: &str) -> Vec<Value> {
+        let mut frames = Vec::new();
+        while let Some((id, frame)) = self.next().await {
+            assert_eq!(id, frame["event"]["seq"].as_u64(), "{frame}");
+            let is_last = is_event(&frame, kind);
+            frames.push(frame);
+            if is_last {
+                return events_of(&frames);
+            }
+        }
+        panic!("it ended before {kind}");
+    }
+}
+
+#[tokio::test]
+async fn server_sent_events_tell_the_same_and_go_on_where_the_client_was() {
+    let mut product = Product::with_script(FIX);
+    let api = start_with_answer(&mut product).await;
+    let session = api.create_session("answer").await;
+    let path = format!("/v1/sessions/{session}/stream");
+    let request = |path: &str| api.request(Method::GET, path);
+    let mut early = ServerSent::open(request(&path)).await;
+    let mut leaving = ServerSent::open(request(&path)).await;
+    api.prompt(&session, "one", "Please fix the answer.").await;
+    let first_part = leaving.until("item.completed").await;
+    drop(leaving);
+    let whole = early.until("turn.completed").await;
+    let cursor = first_part.last().unwrap()["seq"].as_u64().unwrap();
+    let again = request(&format!("{path}?after=0")).header("last-event-id", cursor);
+    let rest = ServerSent::open(again).await.until("turn.completed").await;
+    assert_eq!([first_part, rest].concat(), whole);
+    let stored = api.events(&session).await;
+    assert_eq!(whole[..], stored[..whole.len()]);
+
+    let wrong = request(&path)
+        .header("accept", "text/event-stream")
+        .header("last-event-id", "x");
+    let (status, problem) = api.send(wrong).await;
+    assert_eq!((status, problem["code"].as_str()), (422, Some("cursor_invalid")));
+    let mut ahead = ServerSent::open(request(&format!("{path}?after=100000"))).await;
+    let (_, closing) = ahead.next().await.unwrap();
+    assert_eq!(
+        (&closing["frame"], &closing["problem"]["code"]),
+        (&json!("closing"), &json!("cursor_ahead"))
+    );
+    assert!(ahead.next().await.is_none(), "it ends");
+    let (status, problem) = api.get(&path).await;
+    assert_eq!(
+        (status, problem["code"].as_str()),
+        (426, Some("upgrade_required"))
+    );
+    product.stop();
+}

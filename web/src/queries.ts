@@ -6,14 +6,22 @@ import {
   type AddReview,
   type ChangePrompt,
   type CreateSession,
+  type Delivery,
   type ForkSession,
   type ImageAttachment,
   type ImageState,
   type MergePullRequest,
   type PullRequest,
   type PullRequestState,
+  type UpdateSession,
 } from "@greenroom/sdk";
-import { useInfiniteQuery, useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import {
+  keepPreviousData,
+  useInfiniteQuery,
+  useMutation,
+  useQuery,
+  useQueryClient,
+} from "@tanstack/react-query";
 import { useEffect, useRef, useState } from "react";
 import { client } from "./api.ts";
 
@@ -163,11 +171,20 @@ export function useTyping(repository: string) {
   };
 }
 
-export function useSessions() {
+/** All, or those that are found by words. */
+export function useSessions(words: string) {
   return useInfiniteQuery({
-    queryKey: ["sessions"],
+    queryKey: ["sessions", words],
     queryFn: ({ signal, pageParam }) =>
-      client.sessions({ limit: 50, ...(pageParam === "" ? {} : { cursor: pageParam }) }, signal),
+      client.sessions(
+        {
+          limit: 50,
+          ...(words === "" ? {} : { words }),
+          ...(pageParam === "" ? {} : { cursor: pageParam }),
+        },
+        signal,
+      ),
+    placeholderData: keepPreviousData,
     initialPageParam: "",
     getNextPageParam: (page) => page.next_cursor ?? undefined,
     refetchInterval: LIST_EVERY_MS,
@@ -221,7 +238,7 @@ export function useForkSession(sessionId: string) {
 export function useSendPrompt(sessionId: string) {
   const command = useCommandKey();
   return useMutation({
-    mutationFn: (body: { text: string; images: ImageAttachment[] }) =>
+    mutationFn: (body: { text: string; images: ImageAttachment[]; delivery: Delivery }) =>
       client.sendPrompt(sessionId, body, command.keyFor(JSON.stringify(body))),
     onSuccess: () => {
       command.forget();
@@ -242,8 +259,21 @@ export function useChangePrompt(sessionId: string) {
   });
 }
 
+/** What waits stays then: whoever stops a turn may want to say something first. */
 export function useStop(sessionId: string) {
-  return useMutation({ mutationFn: () => client.stop(sessionId) });
+  return useMutation({ mutationFn: () => client.stop(sessionId, true) });
+}
+
+export function useRetryEffect(sessionId: string) {
+  return useMutation({
+    mutationFn: (effectKey: string) => client.retryEffect(sessionId, effectKey),
+  });
+}
+
+export function useUpdateSession(sessionId: string) {
+  return useMutation({
+    mutationFn: (change: UpdateSession) => client.updateSession(sessionId, change),
+  });
 }
 
 /** `commit` is the last pushed one: a push makes it another question. */

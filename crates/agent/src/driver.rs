@@ -7,7 +7,7 @@ use crate::context;
 use crate::tools;
 use crate::turn::{Emptiness, Next, OpenCall, Turn};
 use crate::world::{
-    Driver, JournalEntry, Record, RecordError, TurnEnd, TurnInput, TurnResult, WorkspaceError,
+    Driver, Inserted, JournalEntry, Record, RecordError, TurnEnd, TurnInput, TurnResult, WorkspaceError,
 };
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
@@ -116,6 +116,9 @@ impl Run {
                 }
                 _ if self.input.stop.is_cancelled() => return self.stopped(pending, Vec::new()).await,
                 Next::Ask => {
+                    if self.turn.has_begun() {
+                        pending = self.take_inserted(pending).await?;
+                    }
                     let step = self.turn.begin_step();
                     pending.journal.push(JournalEntry::ModelRequested { step });
                     self.flush(std::mem::take(&mut pending)).await?;
@@ -143,6 +146,20 @@ impl Run {
                     };
                     pending.journal.push(self.turn.results_message(instructions));
                 }
+            }
+        }
+    }
+
+    /// Hears what people say to the turn while it runs. If they said something, `pending` is written with it; returns what is still to
+    /// be written.
+    async fn take_inserted(&mut self, pending: Record) -> Result<Record, RecordError> {
+        let recorder = &self.input.recorder;
+        let inserted = recorder.take_inserted(pending, context::prompt_message);
+        match inserted.await? {
+            Inserted::Nothing(pending) => Ok(pending),
+            Inserted::Prompts(prompts) => {
+                self.turn.inserted(prompts.iter().map(context::prompt_message));
+                Ok(Record::default())
             }
         }
     }

@@ -100,6 +100,16 @@ impl Turn {
         self.step
     }
 
+    /// Whether the model was asked already.
+    pub fn has_begun(&self) -> bool {
+        self.step > 0
+    }
+
+    /// People said something between two steps; their messages are in the journal.
+    pub fn inserted(&mut self, messages: impl Iterator<Item = Message>) {
+        self.messages.extend(messages);
+    }
+
     /// Takes a whole answer. Returns the journal entries, and whether it was empty.
     pub fn answered(&mut self, finished: Finished) -> (Vec<JournalEntry>, Emptiness) {
         let Finished {

@@ -130,11 +130,27 @@ pub trait Recorder: Send + Sync {
     /// Returns when entry and items are on disk, in this order, in one transaction. An error ends the turn.
     async fn record(&self, record: Record) -> Result<(), RecordError>;
 
+    /// What people want this turn to hear now. If there is anything, `record` and its messages are on disk when this returns, in one
+    /// transaction; if not, nothing is written and `record` comes back. An error ends the turn.
+    async fn take_inserted(&self, record: Record, message_of: MessageOf) -> Result<Inserted, RecordError>;
+
     /// Shows unfinished text. Not stored, never waits, may be dropped.
     fn delta(&self, item_id: &ItemId, channel: DeltaChannel, text: &str);
 
     /// Tells people that the model is asked again.
     fn retrying(&self, attempt: u32, delay_ms: u64, failure: &ModelFailure);
+}
+
+/// How a prompt is told to the model.
+pub type MessageOf = fn(&Prompt) -> Message;
+
+/// What people said to a turn that runs.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Inserted {
+    /// Nothing; this is still to be written.
+    Nothing(Record),
+    /// It is on disk, in this order.
+    Prompts(Vec<Prompt>),
 }
 
 /// One durable step.

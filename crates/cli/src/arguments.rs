@@ -162,12 +162,15 @@ pub struct RunArguments {
 pub enum SessionCommand {
     /// List sessions, newest activity first
     #[command(
-        after_help = "Examples:\n  greenroom session list\n  greenroom session list --repo shop --limit 5\n  greenroom session list --json | jq -r .id"
+        after_help = "Examples:\n  greenroom session list\n  greenroom session list --repo shop --limit 5\n  greenroom session list --search \"failing test\"\n  greenroom session list --json | jq -r .id"
     )]
     List {
         /// Only sessions on this repository
         #[arg(long, value_name = "NAME")]
         repo: Option<String>,
+        /// Only sessions with all these words in their title or in one of their prompts
+        #[arg(long, value_name = "WORDS")]
+        search: Option<String>,
         /// At most this many
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=200))]
         limit: u32,
@@ -202,7 +205,7 @@ pub enum SessionCommand {
     },
     /// Send another prompt; follows its turn unless --no-wait
     #[command(
-        after_help = "Examples:\n  greenroom session prompt ses_… \"Also update the README\"\n  greenroom session prompt ses_… - --no-wait < more.md"
+        after_help = "Examples:\n  greenroom session prompt ses_… \"Also update the README\"\n  greenroom session prompt ses_… --insert \"Leave the tests alone\"\n  greenroom session prompt ses_… - --no-wait < more.md"
     )]
     Prompt {
         /// The session's id, or the end of it
@@ -212,6 +215,12 @@ pub enum SessionCommand {
         /// Model of this prompt alone
         #[arg(long, value_name = "PROVIDER/NAME")]
         model: Option<String>,
+        /// Tell it to the turn that runs, at its next step
+        #[arg(long)]
+        insert: bool,
+        /// Let it wait for a turn of its own, whatever the session's default is
+        #[arg(long, conflicts_with = "insert")]
+        queue: bool,
         /// One event per line as JSON
         #[arg(long)]
         json: bool,
@@ -219,9 +228,23 @@ pub enum SessionCommand {
         #[arg(long)]
         no_wait: bool,
     },
+    /// Change a session's title, or when the agent is told its prompts
+    #[command(
+        after_help = "Examples:\n  greenroom session set ses_… --title \"Faster tests\"\n  greenroom session set ses_… --delivery insert"
+    )]
+    Set {
+        /// The session's id, or the end of it
+        id: String,
+        /// One line
+        #[arg(long)]
+        title: Option<String>,
+        /// For prompts that do not say it: queue waits for a turn of its own, insert is told to the turn that runs
+        #[arg(long, value_parser = ["queue", "insert"])]
+        delivery: Option<String>,
+    },
     /// Show the prompts that wait, or change one of them
     #[command(
-        after_help = "Examples:\n  greenroom session queue ses_…\n  greenroom session queue ses_… --edit prm_… \"Update the guide instead\"\n  greenroom session queue ses_… --first prm_…\n  greenroom session queue ses_… --remove prm_…"
+        after_help = "Examples:\n  greenroom session queue ses_…\n  greenroom session queue ses_… --edit prm_… \"Update the guide instead\"\n  greenroom session queue ses_… --first prm_…\n  greenroom session queue ses_… --insert prm_…\n  greenroom session queue ses_… --remove prm_…"
     )]
     Queue {
         /// The session's id, or the end of it
@@ -235,6 +258,15 @@ pub enum SessionCommand {
         /// Take this prompt out
         #[arg(long, value_name = "PROMPT", conflicts_with_all = ["edit", "first"])]
         remove: Option<String>,
+        /// Tell this prompt to the turn that runs, at its next step
+        #[arg(long, value_name = "PROMPT", conflicts_with_all = ["edit", "first", "remove"])]
+        insert: Option<String>,
+        /// Let what waits stay until --go-on
+        #[arg(long, conflicts_with_all = ["edit", "first", "remove", "insert"])]
+        pause: bool,
+        /// Let what waits go on
+        #[arg(long, conflicts_with_all = ["edit", "first", "remove", "insert", "pause"])]
+        go_on: bool,
         /// The prompts as JSON
         #[arg(long)]
         json: bool,
@@ -309,11 +341,22 @@ pub enum SessionCommand {
         /// The session's id, or the end of it
         id: String,
     },
+    /// Try again what a session was to do outside and gave up, such as opening its pull request
+    #[command(after_help = "Examples:\n  greenroom session retry ses_…")]
+    Retry {
+        /// The session's id, or the end of it
+        id: String,
+    },
     /// Ask the running turn to stop
-    #[command(after_help = "Examples:\n  greenroom session stop ses_…")]
+    #[command(
+        after_help = "Examples:\n  greenroom session stop ses_…\n  greenroom session stop ses_… --pause-queue"
+    )]
     Stop {
         /// The session's id, or the end of it
         id: String,
+        /// Let the prompts that wait stay; otherwise the next one begins
+        #[arg(long)]
+        pause_queue: bool,
     },
 }
 

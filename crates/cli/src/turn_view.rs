@@ -5,6 +5,7 @@ use greenroom_protocol::client::event::{
     EgressVerdict, EventBody, Item, ItemBody, SandboxUsage, ToolCallItem, ToolCallStatus, TurnOutcome,
 };
 use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::client::prompt::Delivery;
 use greenroom_protocol::client::stream::{DeltaChannel, StreamFrame};
 use greenroom_protocol::guest::service::ServiceState;
 use greenroom_protocol::id::ItemId;
@@ -70,6 +71,21 @@ impl TurnView {
             }
             EventBody::PromptEdited { .. } => self.block(vec![vec![dim("queued prompt rewritten")]]),
             EventBody::PromptMoved { .. } => self.block(vec![vec![dim("queued prompt moved")]]),
+            EventBody::PromptDeliveryChanged { delivery, .. } => {
+                let text = match delivery {
+                    Delivery::Insert => "queued prompt is told at the next step",
+                    Delivery::Queue => "prompt waits for a turn of its own",
+                };
+                self.block(vec![vec![dim(text)]])
+            }
+            EventBody::PromptInserted { .. } => self.block(vec![vec![dim("the agent was told")]]),
+            EventBody::SessionQueueChanged { is_paused, .. } => {
+                let text = match is_paused {
+                    true => "the queue is paused",
+                    false => "the queue goes on",
+                };
+                self.block(vec![vec![dim(text)]])
+            }
             EventBody::PromptCancelled { .. } => self.block(vec![vec![dim("prompt taken out of the queue")]]),
             EventBody::ItemCompleted { item, .. } => self.item(item),
             EventBody::TurnRetrying {
@@ -163,7 +179,9 @@ impl TurnView {
             EventBody::SessionForked { from, .. } => {
                 self.block(vec![vec![dim(format!("forked here from {from}"))]])
             }
+            EventBody::EffectRetried { .. } => self.block(vec![vec![dim("tried again")]]),
             EventBody::SessionTitled { .. }
+            | EventBody::SessionDeliveryChanged { .. }
             | EventBody::SessionStateChanged { .. }
             | EventBody::TurnStarted { .. }
             | EventBody::ItemStarted { .. }

@@ -16,6 +16,7 @@ mod parameters;
 pub(crate) mod people;
 
 mod pull_requests;
+mod receipts;
 mod reply;
 mod repositories;
 mod secrets;
@@ -55,6 +56,7 @@ pub fn router(app: App) -> Router {
         .fallback(web::serve)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn_with_state(app.clone(), receipts::remember))
         .layer(middleware::from_fn_with_state(app.clone(), guard))
         .with_state(app)
 }
@@ -142,7 +144,11 @@ fn documented() -> ApiRouter<App> {
             get_with(sessions::list, told("listSessions", "Sessions, newest activity first."))
                 .post_with(sessions::create, told("createSession", "Creates a session, with a first prompt or without. The header Idempotency-Key makes repeating it safe.")),
         )
-        .api_route("/v1/sessions/{id}", get_with(sessions::show, told("showSession", "One session.")))
+        .api_route(
+            "/v1/sessions/{id}",
+            get_with(sessions::show, told("showSession", "One session."))
+                .patch_with(sessions::update, told("updateSession", "Changes a session's title, how its prompts are delivered, or whether its queue is paused.")),
+        )
         .api_route("/v1/sessions/{id}/events", get_with(sessions::events, told("listEvents", "A page of a session's events.")))
         .api_route(
             "/v1/sessions/{id}/prompts",
@@ -152,9 +158,10 @@ fn documented() -> ApiRouter<App> {
         .api_route(
             "/v1/sessions/{id}/prompts/{prompt_id}",
             delete_with(sessions::cancel_prompt, told("cancelPrompt", "Takes a prompt out of the queue."))
-                .patch_with(sessions::change_prompt, told("changePrompt", "Writes a prompt that waits anew, or lets it run earlier or later.")),
+                .patch_with(sessions::change_prompt, told("changePrompt", "Writes a prompt that waits anew, lets it run earlier or later, or inserts it into the running turn.")),
         )
-        .api_route("/v1/sessions/{id}/stop", post_with(sessions::stop, told("stopTurn", "Stops the running turn.")))
+        .api_route("/v1/sessions/{id}/stop", post_with(sessions::stop, told("stopTurn", "Stops the running turn. What waits goes on, or stays if that is asked.")))
+        .api_route("/v1/sessions/{id}/effect-retries", post_with(sessions::retry_effect, told("retryEffect", "Tries something outside again that was given up.")))
         .api_route("/v1/sessions/{id}/diff", get_with(sessions::diff, told("showSessionDiff", "What the session changed, as pushed.")))
         .api_route(
             "/v1/sessions/{id}/snapshots",

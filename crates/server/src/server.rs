@@ -14,18 +14,19 @@ use crate::sandbox::SandboxProvider;
 use crate::session::Leave;
 use crate::session::command::SessionHandle;
 use crate::session::fork;
+use crate::session::listing::{self, Listing};
 use crate::session::registry::SessionRegistry;
 use crate::session::running::{RunningBounds, RunningSandboxes};
-use crate::session::services::{RowWriter, SessionServices};
+use crate::session::services::SessionServices;
 use crate::session::snapshots::SnapshotBounds;
 use greenroom_agent::world::{Driver, TurnLimits};
 use greenroom_forge::Forge;
 use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
-use greenroom_protocol::client::session::Session;
 use greenroom_protocol::id::SandboxId;
 use greenroom_stdx::chain::Chain;
 use greenroom_stdx::clock::Clock;
+use greenroom_stdx::id::fresh_bits;
 use greenroom_stdx::secret::Secret;
 use greenroom_store::catalog::Catalog;
 use greenroom_store::session_log::SessionStore;
@@ -37,9 +38,6 @@ use tokio_util::task::TaskTracker;
 
 /// How long turns and sockets get to end when the server goes down.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
-
-/// Wait before rows that could not be written are tried again.
-const ROW_RETRY: Duration = Duration::from_secs(2);
 
 /// What a server is made of; the binary chooses the implementations.
 pub struct ServerParts {
@@ -90,7 +88,7 @@ impl Server {
             metrics: Arc::default(),
             shutdown: shutdown.clone(),
             node: "local".to_owned(),
-            rows: RowWriter::default(),
+            listing: Listing::default(),
             tasks: tasks.clone(),
         });
         let app = App::new(Parts {
@@ -104,6 +102,7 @@ impl Server {
             images: ImageRegistry::new(services.clone(), parts.images),
             services,
             tickets: Tickets::default(),
+            run: format!("{:032x}", fresh_bits()),
             clock: parts.clock,
             shutdown: shutdown.clone(),
         });
@@ -156,9 +155,7 @@ impl Server {
 
     /// Serves until `stop`, then ends in order. Sessions that were at work when the last server ended go on at once.
     pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
-        let rows = self
-            .tasks
-            .spawn(write_rows(self.app.clone(), self.shutdown.clone()));
+        let listing = self.tasks.spawn(listing::run(self.app.services.clone()));
         self.tasks.spawn(recover(self.app.clone()));
         self.tasks.spawn(self.app.images.clone().run());
         self.tasks.spawn(pool::keep(self.app.services.clone()));
@@ -183,7 +180,7 @@ impl Server {
         {
             tracing::warn!("some work did not end in time; it goes on after the next start");
         }
-        let _ = rows.await;
+        let _ = listing.await;
         served
     }
 }
@@ -302,31 +299,5 @@ async fn reap(app: &App) {
             "old snapshots could not be removed: {}",
             problem.message
         );
-    }
-}
-
-async fn write_rows(app: App, shutdown: CancellationToken) {
-    loop {
-        let rows = tokio::select! {
-            rows = app.services.rows.take() => rows,
-            () = shutdown.cancelled() => break,
-        };
-        put_rows(&app, rows).await;
-    }
-    put_rows(&app, app.services.rows.take_now()).await;
-}
-
-async fn put_rows(app: &App, rows: Vec<Arc<Session>>) {
-    let mut failed = false;
-    for row in rows {
-        if let Err(error) = app.catalog.put_session(&row).await {
-            tracing::warn!(session = %row.id, error = %Chain(&error), "a session's row in lists is out of date");
-            app.services.rows.changed(row);
-            failed = true;
-        }
-    }
-    if failed && !app.shutdown.is_cancelled() {
-        // The rows wait; the disk may need a while.
-        tokio::time::sleep(ROW_RETRY).await;
     }
 }

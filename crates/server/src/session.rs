@@ -1,7 +1,8 @@
 //! Sessions: one actor each, the only writer of the session's log.
 //!
 //! `state` folds events into what a session is; `actor` decides, appends and publishes; `turn` runs the agent; `workspace`,
-//! `checkout` and `service_watch` bring a sandbox, `running` and `sandbox_slot` put it to rest; `snapshots` and `fork` keep and copy it; `changes`, `platform` and `outbox` bring the work to the forge.
+//! `checkout` and `service_watch` bring a sandbox, `running` and `sandbox_slot` put it to rest; `snapshots` and `fork` keep and copy it; `changes`, `platform` and `outbox` bring the work to the forge; `listing`
+//! keeps what lists show and what sessions are found by.
 
 mod actor;
 mod changes;
@@ -11,6 +12,7 @@ mod first_request;
 pub mod fork;
 pub mod hub;
 mod inherited;
+pub mod listing;
 mod outbox;
 mod platform;
 pub mod registry;

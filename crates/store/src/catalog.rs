@@ -5,14 +5,18 @@ mod environments;
 mod image_pins;
 mod images;
 mod people;
+mod receipts;
 mod repositories;
 mod schema;
+mod search;
 mod secrets;
 mod sessions;
 mod sign_in;
 mod snapshots;
 
+pub use receipts::{MAX_RECEIPT_BYTES, Receipt};
 pub use repositories::RepositoryRow;
+pub use search::SearchText;
 pub use sessions::SessionQuery;
 pub use sign_in::{TokenInfo, TokenOwner};
 

@@ -101,6 +101,12 @@ impl Client {
         self.http.request(method, url).bearer_auth(self.token.expose())
     }
 
+    /// A request that changes something, under a key of its own: a repetition is answered like the first.
+    fn change(&self, method: Method, url: Url) -> RequestBuilder {
+        self.request(method, url)
+            .header(IDEMPOTENCY_KEY_HEADER, IdempotencyKey::fresh().as_str())
+    }
+
     pub(crate) fn unreachable(
         &self,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -142,10 +148,10 @@ impl Client {
         body: &impl Serialize,
     ) -> Result<T, ClientError> {
         let request = self
-            .request(Method::POST, self.url(segments))
+            .change(Method::POST, self.url(segments))
             .timeout(CALL_TIMEOUT)
             .json(body);
-        self.json(request, Repeat::Never).await
+        self.json(request, Repeat::Safe).await
     }
 
     async fn post_keyed<T: DeserializeOwned>(
@@ -168,13 +174,13 @@ impl Client {
         method: Method,
         segments: &[&str],
     ) -> Result<T, ClientError> {
-        let request = self.request(method, self.url(segments)).timeout(CALL_TIMEOUT);
-        self.json(request, Repeat::Never).await
+        let request = self.change(method, self.url(segments)).timeout(CALL_TIMEOUT);
+        self.json(request, Repeat::Safe).await
     }
 
     /// A command whose answer holds nothing.
     async fn acknowledge(&self, request: RequestBuilder) -> Result<(), ClientError> {
-        self.send(request.timeout(CALL_TIMEOUT), Repeat::Never)
+        self.send(request.timeout(CALL_TIMEOUT), Repeat::Safe)
             .await
             .map(drop)
     }

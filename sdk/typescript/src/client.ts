@@ -24,6 +24,8 @@ export interface SessionFilter {
   limit?: number;
   cursor?: string;
   repository?: string;
+  /** All of them in the title, or in one prompt; words may be only begun. */
+  words?: string;
 }
 
 interface RequestOptions {
@@ -148,7 +150,7 @@ export class GreenroomClient {
       method: "DELETE",
     });
   }
-  /** Of a prompt that waits: what it says, or how many wait before it. */
+  /** Of a prompt that waits: what it says, how many wait before it, or when the agent is told it. */
   async changePrompt(
     sessionId: string,
     promptId: string,
@@ -159,8 +161,21 @@ export class GreenroomClient {
       body: change,
     });
   }
-  stop(sessionId: string): Promise<wire.Session> {
-    return this.#json(`/v1/sessions/${segment(sessionId)}/stop`, { method: "POST" });
+  retryEffect(id: string, effectKey: string): Promise<wire.Session> {
+    return this.#json(`/v1/sessions/${segment(id)}/effect-retries`, {
+      method: "POST",
+      body: { effect_key: effectKey },
+    });
+  }
+  updateSession(id: string, change: wire.UpdateSession): Promise<wire.Session> {
+    return this.#json(`/v1/sessions/${segment(id)}`, { method: "PATCH", body: change });
+  }
+  /** What waits begins then, unless its queue is paused. */
+  stop(sessionId: string, pausesQueue = false): Promise<wire.Session> {
+    return this.#json(
+      `/v1/sessions/${segment(sessionId)}/stop${query({ pauses_queue: String(pausesQueue) })}`,
+      { method: "POST" },
+    );
   }
   sessionDiff(sessionId: string, signal?: AbortSignal): Promise<wire.Diff> {
     return this.#json(`/v1/sessions/${segment(sessionId)}/diff`, { signal });
@@ -211,7 +226,10 @@ export class GreenroomClient {
   async #send(path: string, options: RequestOptions): Promise<Response> {
     const headers: Record<string, string> = { accept: "application/json" };
     if (options.body !== undefined) headers["content-type"] = "application/json";
-    if (options.idempotencyKey !== undefined) headers["idempotency-key"] = options.idempotencyKey;
+    // A repetition by whatever lies between is answered like the first.
+    if ((options.method ?? "GET") !== "GET") {
+      headers["idempotency-key"] = options.idempotencyKey ?? freshIdempotencyKey();
+    }
     if (this.#token !== undefined) headers["authorization"] = `Bearer ${this.#token}`;
     let response: Response;
     try {

@@ -451,7 +451,8 @@ export interface paths {
         delete?: never;
         options?: never;
         head?: never;
-        patch?: never;
+        /** Changes a session's title, how its prompts are delivered, or whether its queue is paused. */
+        patch: operations["updateSession"];
         trace?: never;
     };
     "/v1/sessions/{id}/events": {
@@ -503,7 +504,7 @@ export interface paths {
         delete: operations["cancelPrompt"];
         options?: never;
         head?: never;
-        /** Writes a prompt that waits anew, or lets it run earlier or later. */
+        /** Writes a prompt that waits anew, lets it run earlier or later, or inserts it into the running turn. */
         patch: operations["changePrompt"];
         trace?: never;
     };
@@ -516,8 +517,25 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Stops the running turn. */
+        /** Stops the running turn. What waits goes on, or stays if that is asked. */
         post: operations["stopTurn"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{id}/effect-retries": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Tries something outside again that was given up. */
+        post: operations["retryEffect"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1426,6 +1444,8 @@ export interface components {
             cursor?: string | null;
             /** @description Only sessions on this repository. */
             repository?: string | null;
+            /** @description Only sessions whose title, or one prompt of which, has all these words or words that begin so. */
+            words?: string | null;
         };
         /** @description Answer to `GET /v1/sessions`: newest activity first. */
         SessionList: {
@@ -1463,6 +1483,18 @@ export interface components {
             forked_from?: components["schemas"]["SessionId"] | null;
             /** @description How the last prompt ended, if it failed. */
             last_error_code?: string | null;
+            /**
+             * @description When the agent is told prompts that do not say it themselves.
+             * @default queue
+             */
+            delivery: components["schemas"]["Delivery"];
+            /**
+             * @description Whether what waits stays until somebody lets it go on. Ends with the last prompt that waits.
+             * @default false
+             */
+            is_queue_paused: boolean;
+            /** @description What was to be done outside and was given up, until somebody tries again with success. */
+            failed_effects?: components["schemas"]["FailedEffect"][];
         };
         /** @description One shared piece of work. */
         SessionId: string;
@@ -1483,6 +1515,17 @@ export interface components {
          * @enum {string}
          */
         PullRequestState: "open" | "merged" | "closed";
+        /** @description When the agent is told a prompt that is sent while a turn runs. */
+        Delivery: "queue" | "insert";
+        /** @description Something outside that was given up. */
+        FailedEffect: {
+            key: string;
+            /** @description Such as `open_pull_request`. */
+            effect: string;
+            /** @description The repository it concerns. */
+            repository?: string | null;
+            problem: components["schemas"]["Problem"];
+        };
         /** @description Body of `POST /v1/sessions`. */
         CreateSession: {
             repository: string;
@@ -1522,6 +1565,15 @@ export interface components {
         SessionPath: {
             /** @description `ses_…` */
             id: string;
+        };
+        /** @description Body of `PATCH /v1/sessions/{id}`; at least one of them. */
+        UpdateSession: {
+            /** @description One line, not empty, at most 80 characters. */
+            title?: string | null;
+            /** @description When the agent is told prompts that do not say it themselves. */
+            delivery?: components["schemas"]["Delivery"] | null;
+            /** @description Whether what waits stays until this is false again. */
+            is_queue_paused?: boolean | null;
         };
         /** @description Which events to list. */
         EventQuery: {
@@ -1576,6 +1628,16 @@ export interface components {
             title: string;
         } | {
             /** @constant */
+            type: "session.delivery_changed";
+            delivery: components["schemas"]["Delivery"];
+            by: components["schemas"]["PersonId"];
+        } | {
+            /** @constant */
+            type: "session.queue_changed";
+            is_paused: boolean;
+            by: components["schemas"]["PersonId"];
+        } | {
+            /** @constant */
             type: "session.state_changed";
             state: components["schemas"]["SessionState"];
         } | {
@@ -1603,6 +1665,17 @@ export interface components {
              */
             position: number;
             by: components["schemas"]["PersonId"];
+        } | {
+            /** @constant */
+            type: "prompt.delivery_changed";
+            prompt_id: components["schemas"]["PromptId"];
+            delivery: components["schemas"]["Delivery"];
+            by: components["schemas"]["PersonId"];
+        } | {
+            /** @constant */
+            type: "prompt.inserted";
+            turn_id: components["schemas"]["TurnId"];
+            prompt_id: components["schemas"]["PromptId"];
         } | {
             /** @constant */
             type: "turn.started";
@@ -1713,7 +1786,16 @@ export interface components {
             /** @constant */
             type: "effect.failed";
             effect: string;
+            /** @description Names it for who tries again; absent in events of old servers. */
+            effect_key?: string | null;
+            /** @description The repository it concerns. */
+            repository?: string | null;
             problem: components["schemas"]["Problem"];
+        } | {
+            /** @constant */
+            type: "effect.retried";
+            effect_key: string;
+            by: components["schemas"]["PersonId"];
         };
         /** @description A message that asks for work. */
         Prompt: {
@@ -1725,6 +1807,7 @@ export interface components {
             images?: components["schemas"]["ImageAttachment"][];
             /** @description Model of this prompt alone; absent: the session's. */
             model?: string | null;
+            delivery?: components["schemas"]["Delivery"];
             /** Format: int64 */
             queued_at_ms: number;
         };
@@ -1862,6 +1945,8 @@ export interface components {
         OpenPrompts: {
             /** @description The one whose turn runs. */
             running?: components["schemas"]["Prompt"] | null;
+            /** @description Those that the same turn was told since, in their order; they end with it. */
+            inserted?: components["schemas"]["Prompt"][];
             /** @description Those that wait, the next one first. */
             queued: components["schemas"]["Prompt"][];
         };
@@ -1870,6 +1955,8 @@ export interface components {
             text: string;
             images?: components["schemas"]["ImageAttachment"][];
             model?: string | null;
+            /** @description Absent: the session's default. */
+            delivery?: components["schemas"]["Delivery"] | null;
         };
         /** @description `{id}` of a session and `{prompt_id}` of one of its prompts. */
         PromptPath: {
@@ -1887,6 +1974,20 @@ export interface components {
              * @description How many prompts are to wait before it: 0 runs next, and one beyond the last is the last.
              */
             position?: number | null;
+            /** @description When the agent is told it. */
+            delivery?: components["schemas"]["Delivery"] | null;
+        };
+        /** @description What else becomes of a session whose turn is stopped. */
+        StopQuery: {
+            /**
+             * @description Whether prompts that wait stay until somebody lets them go on; otherwise the next one begins.
+             * @default false
+             */
+            pauses_queue: boolean;
+        };
+        /** @description Body of `POST /v1/sessions/{id}/effect-retries`. */
+        RetryEffect: {
+            effect_key: string;
         };
         /** @description Changes from the merge base to the head. */
         Diff: {
@@ -3188,6 +3289,8 @@ export interface operations {
                 cursor?: string;
                 /** @description Only sessions on this repository. */
                 repository?: string;
+                /** @description Only sessions whose title, or one prompt of which, has all these words or words that begin so. */
+                words?: string;
             };
             header?: never;
             path?: never;
@@ -3263,6 +3366,43 @@ export interface operations {
             cookie?: never;
         };
         requestBody?: never;
+        responses: {
+            /** @description One row of the sessions list. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Session"];
+                };
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    updateSession: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description `ses_…` */
+                id: string;
+            };
+            cookie?: never;
+        };
+        /** @description Body of `PATCH /v1/sessions/{id}`; at least one of them. */
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdateSession"];
+            };
+        };
         responses: {
             /** @description One row of the sessions list. */
             200: {
@@ -3464,7 +3604,10 @@ export interface operations {
     };
     stopTurn: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Whether prompts that wait stay until somebody lets them go on; otherwise the next one begins. */
+                pauses_queue?: boolean;
+            };
             header?: never;
             path: {
                 /** @description `ses_…` */
@@ -3473,6 +3616,43 @@ export interface operations {
             cookie?: never;
         };
         requestBody?: never;
+        responses: {
+            /** @description One row of the sessions list. */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Session"];
+                };
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    retryEffect: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description `ses_…` */
+                id: string;
+            };
+            cookie?: never;
+        };
+        /** @description Body of `POST /v1/sessions/{id}/effect-retries`. */
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RetryEffect"];
+            };
+        };
         responses: {
             /** @description One row of the sessions list. */
             202: {

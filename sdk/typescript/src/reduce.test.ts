@@ -55,6 +55,7 @@ function outlineEntry(entry: EntryView) {
     return { event: entry.event.type, host: entry.event.host, count: entry.event.count };
   }
   if (entry.entry === "milestone") return { event: entry.event.type };
+  if (entry.entry === "prompt") return { prompt: entry.prompt.id };
   return {
     item: entry.id,
     kind: entry.item.kind,
@@ -169,6 +170,50 @@ test("what waits can be rewritten and put in another order", () => {
   const running = { ...facts, seq: edited.lastSeq + 1, prompt_id: view.prompts[0]?.prompt.id ?? "" };
   const same = reduceEvent(edited, { ...running, type: "prompt.moved", position: 1 });
   expect(same.prompts).toEqual(edited.prompts);
+});
+
+test("what is told to a turn that runs waits first, stands in the turn, and ends with it", () => {
+  const view = replay(eventsOf("queue-stop-retry-resume").slice(0, 8));
+  const turn = runningTurn(view)?.id ?? "";
+  const waits = queuedPrompts(view).map(({ prompt }) => prompt.id);
+  const [first = "", second = ""] = waits;
+  const next = (from: SessionView, event: object): SessionView =>
+    reduceEvent(from, { seq: from.lastSeq + 1, at_ms: 0, by: "usr_x", ...event } as Event);
+  const sent = next(view, {
+    type: "prompt.queued",
+    prompt: { ...view.prompts[0]?.prompt, id: "prm_new", delivery: "insert" },
+  });
+  expect(queuedPrompts(sent).map(({ prompt }) => prompt.id)).toEqual(["prm_new", first, second]);
+  const changed = next(sent, {
+    type: "prompt.delivery_changed",
+    prompt_id: second,
+    delivery: "insert",
+  });
+  expect(queuedPrompts(changed).map(({ prompt }) => prompt.id)).toEqual(["prm_new", second, first]);
+  const paused = next(changed, { type: "session.queue_changed", is_paused: true });
+  expect(paused.isQueuePaused).toBe(true);
+  const told = ["prm_new", second].reduce(
+    (from, id) => next(from, { type: "prompt.inserted", turn_id: turn, prompt_id: id }),
+    paused,
+  );
+  expect(told.turns.at(-1)?.entries.slice(-2).map(outlineEntry)).toEqual([
+    { prompt: "prm_new" },
+    { prompt: second },
+  ]);
+  expect(told.prompts.find(({ prompt }) => prompt.id === second)?.state).toBe("running");
+  const ended = next(told, {
+    type: "turn.completed",
+    turn_id: turn,
+    prompt_id: view.prompts[0]?.prompt.id,
+    outcome: { result: "completed" },
+    usage: {},
+  });
+  for (const id of ["prm_new", second]) {
+    expect(ended.prompts.find(({ prompt }) => prompt.id === id)?.state).toBe("completed");
+  }
+  // Nothing waits any more that could be paused.
+  const empty = next(ended, { type: "prompt.cancelled", prompt_id: first });
+  expect([ended.isQueuePaused, empty.isQueuePaused]).toEqual([true, false]);
 });
 
 test("a stale row does not undo newer events", () => {

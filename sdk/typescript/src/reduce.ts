@@ -2,6 +2,7 @@
 // the same event twice counts once, unknown kinds are kept.
 import { EMPTY_LIVE_TEXT, liveText, mergeDelta, type LiveText } from "./live-text.ts";
 import type {
+  Delivery,
   DeltaChannel,
   Event,
   Item,
@@ -60,7 +61,13 @@ export interface EgressView {
 
 export type EgressEvent = Extract<Event, { type: "egress.decided" }>;
 
-export type EntryView = ItemView | MilestoneView | EgressView;
+/** What somebody said to the turn while it ran. */
+export interface InsertedView {
+  readonly entry: "prompt";
+  readonly prompt: Prompt;
+}
+
+export type EntryView = ItemView | MilestoneView | EgressView | InsertedView;
 
 /** A service of the environment as last heard of. */
 export interface ServiceView {
@@ -129,6 +136,12 @@ export interface SessionView {
   readonly model: string;
   readonly isScripted: boolean;
   readonly createdBy: Person | null;
+  /** When the agent is told prompts that do not say it themselves. */
+  readonly delivery: Delivery;
+  /** Whether what waits stays until somebody lets it go on. */
+  readonly isQueuePaused: boolean;
+  /** What was given up outside and can be tried again. */
+  readonly failedEffects: readonly { readonly key: string; readonly repository: string | null }[];
   /** The session that it began as a copy of. */
   readonly forkedFrom: string | null;
   readonly prompts: readonly PromptView[];
@@ -159,6 +172,9 @@ export const EMPTY_SESSION_VIEW: SessionView = {
   model: "",
   isScripted: false,
   createdBy: null,
+  delivery: "queue",
+  isQueuePaused: false,
+  failedEffects: [],
   forkedFrom: null,
   prompts: [],
   turns: [],
@@ -206,7 +222,12 @@ export function reduceFrame(view: SessionView, frame: StreamFrame): SessionView 
 export function reduceEvent(view: SessionView, event: Event): SessionView {
   if (event.seq <= view.lastSeq) return view;
   if (event.seq !== view.lastSeq + 1) return { ...view, hasGap: true };
-  return { ...applyEvent(view, event), lastSeq: event.seq };
+  const next = applyEvent(view, event);
+  return {
+    ...next,
+    lastSeq: event.seq,
+    isQueuePaused: next.isQueuePaused && queuedPrompts(next).length > 0,
+  };
 }
 
 function applyEvent(view: SessionView, event: Event): SessionView {
@@ -229,11 +250,29 @@ function applyEvent(view: SessionView, event: Event): SessionView {
       return { ...view, title: event.title };
     case "session.state_changed":
       return { ...view, state: event.state };
+    case "session.delivery_changed":
+      return { ...view, delivery: event.delivery };
+    case "session.queue_changed":
+      return { ...view, isQueuePaused: event.is_paused };
     case "prompt.queued":
-      return {
-        ...view,
-        prompts: [...view.prompts, { prompt: event.prompt, state: "queued" }],
-      };
+      return withInsertFirst(
+        { ...view, prompts: [...view.prompts, { prompt: event.prompt, state: "queued" }] },
+        event.prompt.id,
+      );
+    case "prompt.delivery_changed":
+      return withInsertFirst(
+        {
+          ...view,
+          prompts: view.prompts.map((entry) =>
+            entry.prompt.id === event.prompt_id && entry.state === "queued"
+              ? { ...entry, prompt: { ...entry.prompt, delivery: event.delivery } }
+              : entry,
+          ),
+        },
+        event.prompt_id,
+      );
+    case "prompt.inserted":
+      return insertPrompt(view, event.turn_id, event.prompt_id);
     case "prompt.cancelled":
       return withPromptState(view, event.prompt_id, "cancelled");
     case "prompt.edited":
@@ -313,6 +352,9 @@ function applyEvent(view: SessionView, event: Event): SessionView {
       return withMilestone(
         {
           ...view,
+          failedEffects: view.failedEffects.filter(
+            (failed) => failed.repository !== event.repository,
+          ),
           pullRequests: [
             ...view.pullRequests.filter((link) => !isSamePullRequest(link, event)),
             {
@@ -337,7 +379,24 @@ function applyEvent(view: SessionView, event: Event): SessionView {
         event,
       );
     case "effect.failed":
-      return withMilestone(view, event);
+      return withMilestone(
+        {
+          ...view,
+          failedEffects:
+            event.effect_key == null
+              ? view.failedEffects
+              : [
+                  ...view.failedEffects,
+                  { key: event.effect_key, repository: event.repository ?? null },
+                ],
+        },
+        event,
+      );
+    case "effect.retried":
+      return {
+        ...view,
+        failedEffects: view.failedEffects.filter((failed) => failed.key !== event.effect_key),
+      };
     default:
       return withMilestone(view, event);
   }
@@ -438,7 +497,33 @@ function endTurn(view: SessionView, event: Extract<Event, { type: "turn.complete
           : entry,
       ),
   }));
-  return withPromptState(ended, event.prompt_id, promptStateOf(event.outcome));
+  const state = promptStateOf(event.outcome);
+  const told = (ended.turns.find((turn) => turn.id === event.turn_id)?.entries ?? []).flatMap(
+    (entry) => (entry.entry === "prompt" ? [entry.prompt.id] : []),
+  );
+  return [event.prompt_id, ...told].reduce(
+    (after, promptId) => withPromptState(after, promptId, state),
+    ended,
+  );
+}
+
+/** What is to be inserted waits before what waits for a turn of its own. */
+function withInsertFirst(view: SessionView, id: string): SessionView {
+  const queued = queuedPrompts(view);
+  if (queued.find((entry) => entry.prompt.id === id)?.prompt.delivery !== "insert") return view;
+  const others = queued.filter((entry) => entry.prompt.id !== id);
+  const position = others.findIndex((entry) => entry.prompt.delivery !== "insert");
+  return withPromptMoved(view, id, position === -1 ? others.length : position);
+}
+
+function insertPrompt(view: SessionView, turnId: string, promptId: string): SessionView {
+  const inserted = view.prompts.find((entry) => entry.prompt.id === promptId);
+  if (inserted === undefined) return view;
+  const told = withTurn(view, turnId, (turn) => ({
+    ...turn,
+    entries: [...turn.entries, { entry: "prompt", prompt: inserted.prompt }],
+  }));
+  return withPromptState(told, promptId, "running");
 }
 
 /** Prompts that do not wait keep their places; those that do share the rest in their new order. */
@@ -627,5 +712,7 @@ function applySession(view: SessionView, session: Session): SessionView {
     title: session.title,
     state: session.state,
     pullRequests: session.pull_requests,
+    delivery: session.delivery,
+    isQueuePaused: session.is_queue_paused,
   };
 }

@@ -91,6 +91,9 @@ export type SandboxUsage = components["schemas"]["SandboxUsage"];
 export type ServiceState = components["schemas"]["ServiceState"];
 export type EgressProtocol = components["schemas"]["EgressProtocol"];
 export type EgressVerdict = components["schemas"]["EgressVerdict"];
+export type Delivery = components["schemas"]["Delivery"];
+export type FailedEffect = components["schemas"]["FailedEffect"];
+export type UpdateSession = components["schemas"]["UpdateSession"];
 export type TurnOutcome = components["schemas"]["TurnOutcome"];
 
 export type EventBody =
@@ -107,11 +110,15 @@ export type EventBody =
     }
   | { type: "session.forked"; from: string; snapshot_id?: string; by: Person }
   | { type: "session.titled"; title: string }
+  | { type: "session.delivery_changed"; delivery: Delivery; by: string }
+  | { type: "session.queue_changed"; is_paused: boolean; by: string }
   | { type: "session.state_changed"; state: SessionState }
   | { type: "prompt.queued"; prompt: Prompt }
   | { type: "prompt.cancelled"; prompt_id: string; by: string }
   | { type: "prompt.edited"; prompt_id: string; text: string; by: string }
   | { type: "prompt.moved"; prompt_id: string; position: number; by: string }
+  | { type: "prompt.delivery_changed"; prompt_id: string; delivery: Delivery; by: string }
+  | { type: "prompt.inserted"; turn_id: string; prompt_id: string }
   | {
       type: "turn.started";
       turn_id: string;
@@ -179,7 +186,14 @@ export type EventBody =
       number: number;
       state: PullRequestState;
     }
-  | { type: "effect.failed"; effect: string; problem: Problem };
+  | {
+      type: "effect.failed";
+      effect: string;
+      effect_key?: string | null;
+      repository?: string | null;
+      problem: Problem;
+    }
+  | { type: "effect.retried"; effect_key: string; by: string };
 export type Event = { seq: number; at_ms: number } & EventBody;
 export interface EventPage {
   events: Event[];

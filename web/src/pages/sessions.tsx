@@ -1,6 +1,7 @@
 // All sessions, newest activity first.
 import { problemOf, type Session } from "@greenroom/sdk";
 import { Link } from "@tanstack/react-router";
+import { useEffect, useState } from "react";
 import { usePageTitle } from "../layout/page-title.ts";
 import { useSessions } from "../queries.ts";
 import { Badge, PullRequestBadge, SessionStateMark } from "../ui/badge.tsx";
@@ -9,9 +10,13 @@ import { Icon } from "../ui/icon.tsx";
 import { EmptyState, ProblemNotice, SkeletonRows } from "../ui/notice.tsx";
 import { formatAgo, useNow } from "../ui/time.ts";
 
+const SETTLE_MS = 200;
+
 export function SessionsPage() {
   usePageTitle("Sessions");
-  const sessions = useSessions();
+  const [text, setText] = useState("");
+  const words = useSettled(text.trim());
+  const sessions = useSessions(words);
   const now = useNow(15_000);
   const rows = sessions.data?.pages.flatMap((page) => page.sessions) ?? [];
   const running = rows.filter((row) => row.state === "running" || row.state === "stopping").length;
@@ -20,6 +25,16 @@ export function SessionsPage() {
       <div className="mb-3 flex items-baseline gap-3">
         <h1 className="text-lg font-semibold">Sessions</h1>
         {running > 0 && <p className="text-[13px] text-muted">{running} running</p>}
+        <input
+          type="search"
+          aria-label="Search sessions"
+          placeholder="Search titles and prompts"
+          className="ml-auto h-8 w-64 min-w-0 shrink rounded-md border border-line-strong bg-surface px-2.5 text-[13px] max-sm:w-44"
+          value={text}
+          onChange={(event) => {
+            setText(event.target.value);
+          }}
+        />
       </div>
       {sessions.error !== null && (
         <div className="mb-3">
@@ -28,7 +43,12 @@ export function SessionsPage() {
       )}
       <div className="overflow-hidden rounded-lg border border-line bg-surface">
         {sessions.isPending && <SkeletonRows count={6} />}
-        {sessions.isSuccess && rows.length === 0 && <NoSessions />}
+        {sessions.isSuccess && rows.length === 0 && words === "" && <NoSessions />}
+        {sessions.isSuccess && rows.length === 0 && words !== "" && (
+          <EmptyState icon="search" title="No session has these words">
+            <p>Titles and prompts are searched; every word must be in one of them.</p>
+          </EmptyState>
+        )}
         {rows.length > 0 && (
           <ul className="divide-y divide-line">
             {rows.map((session) => (
@@ -49,6 +69,20 @@ export function SessionsPage() {
       )}
     </div>
   );
+}
+
+/** What it was when nothing changed for a moment: one question for a word, not one for each letter. */
+function useSettled(text: string): string {
+  const [settled, setSettled] = useState(text);
+  useEffect(() => {
+    const timer = setTimeout(() => {
+      setSettled(text);
+    }, SETTLE_MS);
+    return () => {
+      clearTimeout(timer);
+    };
+  }, [text]);
+  return settled;
 }
 
 function SessionRow({ session, now }: { session: Session; now: number }) {

@@ -1,5 +1,5 @@
 // The bottom of a session: what waits, where the next prompt is written, and Stop.
-import { problemOf, type ImageAttachment, type SessionView } from "@greenroom/sdk";
+import { problemOf, type Delivery, type ImageAttachment, type SessionView } from "@greenroom/sdk";
 import { useEffect, useRef, useState } from "react";
 import { useDraft } from "../draft.ts";
 import { useSendPrompt, useStop } from "../queries.ts";
@@ -20,10 +20,10 @@ export function Composer({ sessionId, view }: { sessionId: string; view: Session
   const isRunning = view.state === "running" || view.state === "stopping";
   const canSend = text.trim() !== "" && !send.isPending && view.state !== "archived";
 
-  const submit = () => {
+  const submit = (delivery: Delivery) => {
     if (!canSend) return;
     send.mutate(
-      { text, images },
+      { text, images, delivery },
       {
         onSuccess: () => {
           setText("");
@@ -48,12 +48,14 @@ export function Composer({ sessionId, view }: { sessionId: string; view: Session
       ) : (
         <PromptBox
           label="Prompt"
-          placeholder={isRunning ? "Queue a follow-up" : "Ask for the next change"}
+          placeholder={isRunning ? "Ask for the next change, or tell the agent now" : "Ask for the next change"}
           text={text}
           onText={setText}
           images={images}
           onImages={setImages}
-          onSend={submit}
+          onSend={() => {
+            submit(view.delivery);
+          }}
           rows={2}
           actions={
             <>
@@ -61,7 +63,7 @@ export function Composer({ sessionId, view }: { sessionId: string; view: Session
                 <Button
                   look="danger"
                   disabled={view.state === "stopping" || stop.isPending}
-                  title="Esc Esc"
+                  title="Esc Esc; what waits stays"
                   onClick={() => {
                     stop.mutate();
                   }}
@@ -70,16 +72,41 @@ export function Composer({ sessionId, view }: { sessionId: string; view: Session
                   {view.state === "stopping" ? "Stopping…" : "Stop"}
                 </Button>
               )}
-              <Button look="primary" disabled={!canSend} onClick={submit} title="Ctrl Enter">
-                <Icon name="send" />
-                {isRunning ? "Queue" : "Send"}
-              </Button>
+              {(isRunning ? inOrder(view.delivery) : [view.delivery]).map((delivery) => (
+                <Button
+                  key={delivery}
+                  look={delivery === view.delivery ? "primary" : "secondary"}
+                  disabled={!canSend}
+                  onClick={() => {
+                    submit(delivery);
+                  }}
+                  title={
+                    (isRunning ? MEANINGS[delivery] : "Send") +
+                    (delivery === view.delivery ? " (Ctrl Enter)" : "")
+                  }
+                >
+                  {delivery === view.delivery && <Icon name="send" />}
+                  {isRunning ? NAMES[delivery] : "Send"}
+                </Button>
+              ))}
             </>
           }
         />
       )}
     </div>
   );
+}
+
+const NAMES: Record<Delivery, string> = { queue: "Queue", insert: "Tell now" };
+
+const MEANINGS: Record<Delivery, string> = {
+  queue: "Waits for a turn of its own",
+  insert: "The agent reads it at its next step",
+};
+
+/** The session's default stands last, where Send is. */
+function inOrder(last: Delivery): Delivery[] {
+  return last === "queue" ? ["insert", "queue"] : ["queue", "insert"];
 }
 
 function useDoubleEscape(isActive: boolean, run: () => void): void {

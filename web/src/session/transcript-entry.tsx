@@ -1,11 +1,15 @@
 // One entry of a turn as it is read: a message, reasoning, a tool call, a file change, a notice, a milestone.
-import type { EgressEvent, EntryView, Event, Item, ItemView } from "@greenroom/sdk";
+import { problemOf, type EgressEvent, type EntryView, type Event, type Item, type ItemView } from "@greenroom/sdk";
 import { Link } from "@tanstack/react-router";
-import { lazy, memo, Suspense, useState, type ReactNode } from "react";
+import { lazy, memo, Suspense, useContext, useState, type ReactNode } from "react";
 import { LazyMarkdown } from "../markdown/lazy-markdown.tsx";
+import { useRetryEffect } from "../queries.ts";
 import { LineCounts } from "../ui/badge.tsx";
+import { Button } from "../ui/button.tsx";
 import { Icon, type IconName } from "../ui/icon.tsx";
 import { ProblemNotice, Words } from "../ui/notice.tsx";
+import { PromptCard } from "./prompt-card.tsx";
+import { SessionContext } from "./session-context.ts";
 import { ToolCall } from "./tool-call.tsx";
 
 const PatchTable = lazy(async () => ({
@@ -18,6 +22,8 @@ export const TranscriptEntry = memo(function TranscriptEntry({ entry }: { entry:
       return <ItemEntry view={entry} />;
     case "egress":
       return <Egress event={entry.event} />;
+    case "prompt":
+      return <PromptCard prompt={entry.prompt} />;
     default:
       return <Milestone event={entry.event} />;
   }
@@ -236,7 +242,7 @@ function Milestone({ event }: { event: Event }): ReactNode {
         </Line>
       );
     case "effect.failed":
-      return <ProblemNotice problem={event.problem} title={event.effect.replaceAll("_", " ")} />;
+      return <FailedEffect event={event} />;
     default:
       return <UnknownKind kind={event.type} />;
   }
@@ -267,5 +273,31 @@ function UnknownKind({ kind }: { kind: unknown }) {
     <Line icon="info" look="text-muted">
       Something this page does not know yet: {String(kind)}
     </Line>
+  );
+}
+
+/** What was given up outside. The last word on it can be tried again. */
+function FailedEffect({ event }: { event: Extract<Event, { type: "effect.failed" }> }) {
+  const { sessionId, failedEffects } = useContext(SessionContext);
+  const retry = useRetryEffect(sessionId);
+  const key = event.effect_key ?? null;
+  const canRetry = key !== null && failedEffects.some((failed) => failed.key === key);
+  return (
+    <div className="grid gap-2">
+      <ProblemNotice problem={event.problem} title={`Gave up: ${event.effect.replaceAll("_", " ")}`} />
+      {canRetry && (
+        <div>
+          <Button
+            disabled={retry.isPending}
+            onClick={() => {
+              retry.mutate(key);
+            }}
+          >
+            Try again
+          </Button>
+        </div>
+      )}
+      {retry.error !== null && <ProblemNotice problem={problemOf(retry.error)} />}
+    </div>
   );
 }

@@ -9,14 +9,14 @@ import {
   type TurnOutcome,
   type TurnView,
 } from "@greenroom/sdk";
-import { memo, useState } from "react";
-import { LazyMarkdown } from "../markdown/lazy-markdown.tsx";
-import { Avatar, ScriptedBadge } from "../ui/badge.tsx";
+import { memo, useMemo, useState } from "react";
+import { ScriptedBadge } from "../ui/badge.tsx";
 import { Button } from "../ui/button.tsx";
 import { ProblemNotice } from "../ui/notice.tsx";
 import { formatBytes, formatCount, formatDuration } from "../ui/time.ts";
-import { imageUrl } from "./images.ts";
 import { newestEntries } from "./newest-entries.ts";
+import { PromptCard } from "./prompt-card.tsx";
+import { SessionContext } from "./session-context.ts";
 import { TranscriptEntry } from "./transcript-entry.tsx";
 
 const FIRST_ENTRIES = 300;
@@ -26,7 +26,10 @@ export function Transcript({ view }: { view: SessionView }) {
   const [limit, setLimit] = useState(FIRST_ENTRIES);
   const running = runningTurn(view);
   const { turns, hidden } = newestEntries(view.turns, limit);
+  const { id: sessionId, failedEffects } = view;
+  const facts = useMemo(() => ({ sessionId, failedEffects }), [sessionId, failedEffects]);
   return (
+    <SessionContext value={facts}>
     <div className="grid min-w-0 gap-6">
       {hidden > 0 && (
         <div className="text-center">
@@ -51,6 +54,7 @@ export function Transcript({ view }: { view: SessionView }) {
         />
       ))}
     </div>
+    </SessionContext>
   );
 }
 
@@ -69,7 +73,7 @@ const Turn = memo(function Turn({
   const [after, entries] = partition(turn.entries, isBetweenTurns);
   return (
     <div data-turn={turn.id} className="grid min-w-0 gap-3">
-      {prompt !== null && <PromptCard prompt={prompt} />}
+      {prompt !== null && <PromptCard prompt={prompt.prompt} />}
       {showsModel && (
         <p className="flex items-center gap-2 text-xs text-muted">
           {turn.model} {turn.isScripted && <ScriptedBadge />}
@@ -103,42 +107,26 @@ function partition<T>(all: readonly T[], is: (one: T) => boolean): [T[], T[]] {
   return [all.filter(is), all.filter((one) => !is(one))];
 }
 
+function keyOf(entry: EntryView): string | number {
+  switch (entry.entry) {
+    case "item":
+      return entry.id;
+    case "prompt":
+      return entry.prompt.id;
+    default:
+      return entry.event.seq;
+  }
+}
+
 function Entries({ entries }: { entries: readonly EntryView[] }) {
   return entries.map((entry) => (
     <div
-      key={entry.entry === "item" ? entry.id : entry.event.seq}
+      key={keyOf(entry)}
       className="lazy-paint min-w-0 empty:hidden"
     >
       <TranscriptEntry entry={entry} />
     </div>
   ));
-}
-
-export function PromptCard({ prompt }: { prompt: PromptView }) {
-  const { author, text, images } = prompt.prompt;
-  return (
-    <article aria-label={`Prompt by ${author.name}`} className="flex min-w-0 gap-3">
-      <Avatar person={author} />
-      <div className="min-w-0 flex-1">
-        <p className="mb-1 text-[13px] leading-6 font-semibold">{author.name}</p>
-        <div className="rounded-md border border-line bg-surface px-3 py-2">
-          <LazyMarkdown text={text} />
-          {images !== undefined && images.length > 0 && (
-            <div className="mt-2 flex flex-wrap gap-2">
-              {images.map((image, index) => (
-                <img
-                  key={index}
-                  src={imageUrl(image)}
-                  alt={`Image ${String(index + 1)} of the prompt`}
-                  className="max-h-48 max-w-full rounded-md border border-line"
-                />
-              ))}
-            </div>
-          )}
-        </div>
-      </div>
-    </article>
-  );
 }
 
 const WAITING: Partial<Record<SandboxState, string>> = {

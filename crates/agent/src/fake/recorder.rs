@@ -1,10 +1,13 @@
 //! A recorder and a platform that remember what they were told. Nothing is stored beyond the test.
 
-use crate::world::{Platform, PullRequestOpened, PullRequestRequest, Record, RecordError, Recorder};
+use crate::world::{
+    Inserted, MessageOf, Platform, PullRequestOpened, PullRequestRequest, Record, RecordError, Recorder,
+};
 use async_trait::async_trait;
 use greenroom_llm::failure::ModelFailure;
 use greenroom_protocol::client::event::Item;
 use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::client::prompt::Prompt;
 use greenroom_protocol::client::stream::DeltaChannel;
 use greenroom_protocol::id::ItemId;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -37,6 +40,8 @@ pub struct RecordingRecorder {
     records: Mutex<Vec<Record>>,
     deltas: Mutex<Vec<Delta>>,
     retries: Mutex<Vec<Retry>>,
+    /// What people say next.
+    inserted: Mutex<Vec<Prompt>>,
     /// Records that may still be written; `None`: any number.
     room: Mutex<Option<usize>>,
 }
@@ -48,6 +53,11 @@ impl RecordingRecorder {
             room: Mutex::new(Some(count)),
             ..Self::default()
         }
+    }
+
+    /// Says something to the turn, which hears it before the model is asked the next time.
+    pub fn insert(&self, prompt: Prompt) {
+        lock(&self.inserted).push(prompt);
     }
 
     /// Every record, in order.
@@ -105,6 +115,23 @@ impl Recorder for RecordingRecorder {
         }
         lock(&self.records).push(record);
         Ok(())
+    }
+
+    async fn take_inserted(
+        &self,
+        mut record: Record,
+        message_of: MessageOf,
+    ) -> Result<Inserted, RecordError> {
+        let prompts = std::mem::take(&mut *lock(&self.inserted));
+        if prompts.is_empty() {
+            return Ok(Inserted::Nothing(record));
+        }
+        let message = |prompt| JournalEntry::Message {
+            message: message_of(prompt),
+        };
+        record.journal.extend(prompts.iter().map(message));
+        self.record(record).await?;
+        Ok(Inserted::Prompts(prompts))
     }
 
     fn delta(&self, item_id: &ItemId, channel: DeltaChannel, text: &str) {

@@ -9,6 +9,7 @@
 
 mod durability;
 mod hostile;
+mod insert;
 mod order;
 mod resume;
 mod stop;
@@ -24,7 +25,7 @@ use greenroom_llm::conversation::{
 };
 use greenroom_protocol::client::event::{ItemBody, ToolCallItem};
 use greenroom_protocol::client::person::Person;
-use greenroom_protocol::client::prompt::Prompt;
+use greenroom_protocol::client::prompt::{Delivery, Prompt};
 use greenroom_protocol::id::{ItemId, PersonId, PromptId, TurnId};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -74,6 +75,7 @@ impl World {
                 text: "Do it.".into(),
                 images: Vec::new(),
                 model: None,
+                delivery: Delivery::Queue,
                 queued_at_ms: 0,
             },
             history,

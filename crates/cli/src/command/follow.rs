@@ -5,7 +5,7 @@ use crate::terminal::{Span, Style, Terminal};
 use crate::turn_view::TurnView;
 use greenroom_protocol::client::event::{EventBody, ItemBody, ToolCallStatus, TurnOutcome};
 use greenroom_protocol::client::stream::StreamFrame;
-use greenroom_protocol::id::{PromptId, SessionId};
+use greenroom_protocol::id::{PromptId, SessionId, TurnId};
 use greenroom_sdk::{Client, ClientError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -129,6 +129,8 @@ pub async fn history(
 /// What matters of the frames for when to end.
 struct Watch {
     prompt: PromptId,
+    /// The turn that was told it, if it has none of its own.
+    told: Option<TurnId>,
     outcome: Option<TurnOutcome>,
     is_pull_request_asked: bool,
     is_pull_request_open: bool,
@@ -138,6 +140,7 @@ impl Watch {
     fn new(prompt: PromptId) -> Self {
         Self {
             prompt,
+            told: None,
             outcome: None,
             is_pull_request_asked: false,
             is_pull_request_open: false,
@@ -158,9 +161,15 @@ impl Watch {
             EventBody::PullRequestOpened { .. } => self.is_pull_request_open = true,
             // A given-up effect is shown; there is nothing left to wait for.
             EventBody::EffectFailed { .. } => self.is_pull_request_asked = false,
+            EventBody::PromptInserted { turn_id, prompt_id } if *prompt_id == self.prompt => {
+                self.told = Some(turn_id.clone());
+            }
             EventBody::TurnCompleted {
-                prompt_id, outcome, ..
-            } if *prompt_id == self.prompt => {
+                prompt_id,
+                turn_id,
+                outcome,
+                ..
+            } if *prompt_id == self.prompt || self.told.as_ref() == Some(turn_id) => {
                 self.outcome = Some(outcome.clone());
             }
             EventBody::PromptCancelled { prompt_id, by } if *prompt_id == self.prompt => {
@@ -205,7 +214,7 @@ async fn stop(client: &Client, session: &SessionId, prompt: &PromptId) -> Result
         }) => {}
         Err(error) => return Err(error.into()),
     }
-    match client.stop_session(session).await {
+    match client.stop_session(session, false).await {
         Ok(_) => Ok(()),
         // It ended by itself in this moment; its last event says how.
         Err(error) if error.problem_code() == Some("nothing_to_stop") => Ok(()),

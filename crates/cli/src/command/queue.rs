@@ -3,7 +3,8 @@
 use super::{input, table};
 use crate::failure::Failure;
 use crate::terminal::{Span, Terminal};
-use greenroom_protocol::client::prompt::{ChangePrompt, OpenPrompts, Prompt};
+use greenroom_protocol::client::prompt::{ChangePrompt, Delivery, OpenPrompts, Prompt};
+use greenroom_protocol::client::session::UpdateSession;
 use greenroom_protocol::id::{PromptId, SessionId};
 use greenroom_sdk::Client;
 
@@ -14,6 +15,10 @@ pub enum Change {
     /// Runs next.
     First(String),
     Remove(String),
+    /// Is told to the turn that runs.
+    Insert(String),
+    /// Whether all that waits stays.
+    Pause(bool),
 }
 
 /// Changes a prompt if that is asked for, and prints what waits then.
@@ -46,13 +51,43 @@ async fn apply(
             client.cancel_prompt(session, &queued(open, &prompt)?).await?;
             return Ok(());
         }
+        Change::Pause(is_paused) => {
+            let change = UpdateSession {
+                is_queue_paused: Some(is_paused),
+                ..UpdateSession::default()
+            };
+            client.update_session(session, &change).await?;
+            return Ok(());
+        }
         Change::First(prompt) => {
             let position = Some(0);
-            (prompt, ChangePrompt { text: None, position })
+            (
+                prompt,
+                ChangePrompt {
+                    position,
+                    ..ChangePrompt::default()
+                },
+            )
+        }
+        Change::Insert(prompt) => {
+            let delivery = Some(Delivery::Insert);
+            (
+                prompt,
+                ChangePrompt {
+                    delivery,
+                    ..ChangePrompt::default()
+                },
+            )
         }
         Change::Edit(prompt, text) => {
             let text = Some(input::prompt(&text).await?);
-            (prompt, ChangePrompt { text, position: None })
+            (
+                prompt,
+                ChangePrompt {
+                    text,
+                    ..ChangePrompt::default()
+                },
+            )
         }
     };
     client
@@ -91,12 +126,17 @@ fn show(open: &OpenPrompts, terminal: Terminal) -> Result<(), Failure> {
         .iter()
         .map(|prompt| {
             let first_line = prompt.text.trim().lines().next().unwrap_or_default();
+            let when = match prompt.delivery {
+                Delivery::Insert => "next step",
+                Delivery::Queue => "next turn",
+            };
             vec![
                 prompt.id.to_string(),
+                when.to_owned(),
                 prompt.author.name.clone(),
                 first_line.to_owned(),
             ]
         })
         .collect();
-    table::print(terminal, &["PROMPT", "AUTHOR", "TEXT"], &rows)
+    table::print(terminal, &["PROMPT", "TOLD", "AUTHOR", "TEXT"], &rows)
 }

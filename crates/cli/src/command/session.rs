@@ -5,11 +5,11 @@ use super::{input, queue, shell, table};
 use crate::arguments::{Global, SessionCommand};
 use crate::connection;
 use crate::failure::{Exit, Failure};
-use crate::terminal::{Span, Style, Terminal};
+use crate::terminal::{Span, Style, Terminal, printable};
 use crate::turn_view::model_label;
-use greenroom_protocol::client::prompt::SendPrompt;
+use greenroom_protocol::client::prompt::{Delivery, SendPrompt};
 use greenroom_protocol::client::session::{
-    ForkSession, ForkedSession, Session, SessionSnapshot, SessionState,
+    ForkSession, ForkedSession, Session, SessionSnapshot, SessionState, UpdateSession,
 };
 use greenroom_protocol::guest::service::ServiceState;
 use greenroom_protocol::id::SessionId;
@@ -19,12 +19,18 @@ use std::time::Duration;
 /// Carries out one of the session commands.
 pub async fn run(global: &Global, command: SessionCommand, terminal: Terminal) -> Result<Exit, Failure> {
     match command {
-        SessionCommand::List { repo, limit, json } => {
+        SessionCommand::List {
+            repo,
+            search,
+            limit,
+            json,
+        } => {
             let client = connection::connect(global)?;
             let filter = SessionFilter {
                 limit: Some(limit),
                 cursor: None,
                 repository: repo,
+                words: search,
             };
             let sessions = client.sessions(&filter).await?.sessions;
             if json {
@@ -53,6 +59,8 @@ pub async fn run(global: &Global, command: SessionCommand, terminal: Terminal) -
             id,
             prompt,
             model,
+            insert,
+            queue,
             json,
             no_wait,
         } => {
@@ -63,6 +71,11 @@ pub async fn run(global: &Global, command: SessionCommand, terminal: Terminal) -
                 text,
                 images: Vec::new(),
                 model,
+                delivery: match (insert, queue) {
+                    (true, _) => Some(Delivery::Insert),
+                    (_, true) => Some(Delivery::Queue),
+                    _ => None,
+                },
             };
             let receipt = client.send_prompt(&id, &send, &IdempotencyKey::fresh()).await?;
             if no_wait {
@@ -80,17 +93,37 @@ pub async fn run(global: &Global, command: SessionCommand, terminal: Terminal) -
             edit,
             first,
             remove,
+            insert,
+            pause,
+            go_on,
             json,
         } => {
             let client = connection::connect(global)?;
             let id = input::session_id(&client, &id).await?;
-            let change = match (edit.as_deref(), first, remove) {
-                (Some([prompt, text]), _, _) => Some(queue::Change::Edit(prompt.clone(), text.clone())),
-                (_, Some(prompt), _) => Some(queue::Change::First(prompt)),
-                (_, _, Some(prompt)) => Some(queue::Change::Remove(prompt)),
+            let change = match (edit.as_deref(), first, remove, insert) {
+                (Some([prompt, text]), ..) => Some(queue::Change::Edit(prompt.clone(), text.clone())),
+                (_, Some(prompt), ..) => Some(queue::Change::First(prompt)),
+                (_, _, Some(prompt), _) => Some(queue::Change::Remove(prompt)),
+                (.., Some(prompt)) => Some(queue::Change::Insert(prompt)),
+                _ if pause || go_on => Some(queue::Change::Pause(pause)),
                 _ => None,
             };
             queue::run(&client, &id, change, json, terminal).await?;
+            Ok(Exit::Success)
+        }
+        SessionCommand::Set { id, title, delivery } => {
+            let client = connection::connect(global)?;
+            let id = input::session_id(&client, &id).await?;
+            let change = UpdateSession {
+                title,
+                delivery: delivery.map(|name| match name.as_str() {
+                    "insert" => Delivery::Insert,
+                    _ => Delivery::Queue,
+                }),
+                is_queue_paused: None,
+            };
+            let session = client.update_session(&id, &change).await?;
+            header(&session, &client.page_url(&format!("/sessions/{id}")), terminal)?;
             Ok(Exit::Success)
         }
         SessionCommand::Services {
@@ -181,10 +214,24 @@ pub async fn run(global: &Global, command: SessionCommand, terminal: Terminal) -
             let shell = client.session_shell(&id, &shell::query(None)).await?;
             shell::run(shell, terminal).await
         }
-        SessionCommand::Stop { id } => {
+        SessionCommand::Retry { id } => {
             let client = connection::connect(global)?;
             let id = input::session_id(&client, &id).await?;
-            let session = client.stop_session(&id).await?;
+            let failed = client.session(&id).await?.failed_effects;
+            if failed.is_empty() {
+                terminal.line(&[Span::plain("Nothing was given up.")])?;
+            }
+            for effect in failed {
+                client.retry_effect(&id, &effect.key).await?;
+                let text = format!("{} is tried again; it failed because: ", effect.effect);
+                terminal.line(&[Span::plain(text), Span::plain(printable(&effect.problem.message))])?;
+            }
+            Ok(Exit::Success)
+        }
+        SessionCommand::Stop { id, pause_queue } => {
+            let client = connection::connect(global)?;
+            let id = input::session_id(&client, &id).await?;
+            let session = client.stop_session(&id, pause_queue).await?;
             terminal.line(&[Span::plain(format!("{id} {}", state_word(session.state)))])?;
             Ok(Exit::Success)
         }

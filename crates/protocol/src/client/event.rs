@@ -3,7 +3,7 @@
 use super::model::Usage;
 use super::person::Person;
 use super::problem::Problem;
-use super::prompt::Prompt;
+use super::prompt::{Delivery, Prompt};
 use super::pull_request::PullRequestState;
 use super::session::{SessionState, WorkspaceRepository};
 use crate::guest::service::ServiceState;
@@ -48,6 +48,12 @@ pub enum EventBody {
     },
     #[serde(rename = "session.titled")]
     SessionTitled { title: String },
+    /// How prompts of this session are delivered that do not say it themselves.
+    #[serde(rename = "session.delivery_changed")]
+    SessionDeliveryChanged { delivery: Delivery, by: PersonId },
+    /// What waits stays, or goes on.
+    #[serde(rename = "session.queue_changed")]
+    SessionQueueChanged { is_paused: bool, by: PersonId },
     #[serde(rename = "session.state_changed")]
     SessionStateChanged { state: SessionState },
     #[serde(rename = "prompt.queued")]
@@ -70,6 +76,16 @@ pub enum EventBody {
         position: u32,
         by: PersonId,
     },
+    /// A prompt that waits is delivered otherwise.
+    #[serde(rename = "prompt.delivery_changed")]
+    PromptDeliveryChanged {
+        prompt_id: PromptId,
+        delivery: Delivery,
+        by: PersonId,
+    },
+    /// The running turn was told a prompt that waited. The prompt ends with that turn.
+    #[serde(rename = "prompt.inserted")]
+    PromptInserted { turn_id: TurnId, prompt_id: PromptId },
     #[serde(rename = "turn.started")]
     TurnStarted {
         turn_id: TurnId,
@@ -172,7 +188,19 @@ pub enum EventBody {
     },
     /// An effect outside was given up; a person must look.
     #[serde(rename = "effect.failed")]
-    EffectFailed { effect: String, problem: Problem },
+    EffectFailed {
+        effect: String,
+        /// Names it for who tries again; absent in events of old servers.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        effect_key: Option<String>,
+        /// The repository it concerns.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        repository: Option<String>,
+        problem: Problem,
+    },
+    /// Somebody lets an effect be tried again that was given up.
+    #[serde(rename = "effect.retried")]
+    EffectRetried { effect_key: String, by: PersonId },
     #[serde(untagged)]
     #[cfg_attr(feature = "schema", schemars(skip))]
     Unknown(serde_json::Value),

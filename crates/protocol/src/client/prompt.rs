@@ -16,6 +16,25 @@ pub enum PromptState {
     Cancelled,
 }
 
+/// When the agent is told a prompt that is sent while a turn runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Delivery {
+    /// After the turn, as a turn of its own.
+    #[default]
+    Queue,
+    /// At the next step of the turn. If the turn ends before, as the next turn, before those that wait for theirs.
+    Insert,
+}
+
+impl Delivery {
+    /// Whether it need not be written.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// A message that asks for work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -30,6 +49,8 @@ pub struct Prompt {
     /// Model of this prompt alone; absent: the session's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    #[serde(default, skip_serializing_if = "Delivery::is_default")]
+    pub delivery: Delivery,
     pub queued_at_ms: i64,
 }
 
@@ -54,6 +75,9 @@ pub struct SendPrompt {
     pub images: Vec<ImageAttachment>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// Absent: the session's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<Delivery>,
 }
 
 /// Answer to `GET /v1/sessions/{id}/prompts`: prompts that have not ended.
@@ -63,6 +87,9 @@ pub struct OpenPrompts {
     /// The one whose turn runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running: Option<Prompt>,
+    /// Those that the same turn was told since, in their order; they end with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inserted: Vec<Prompt>,
     /// Those that wait, the next one first.
     pub queued: Vec<Prompt>,
 }
@@ -78,6 +105,9 @@ pub struct ChangePrompt {
     /// How many prompts are to wait before it: 0 runs next, and one beyond the last is the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<u32>,
+    /// When the agent is told it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<Delivery>,
 }
 
 /// The prompt is on disk and will finish or visibly fail.

@@ -1,7 +1,8 @@
 //! Sessions as lists and pages show them; everything inside one comes as events.
 
 use super::person::Person;
-use super::prompt::{ImageAttachment, PromptReceipt};
+use super::problem::Problem;
+use super::prompt::{Delivery, ImageAttachment, PromptReceipt};
 use super::pull_request::PullRequestState;
 use crate::guest::{GIT_PORT, WORKSPACE_PATH};
 use crate::id::{SessionId, SnapshotId};
@@ -95,6 +96,52 @@ pub struct Session {
     /// How the last prompt ended, if it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error_code: Option<String>,
+    /// When the agent is told prompts that do not say it themselves.
+    #[serde(default)]
+    pub delivery: Delivery,
+    /// Whether what waits stays until somebody lets it go on. Ends with the last prompt that waits.
+    #[serde(default)]
+    pub is_queue_paused: bool,
+    /// What was to be done outside and was given up, until somebody tries again with success.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed_effects: Vec<FailedEffect>,
+}
+
+/// Something outside that was given up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct FailedEffect {
+    pub key: String,
+    /// Such as `open_pull_request`.
+    pub effect: String,
+    /// The repository it concerns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<String>,
+    pub problem: Problem,
+}
+
+/// Body of `POST /v1/sessions/{id}/effect-retries`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RetryEffect {
+    pub effect_key: String,
+}
+
+/// Body of `PATCH /v1/sessions/{id}`; at least one of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct UpdateSession {
+    /// One line, not empty, at most 80 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// When the agent is told prompts that do not say it themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<Delivery>,
+    /// Whether what waits stays until this is false again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub is_queue_paused: Option<bool>,
 }
 
 /// A pull request a session opened, as a list shows it.

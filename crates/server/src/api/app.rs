@@ -39,6 +39,8 @@ pub struct Parts {
     pub services: Arc<SessionServices>,
     pub images: Arc<ImageRegistry>,
     pub tickets: Tickets,
+    /// Of this run of the server; another after each start.
+    pub run: String,
     pub clock: Clock,
     pub shutdown: CancellationToken,
 }

@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
 /// Largest body in bytes: eight images of 5 MiB in base64, and the prompt.
-const MAX_BODY_BYTES: usize = 60 * 1024 * 1024;
+pub const MAX_BODY_BYTES: usize = 60 * 1024 * 1024;
 
 /// A JSON body of type `T`. Unknown fields are refused by the types themselves.
 pub struct JsonBody<T>(pub T);

@@ -52,7 +52,14 @@ fn status_of(problem: &Problem) -> StatusCode {
             || code.ends_with("_is_default")
             || matches!(
                 code,
-                "merge_in_progress" | "snapshot_needed" | "fork_files_lost" | "sandbox_not_running"
+                "merge_in_progress"
+                    | "effect_not_failed"
+                    | "queue_empty"
+                    | "command_running"
+                    | "command_interrupted"
+                    | "snapshot_needed"
+                    | "fork_files_lost"
+                    | "sandbox_not_running"
             )
             || code.starts_with("not_")
             || code.starts_with("nothing_")

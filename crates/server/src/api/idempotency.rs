@@ -42,7 +42,8 @@ impl<S: Send + Sync> FromRequestParts<S> for OptionalKey {
     }
 }
 
-fn read(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+/// The key that a request names, if it names one.
+pub fn read(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get(IDEMPOTENCY_KEY_HEADER) else {
         return Ok(None);
     };

@@ -83,6 +83,16 @@ pub struct SessionQuery {
     pub cursor: Option<String>,
     /// Only sessions on this repository.
     pub repository: Option<String>,
+    /// Only sessions whose title, or one prompt of which, has all these words or words that begin so.
+    pub words: Option<String>,
+}
+
+/// What else becomes of a session whose turn is stopped.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct StopQuery {
+    /// Whether prompts that wait stay until somebody lets them go on; otherwise the next one begins.
+    #[serde(default)]
+    pub pauses_queue: bool,
 }
 
 /// Which events to list.

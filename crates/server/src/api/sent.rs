@@ -29,6 +29,7 @@ pub fn checked(app: &App, prompt: SendPrompt, author: Person, key: String) -> Re
         text: prompt.text,
         images: prompt.images,
         model: prompt.model,
+        delivery: prompt.delivery,
         key,
         digest,
     })

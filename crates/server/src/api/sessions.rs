@@ -5,13 +5,13 @@ use super::body::JsonBody;
 use super::caller::Caller;
 use super::failure::ApiFailure;
 use super::idempotency::{OptionalKey, RequiredKey};
-use super::names::{EventQuery, PromptPath, SessionPath, SessionQuery};
+use super::names::{EventQuery, PromptPath, SessionPath, SessionQuery, StopQuery};
 use super::parameters::{InPath, InQuery};
 use super::reply::{Accepted, Created};
 use super::sent;
 use crate::session::command::{Sent, SessionHandle};
 use crate::session::digest_of;
-use crate::session::state::{UNTITLED, branch_name, title_from_prompt};
+use crate::session::state::{MAX_TITLE_CHARS, UNTITLED, branch_name, title_from_prompt};
 use axum::Json;
 use axum::extract::State;
 use axum::response::NoContent;
@@ -23,7 +23,7 @@ use greenroom_protocol::client::prompt::{
 };
 use greenroom_protocol::client::pull_request::Diff;
 use greenroom_protocol::client::session::{
-    CreateSession, CreatedSession, Session, SessionList, WorkspaceRepository,
+    CreateSession, CreatedSession, RetryEffect, Session, SessionList, UpdateSession, WorkspaceRepository,
 };
 use greenroom_protocol::id::{PromptId, SessionId};
 use greenroom_stdx::id::fresh_bits;
@@ -43,6 +43,7 @@ pub async fn list(
     let query = greenroom_store::catalog::SessionQuery {
         repository: query.repository,
         cursor: query.cursor,
+        words: query.words,
         limit,
     };
     Ok(Json(
@@ -118,6 +119,7 @@ pub(super) async fn welcome(
                 text,
                 images,
                 model: None,
+                delivery: None,
             };
             Some(
                 handle
@@ -220,6 +222,42 @@ pub async fn show(
     Ok(Json(handle(&app, &id).await?.fold().await?.row))
 }
 
+pub async fn update(
+    State(app): State<App>,
+    caller: Caller,
+    InPath(SessionPath { id }): InPath<SessionPath>,
+    JsonBody(change): JsonBody<UpdateSession>,
+) -> Result<Json<Session>, ApiFailure> {
+    if change == UpdateSession::default() {
+        return Err(
+            Problem::permanent("session_unchanged", "The request says nothing to change.")
+                .with_hint("Send `title`, `delivery`, `is_queue_paused` or several of them.")
+                .into(),
+        );
+    }
+    if let Some(title) = &change.title {
+        check_title(title)?;
+    }
+    let handle = handle(&app, &id).await?;
+    handle.update(change, caller.person.id).await?;
+    Ok(Json(handle.fold().await?.row))
+}
+
+/// A title is one line that says something.
+fn check_title(title: &str) -> Result<(), Problem> {
+    let is_fine = !title.trim().is_empty()
+        && title.chars().count() <= MAX_TITLE_CHARS
+        && !title.chars().any(char::is_control);
+    if is_fine {
+        return Ok(());
+    }
+    Err(
+        Problem::permanent("title_invalid", "This cannot be a session's title.").with_hint(format!(
+            "A title is one line of 1 to {MAX_TITLE_CHARS} characters."
+        )),
+    )
+}
+
 pub async fn events(
     State(app): State<App>,
     _: Caller,
@@ -258,6 +296,11 @@ pub async fn open_prompts(
 ) -> Result<Json<OpenPrompts>, ApiFailure> {
     let fold = handle(&app, &id).await?.fold().await?;
     Ok(Json(OpenPrompts {
+        inserted: fold
+            .running
+            .as_ref()
+            .map(|running| running.inserted.clone())
+            .unwrap_or_default(),
         running: fold.running.map(|running| running.prompt),
         queued: fold.queue.into(),
     }))
@@ -272,7 +315,7 @@ pub async fn change_prompt(
     if change == ChangePrompt::default() {
         return Err(
             Problem::permanent("prompt_unchanged", "The request says nothing to change.")
-                .with_hint("Send `text`, `position` or both.")
+                .with_hint("Send `text`, `position`, `delivery` or several of them.")
                 .into(),
         );
     }
@@ -308,9 +351,21 @@ pub async fn stop(
     State(app): State<App>,
     caller: Caller,
     InPath(SessionPath { id }): InPath<SessionPath>,
+    InQuery(query): InQuery<StopQuery>,
 ) -> Result<Accepted<Session>, ApiFailure> {
     let handle = handle(&app, &id).await?;
-    handle.stop(caller.person.id).await?;
+    handle.stop(caller.person.id, query.pauses_queue).await?;
+    Ok(Accepted(handle.fold().await?.row))
+}
+
+pub async fn retry_effect(
+    State(app): State<App>,
+    caller: Caller,
+    InPath(SessionPath { id }): InPath<SessionPath>,
+    JsonBody(body): JsonBody<RetryEffect>,
+) -> Result<Accepted<Session>, ApiFailure> {
+    let handle = handle(&app, &id).await?;
+    handle.retry_effect(body.effect_key, caller.person.id).await?;
     Ok(Accepted(handle.fold().await?.row))
 }
 

@@ -1,32 +1,31 @@
 //! The one writer of a session. Commands come through a bounded mailbox and are handled one at a time: decide, append,
 //! fold, then publish. Turns run as tasks of their own and come back through the same mailbox.
 
-use super::command::{Command, Sent, SessionHandle};
+mod effects;
+mod prompts;
+
+use super::command::{Command, SessionHandle};
 use super::hub::Hub;
+use super::listing;
 use super::sandbox_slot::SandboxSlot;
 use super::services::SessionServices;
-use super::state::{SessionFold, UNTITLED, title_from_prompt};
+use super::state::SessionFold;
 use super::turn;
-use greenroom_agent::world::{TurnEnd, TurnResult};
+use greenroom_agent::world::{JournalEntry, TurnEnd, TurnResult};
 use greenroom_protocol::client::event::{Event, EventBody, SandboxUsage, TurnOutcome};
 use greenroom_protocol::client::model::Usage;
 use greenroom_protocol::client::problem::Problem;
-use greenroom_protocol::client::prompt::{ChangePrompt, Prompt, PromptReceipt};
+use greenroom_protocol::client::prompt::Prompt;
 use greenroom_protocol::client::session::{Session, SessionState};
-use greenroom_protocol::id::{PersonId, PromptId, TurnId};
-use greenroom_stdx::chain::Chain;
+use greenroom_protocol::id::{PersonId, TurnId};
 use greenroom_stdx::id::fresh_bits;
-use greenroom_store::session_log::{AppendError, Batch, JournalRow, NewReceipt};
+use greenroom_store::session_log::{AppendError, Batch, JournalRow};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-/// Prompts that may wait in one session.
-const MAX_QUEUED_PROMPTS: usize = 100;
-/// Bytes of text and images that may wait in one session.
-const MAX_QUEUED_BYTES: usize = 64 * 1024 * 1024;
 /// How long to wait before a turn's end is written again after the log refused it.
 const APPEND_RETRY: Duration = Duration::from_secs(2);
 
@@ -88,17 +87,9 @@ impl Actor {
     /// Goes on with what the log says was running, and starts what waits.
     async fn recover(&mut self) {
         // The catalog's row may be older than the log.
-        self.services.rows.changed(Arc::new(self.fold.row.clone()));
-        match self.services.store.outbox_pending(&self.fold.row.id).await {
-            Ok(intents) => {
-                for intent in intents {
-                    turn::resume_intent(self, intent);
-                }
-            }
-            Err(error) => {
-                tracing::error!(session = %self.fold.row.id, error = %Chain(&error), "cannot read what is still to be done outside");
-            }
-        }
+        self.services.listing.changed(Arc::new(self.fold.row.clone()));
+        self.services.listing.has_texts(self.fold.row.id.clone());
+        self.resume_effects().await;
         let Some(running) = self.fold.running.clone() else {
             self.catch_up().await;
             return;
@@ -134,8 +125,26 @@ impl Actor {
             } => {
                 let _ = reply.send(self.change_prompt(prompt_id, change, by).await);
             }
-            Command::Stop { by, reply } => {
-                let _ = reply.send(self.stop(by).await);
+            Command::Stop {
+                by,
+                pauses_queue,
+                reply,
+            } => {
+                let _ = reply.send(self.stop(by, pauses_queue).await);
+            }
+            Command::Update { change, by, reply } => {
+                let _ = reply.send(self.update(change, by).await);
+            }
+            Command::RetryEffect { key, by, reply } => {
+                let _ = reply.send(self.retry_effect(key, by).await);
+            }
+            Command::TakeInserted {
+                turn_id,
+                record,
+                message_of,
+                reply,
+            } => {
+                let _ = reply.send(self.take_inserted(turn_id, record, message_of).await);
             }
             Command::Record {
                 record,
@@ -159,85 +168,6 @@ impl Actor {
         }
     }
 
-    async fn send_prompt(&mut self, sent: Sent) -> Result<PromptReceipt, Problem> {
-        let session_id = self.fold.row.id.clone();
-        let known = self
-            .services
-            .store
-            .receipt(&session_id, &sent.author.id, &sent.key)
-            .await;
-        if let Some(known) = known.map_err(|error| error.problem())? {
-            if known.digest != sent.digest {
-                return Err(Problem::permanent(
-                    "idempotency_key_reused",
-                    "This idempotency key was used for another prompt.",
-                )
-                .with_hint("use a fresh key for each prompt"));
-            }
-            return serde_json::from_value(known.body)
-                .map_err(|_| Problem::permanent("internal", "A stored receipt cannot be read."));
-        }
-        if self.fold.queue.len() >= MAX_QUEUED_PROMPTS {
-            return Err(
-                Problem::transient("queue_full", "Too many prompts wait in this session.")
-                    .with_hint("wait for some to finish, or remove some from the queue"),
-            );
-        }
-        let waiting_bytes: usize = self.fold.queue.iter().map(size_of_prompt).sum();
-        let now_ms = self.services.clock.now_ms();
-        let prompt = Prompt {
-            id: PromptId::from_bits(fresh_bits()),
-            author: sent.author,
-            text: sent.text,
-            images: sent.images,
-            model: sent.model,
-            queued_at_ms: now_ms,
-        };
-        if waiting_bytes + size_of_prompt(&prompt) > MAX_QUEUED_BYTES && !self.fold.queue.is_empty() {
-            return Err(queue_too_large());
-        }
-        let mut events = Vec::new();
-        if self.fold.row.state == SessionState::Created && self.fold.row.title == UNTITLED {
-            events.push(EventBody::SessionTitled {
-                title: title_from_prompt(&prompt.text),
-            });
-        }
-        events.push(EventBody::PromptQueued {
-            prompt: prompt.clone(),
-        });
-        let receipt = PromptReceipt {
-            prompt_id: prompt.id.clone(),
-            seq: self.fold.row.last_seq + events.len() as u64,
-        };
-        let starts = self.fold.running.is_none() && self.fold.queue.is_empty();
-        if starts {
-            // One transaction for "queued" and "started": the way from prompt to model crosses the disk once.
-            events.extend(self.start_events(&prompt));
-        }
-        let batch = Batch {
-            at_ms: now_ms,
-            events,
-            receipts: vec![NewReceipt {
-                person: prompt.author.id.clone(),
-                key: sent.key,
-                digest: sent.digest,
-                body: serde_json::to_value(&receipt).unwrap_or_default(),
-            }],
-            ..Batch::default()
-        };
-        self.append(batch).await?;
-        if starts {
-            self.spawn_running();
-            // After a crash the catalog says which sessions to wake; a prompt is only accepted once it does. The turn
-            // already runs meanwhile.
-            if let Err(error) = self.services.catalog.put_session(&self.fold.row).await {
-                // The prompt is on disk and runs; refusing it now would make people send it twice. The row is tried again.
-                tracing::warn!(session = %self.fold.row.id, error = %Chain(&error), "the catalog does not know yet that a turn runs");
-            }
-        }
-        Ok(receipt)
-    }
-
     fn start_events(&self, prompt: &Prompt) -> Vec<EventBody> {
         let model = prompt
             .model
@@ -259,7 +189,7 @@ impl Actor {
 
     /// Whether something waits for the log to take it.
     fn has_unfinished(&self) -> bool {
-        self.pending_end.is_some() || (self.fold.running.is_none() && !self.fold.queue.is_empty())
+        self.pending_end.is_some() || (self.fold.running.is_none() && self.fold.next().is_some())
     }
 
     /// Writes a turn's end that could not be written, then starts what waits. Called after each command and from time to
@@ -285,7 +215,7 @@ impl Actor {
         if self.fold.running.is_some() {
             return;
         }
-        let Some(prompt) = self.fold.queue.front().cloned() else {
+        let Some(prompt) = self.fold.next().cloned() else {
             return;
         };
         match self.append_events(self.start_events(&prompt)).await {
@@ -304,88 +234,29 @@ impl Actor {
         }
     }
 
-    /// A prompt that waits.
-    fn queued(&self, prompt_id: &PromptId) -> Result<&Prompt, Problem> {
-        let found = self.fold.queue.iter().find(|prompt| prompt.id == *prompt_id);
-        found.ok_or_else(|| match self.fold.open_prompt_state(prompt_id) {
-            Some(_) => Problem::permanent("prompt_not_queued", "This prompt runs already.")
-                .with_hint("stop the turn instead"),
-            None => Problem::permanent("prompt_not_queued", "This prompt is not in the queue."),
-        })
-    }
-
-    fn check_may_order(&self, prompt: &Prompt, by: &PersonId) -> Result<(), Problem> {
-        if self.fold.may_order(prompt, by) {
-            return Ok(());
-        }
-        let message = format!("This prompt is by {}.", prompt.author.name);
-        Err(Problem::permanent("prompt_not_yours", message)
-            .with_hint("Its author can change it, or whoever began the session."))
-    }
-
-    async fn cancel_prompt(&mut self, prompt_id: PromptId, by: PersonId) -> Result<(), Problem> {
-        self.check_may_order(self.queued(&prompt_id)?, &by)?;
-        self.append_events(vec![EventBody::PromptCancelled { prompt_id, by }])
-            .await
-            .map(|_| ())
-    }
-
-    async fn change_prompt(
-        &mut self,
-        prompt_id: PromptId,
-        change: ChangePrompt,
-        by: PersonId,
-    ) -> Result<(), Problem> {
-        let prompt = self.queued(&prompt_id)?;
-        self.check_may_order(prompt, &by)?;
-        let mut events = Vec::new();
-        if let Some(text) = change.text.filter(|text| *text != prompt.text) {
-            if prompt.author.id != by {
-                let message = format!("This prompt is by {}.", prompt.author.name);
-                return Err(Problem::permanent("prompt_not_yours", message)
-                    .with_hint("Only its author can change what it says."));
-            }
-            let waiting_bytes: usize = self.fold.queue.iter().map(size_of_prompt).sum();
-            if waiting_bytes - prompt.text.len() + text.len() > MAX_QUEUED_BYTES {
-                return Err(queue_too_large());
-            }
-            events.push(EventBody::PromptEdited {
-                prompt_id: prompt_id.clone(),
-                text,
-                by: by.clone(),
-            });
-        }
-        let last = self.fold.queue.len().saturating_sub(1);
-        let position = change.position.map(|position| last.min(position as usize));
-        if let Some(position) = position.filter(|position| self.fold.queue[*position].id != prompt_id) {
-            events.push(EventBody::PromptMoved {
-                prompt_id,
-                position: u32::try_from(position).unwrap_or(u32::MAX),
-                by,
-            });
-        }
-        match events.is_empty() {
-            true => Ok(()),
-            false => self.append_events(events).await.map(|_| ()),
-        }
-    }
-
-    async fn stop(&mut self, by: PersonId) -> Result<(), Problem> {
+    async fn stop(&mut self, by: PersonId, pauses_queue: bool) -> Result<(), Problem> {
         let Some(running) = &self.fold.running else {
             return Err(Problem::permanent(
                 "nothing_to_stop",
                 "No turn runs in this session.",
             ));
         };
+        let mut events = Vec::new();
         if running.stopped_by.is_none() {
             let turn_id = running.turn_id.clone();
-            self.append_events(vec![
-                EventBody::TurnStopping { turn_id, by },
-                EventBody::SessionStateChanged {
-                    state: SessionState::Stopping,
-                },
-            ])
-            .await?;
+            events.push(EventBody::TurnStopping {
+                turn_id,
+                by: by.clone(),
+            });
+            events.push(EventBody::SessionStateChanged {
+                state: SessionState::Stopping,
+            });
+        }
+        if pauses_queue && !self.fold.row.is_queue_paused && !self.fold.queue.is_empty() {
+            events.push(EventBody::SessionQueueChanged { is_paused: true, by });
+        }
+        if !events.is_empty() {
+            self.append_events(events).await?;
         }
         self.stop.cancel();
         Ok(())
@@ -396,27 +267,20 @@ impl Actor {
         turn_id: TurnId,
         record: greenroom_agent::world::Record,
     ) -> Result<(), Problem> {
-        if self
-            .fold
-            .running
-            .as_ref()
-            .is_none_or(|running| running.turn_id != turn_id)
-        {
-            return Err(Problem::permanent("turn_over", "This turn is over."));
+        self.check_runs(&turn_id)?;
+        let batch = self.batch_of(&turn_id, record)?;
+        self.append(batch).await.map(|_| ())
+    }
+
+    fn check_runs(&self, turn_id: &TurnId) -> Result<(), Problem> {
+        match &self.fold.running {
+            Some(running) if running.turn_id == *turn_id => Ok(()),
+            _ => Err(Problem::permanent("turn_over", "This turn is over.")),
         }
-        let journal = record
-            .journal
-            .iter()
-            .map(|entry| {
-                serde_json::to_value(entry)
-                    .map(|entry| JournalRow {
-                        at_ms: 0,
-                        turn_id: turn_id.clone(),
-                        entry,
-                    })
-                    .map_err(|_| Problem::permanent("internal", "A journal entry cannot be written as JSON."))
-            })
-            .collect::<Result<Vec<_>, _>>()?;
+    }
+
+    /// A step of a turn as what is stored of it.
+    fn batch_of(&self, turn_id: &TurnId, record: greenroom_agent::world::Record) -> Result<Batch, Problem> {
         let started = record.started.into_iter().map(|item| EventBody::ItemStarted {
             turn_id: turn_id.clone(),
             item,
@@ -425,16 +289,12 @@ impl Actor {
             turn_id: turn_id.clone(),
             item,
         });
-        let events = started.chain(completed).collect();
-        let at_ms = self.services.clock.now_ms();
-        self.append(Batch {
-            at_ms,
-            events,
-            journal,
+        Ok(Batch {
+            at_ms: self.services.clock.now_ms(),
+            events: started.chain(completed).collect(),
+            journal: journal_rows(turn_id, record.journal)?,
             ..Batch::default()
         })
-        .await
-        .map(|_| ())
     }
 
     async fn turn_ended(&mut self, turn_id: TurnId, end: TurnEnd, sandbox: Option<SandboxUsage>) {
@@ -476,7 +336,7 @@ impl Actor {
             sandbox,
         };
         let mut events = vec![completed];
-        if self.fold.queue.is_empty() {
+        if self.fold.next().is_none() {
             events.push(EventBody::SessionStateChanged {
                 state: SessionState::Idle,
             });
@@ -519,6 +379,7 @@ impl Actor {
         if events.is_empty() {
             return Ok(last_seq);
         }
+        let has_texts = events.iter().any(listing::is_text);
         for (position, body) in events.into_iter().enumerate() {
             let event = Arc::new(Event {
                 seq: expected_seq + 1 + position as u64,
@@ -530,24 +391,26 @@ impl Actor {
         }
         let row = Arc::new(self.fold.row.clone());
         self.hub.publish_session(row.clone());
-        self.services.rows.changed(row);
+        self.services.listing.changed(row);
+        if has_texts {
+            self.services.listing.has_texts(session_id);
+        }
         Ok(last_seq)
     }
 }
 
-fn queue_too_large() -> Problem {
-    Problem::transient(
-        "queue_full",
-        "The prompts that wait in this session are too large together.",
-    )
-    .with_hint("Wait for some to finish, or remove some from the queue.")
-}
-
-fn size_of_prompt(prompt: &Prompt) -> usize {
-    prompt.text.len()
-        + prompt
-            .images
-            .iter()
-            .map(|image| image.data_base64.len())
-            .sum::<usize>()
+fn journal_rows(
+    turn_id: &TurnId,
+    entries: impl IntoIterator<Item = JournalEntry>,
+) -> Result<Vec<JournalRow>, Problem> {
+    let row = |entry: JournalEntry| {
+        serde_json::to_value(&entry)
+            .map(|entry| JournalRow {
+                at_ms: 0,
+                turn_id: turn_id.clone(),
+                entry,
+            })
+            .map_err(|_| Problem::permanent("internal", "A journal entry cannot be written as JSON."))
+    };
+    entries.into_iter().map(row).collect()
 }

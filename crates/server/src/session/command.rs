@@ -3,11 +3,12 @@
 use super::hub::Hub;
 use super::sandbox_slot::SandboxSlot;
 use super::state::SessionFold;
-use greenroom_agent::world::{Record, TurnEnd};
+use greenroom_agent::world::{Inserted, MessageOf, Record, TurnEnd};
 use greenroom_protocol::client::event::{EventBody, SandboxUsage};
 use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
-use greenroom_protocol::client::prompt::{ChangePrompt, ImageAttachment, PromptReceipt};
+use greenroom_protocol::client::prompt::{ChangePrompt, Delivery, ImageAttachment, PromptReceipt};
+use greenroom_protocol::client::session::UpdateSession;
 use greenroom_protocol::id::{PersonId, PromptId, SessionId, TurnId};
 use greenroom_store::session_log::Batch;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ pub struct Sent {
     pub text: String,
     pub images: Vec<ImageAttachment>,
     pub model: Option<String>,
+    /// `None`: the session's default.
+    pub delivery: Option<Delivery>,
     /// The sender's idempotency key.
     pub key: String,
     /// Digest of everything the sender sent under this key.
@@ -48,7 +51,26 @@ pub enum Command {
     },
     Stop {
         by: PersonId,
+        /// Whether what waits stays until somebody lets it go on.
+        pauses_queue: bool,
         reply: oneshot::Sender<Result<(), Problem>>,
+    },
+    Update {
+        change: UpdateSession,
+        by: PersonId,
+        reply: oneshot::Sender<Result<(), Problem>>,
+    },
+    RetryEffect {
+        key: String,
+        by: PersonId,
+        reply: oneshot::Sender<Result<(), Problem>>,
+    },
+    /// What people inserted into the running turn; `record` is written before them.
+    TakeInserted {
+        turn_id: TurnId,
+        record: Record,
+        message_of: MessageOf,
+        reply: oneshot::Sender<Result<Inserted, Problem>>,
     },
     /// A step of the running turn.
     Record {
@@ -110,8 +132,23 @@ impl SessionHandle {
     }
 
     /// Stops the running turn; returns when that is on disk, not when the turn has ended.
-    pub async fn stop(&self, by: PersonId) -> Result<(), Problem> {
-        self.ask(|reply| Command::Stop { by, reply }).await?
+    pub async fn stop(&self, by: PersonId, pauses_queue: bool) -> Result<(), Problem> {
+        self.ask(|reply| Command::Stop {
+            by,
+            pauses_queue,
+            reply,
+        })
+        .await?
+    }
+
+    /// Changes what people can set of a session.
+    pub async fn update(&self, change: UpdateSession, by: PersonId) -> Result<(), Problem> {
+        self.ask(|reply| Command::Update { change, by, reply }).await?
+    }
+
+    /// Tries something outside again that was given up.
+    pub async fn retry_effect(&self, key: String, by: PersonId) -> Result<(), Problem> {
+        self.ask(|reply| Command::RetryEffect { key, by, reply }).await?
     }
 
     /// Appends facts, with the time at which the actor takes them.

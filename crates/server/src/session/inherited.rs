@@ -94,6 +94,25 @@ impl Inherited {
                     bytes,
                 });
             }
+            EventBody::PromptInserted {
+                ref turn_id,
+                ref prompt_id,
+            } => {
+                let Some((_, prompt)) = self.waiting.remove(prompt_id) else {
+                    return;
+                };
+                let Some(turn) = self.turns.iter_mut().rev().find(|turn| turn.id == *turn_id) else {
+                    return;
+                };
+                // It is told from the moment on in which the turn heard of it.
+                let queued = EventBody::PromptQueued { prompt };
+                let queued_bytes = serde_json::to_vec(&queued).map_or(0, |text| text.len());
+                turn.items.push_back(((event.at_ms, queued), queued_bytes));
+                turn.items.push_back(((event.at_ms, event.body), bytes));
+                turn.bytes += queued_bytes + bytes;
+                self.bytes += queued_bytes + bytes;
+                self.items += 2;
+            }
             EventBody::ItemCompleted { ref turn_id, .. } => {
                 let Some(turn) = self.turns.iter_mut().rev().find(|turn| turn.id == *turn_id) else {
                     return;
@@ -165,6 +184,7 @@ mod tests {
     use super::*;
     use greenroom_protocol::client::event::{Item, ItemBody};
     use greenroom_protocol::client::person::Person;
+    use greenroom_protocol::client::prompt::Delivery;
     use greenroom_protocol::client::session::SessionState;
     use greenroom_protocol::id::{ItemId, SessionId};
 
@@ -180,6 +200,7 @@ mod tests {
                 text: format!("prompt {number}"),
                 images: Vec::new(),
                 model: None,
+                delivery: Delivery::Queue,
                 queued_at_ms: 0,
             },
         }

@@ -18,6 +18,9 @@ use std::time::Duration;
 /// Kind of an intent that opens or updates the session's pull request.
 pub const OPEN_PULL_REQUEST: &str = "open_pull_request";
 
+/// Stands in the key of an intent before how often a person tried again.
+const RETRY: char = '~';
+
 /// Tries before a person must look.
 const MAX_ATTEMPTS: u32 = 5;
 const BACKOFF: Backoff = Backoff {
@@ -67,6 +70,32 @@ pub fn open_intent(key: String, payload: &OpenPayload) -> Result<NewIntent, Prob
     })
 }
 
+/// An intent that was given up, to be tried again. Outside it is the same as before.
+pub fn retry_intent(given_up: &Intent) -> NewIntent {
+    let tries = given_up
+        .key
+        .rsplit_once(RETRY)
+        .map_or(0, |(_, tries)| tries.parse().unwrap_or(0));
+    NewIntent {
+        key: format!("{}{RETRY}{}", first_key(&given_up.key), tries + 1_u32),
+        kind: given_up.kind.clone(),
+        digest: given_up.digest.clone(),
+        payload: given_up.payload.clone(),
+    }
+}
+
+/// The key under which it was tried first, which the other side knows.
+fn first_key(key: &str) -> &str {
+    key.split_once(RETRY).map_or(key, |(first, _)| first)
+}
+
+/// Which repository an intent concerns, if it can be read.
+fn repository_of(intent: &Intent, row: &Session) -> Option<String> {
+    let payload: OpenPayload = serde_json::from_value(intent.payload.clone()).ok()?;
+    let other = payload.repository.map(|repository| repository.name);
+    Some(other.unwrap_or_else(|| row.repository.clone()))
+}
+
 /// Does what the intent says, again if the failure may pass, and records the one result.
 pub async fn dispatch(
     services: &SessionServices,
@@ -90,6 +119,8 @@ pub async fn dispatch(
         Err(problem) => {
             let failed = EventBody::EffectFailed {
                 effect: intent.kind.clone(),
+                effect_key: Some(intent.key.clone()),
+                repository: repository_of(intent, row),
                 problem: problem.clone(),
             };
             (vec![failed], serde_json::to_value(problem).unwrap_or_default())
@@ -136,7 +167,7 @@ async fn perform(
         author: payload.author,
         session: Some(row.id.clone()),
         prompted_by: payload.prompted_by,
-        idempotency_key: Some(format!("{}/{}", row.id, intent.key)),
+        idempotency_key: Some(format!("{}/{}", row.id, first_key(&intent.key))),
     };
     let (pull_request, is_new) = match forge.open_pull_request(repository, &new).await {
         Ok(pull_request) => (pull_request, true),

@@ -1,5 +1,6 @@
 //! What every session actor shares: the log, the forge, models, sandboxes, the clock.
 
+use super::listing::Listing;
 use super::running::RunningSandboxes;
 use super::snapshots::SnapshotBounds;
 use crate::changes::RepositoryChanges;
@@ -11,13 +12,10 @@ use crate::pool::WarmPool;
 use crate::sandbox::SandboxProvider;
 use greenroom_agent::world::{Driver, TurnLimits};
 use greenroom_forge::Forge;
-use greenroom_protocol::client::session::Session;
 use greenroom_stdx::clock::Clock;
 use greenroom_store::catalog::Catalog;
 use greenroom_store::session_log::SessionStore;
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::Notify;
+use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -44,7 +42,7 @@ pub struct SessionServices {
     pub shutdown: CancellationToken,
     /// Name of this server in leases.
     pub node: String,
-    pub rows: RowWriter,
+    pub listing: Listing,
     pub tasks: TaskTracker,
 }
 
@@ -59,49 +57,5 @@ impl SessionServices {
             now_ms: self.clock.now_ms(),
             may_ask_again,
         }
-    }
-}
-
-/// Brings session rows into the catalog, off the actors' path. The catalog's rows can be rebuilt from the logs, so the
-/// newest row per session is enough: a burst of events becomes one write.
-#[derive(Default)]
-pub struct RowWriter {
-    changed: Mutex<HashMap<String, Arc<Session>>>,
-    wake: Notify,
-}
-
-impl RowWriter {
-    /// Remembers a row to write, unless a newer one waits.
-    pub fn changed(&self, row: Arc<Session>) {
-        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
-        let newest = changed
-            .entry(row.id.as_str().to_owned())
-            .or_insert_with(|| row.clone());
-        if newest.last_seq < row.last_seq {
-            *newest = row;
-        }
-        drop(changed);
-        self.wake.notify_one();
-    }
-
-    /// Waits for rows and takes them.
-    pub async fn take(&self) -> Vec<Arc<Session>> {
-        loop {
-            let rows = self.take_now();
-            if !rows.is_empty() {
-                return rows;
-            }
-            self.wake.notified().await;
-        }
-    }
-
-    /// Takes what is there.
-    pub fn take_now(&self) -> Vec<Arc<Session>> {
-        self.changed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .drain()
-            .map(|(_, row)| row)
-            .collect()
     }
 }

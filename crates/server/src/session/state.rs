@@ -2,9 +2,11 @@
 //! same fold over its log, so memory and disk cannot disagree.
 
 use greenroom_protocol::client::event::{Event, EventBody, SandboxState, TurnOutcome};
-use greenroom_protocol::client::prompt::{Prompt, PromptState};
+use greenroom_protocol::client::prompt::{Delivery, Prompt, PromptState};
 use greenroom_protocol::client::pull_request::PullRequestState;
-use greenroom_protocol::client::session::{PullRequestLink, Session, SessionState, WorkspaceRepository};
+use greenroom_protocol::client::session::{
+    FailedEffect, PullRequestLink, Session, SessionState, WorkspaceRepository,
+};
 use greenroom_protocol::id::{PersonId, PromptId, SnapshotId, TurnId};
 use std::collections::VecDeque;
 
@@ -22,6 +24,8 @@ pub const MAX_TITLE_CHARS: usize = 80;
 pub struct RunningTurn {
     pub turn_id: TurnId,
     pub prompt: Prompt,
+    /// What it was told since, in this order.
+    pub inserted: Vec<Prompt>,
     /// Who asked it to stop, if anyone.
     pub stopped_by: Option<PersonId>,
 }
@@ -91,6 +95,9 @@ impl SessionFold {
             pull_requests: Vec::new(),
             forked_from: None,
             last_error_code: None,
+            delivery: Delivery::default(),
+            is_queue_paused: false,
+            failed_effects: Vec::new(),
         };
         Some(Self {
             row,
@@ -119,7 +126,37 @@ impl SessionFold {
             } => self.had_sandbox = true,
             EventBody::SessionTitled { title } => self.row.title.clone_from(title),
             EventBody::SessionStateChanged { state } => self.row.state = *state,
-            EventBody::PromptQueued { prompt } => self.queue.push_back(prompt.clone()),
+            EventBody::SessionDeliveryChanged { delivery, .. } => self.row.delivery = *delivery,
+            EventBody::SessionQueueChanged { is_paused, .. } => self.row.is_queue_paused = *is_paused,
+            EventBody::PromptQueued { prompt } => self.enqueue(prompt.clone()),
+            EventBody::PromptDeliveryChanged {
+                prompt_id, delivery, ..
+            } => {
+                let changed = self.queue.iter().position(|prompt| prompt.id == *prompt_id);
+                match (changed, delivery) {
+                    (Some(place), Delivery::Queue) => self.queue[place].delivery = *delivery,
+                    (Some(place), Delivery::Insert) => {
+                        if let Some(prompt) = self.queue.remove(place) {
+                            self.enqueue(Prompt {
+                                delivery: *delivery,
+                                ..prompt
+                            });
+                        }
+                    }
+                    (None, _) => {}
+                }
+            }
+            EventBody::PromptInserted { turn_id, prompt_id } => {
+                let place = self.queue.iter().position(|prompt| prompt.id == *prompt_id);
+                let running = self
+                    .running
+                    .as_mut()
+                    .filter(|running| running.turn_id == *turn_id);
+                if let Some((running, prompt)) = running.zip(place.and_then(|place| self.queue.remove(place)))
+                {
+                    running.inserted.push(prompt);
+                }
+            }
             EventBody::PromptCancelled { prompt_id, .. } => {
                 self.queue.retain(|prompt| prompt.id != *prompt_id)
             }
@@ -147,6 +184,7 @@ impl SessionFold {
                     self.running = Some(RunningTurn {
                         turn_id: turn_id.clone(),
                         prompt,
+                        inserted: Vec::new(),
                         stopped_by: None,
                     });
                 }
@@ -162,6 +200,20 @@ impl SessionFold {
                     TurnOutcome::Failed { problem } => Some(problem.code.clone()),
                     TurnOutcome::Completed | TurnOutcome::Stopped { .. } => None,
                 };
+            }
+            EventBody::EffectFailed {
+                effect,
+                effect_key: Some(key),
+                repository,
+                problem,
+            } => self.row.failed_effects.push(FailedEffect {
+                key: key.clone(),
+                effect: effect.clone(),
+                repository: repository.clone(),
+                problem: problem.clone(),
+            }),
+            EventBody::EffectRetried { effect_key, .. } => {
+                self.row.failed_effects.retain(|failed| failed.key != *effect_key);
             }
             EventBody::ChangePushed {
                 repository, commit, ..
@@ -183,6 +235,10 @@ impl SessionFold {
                 self.row
                     .pull_requests
                     .retain(|link| link.repository != *repository || link.number != *number);
+                // Whatever failed before, it is open now.
+                self.row
+                    .failed_effects
+                    .retain(|failed| failed.repository.as_ref() != Some(repository));
                 self.row.pull_requests.push(PullRequestLink {
                     repository: repository.clone(),
                     number: *number,
@@ -210,9 +266,28 @@ impl SessionFold {
             | EventBody::SandboxStateChanged { .. }
             | EventBody::EgressDecided { .. }
             | EventBody::ServiceStateChanged { .. }
-            | EventBody::EffectFailed { .. }
+            | EventBody::EffectFailed { effect_key: None, .. }
             | EventBody::Unknown(_) => {}
         }
+        self.row.is_queue_paused &= !self.queue.is_empty();
+    }
+
+    /// What is to be inserted goes before what waits for a turn of its own: if the turn ends before, it is the next.
+    fn enqueue(&mut self, prompt: Prompt) {
+        let place = match prompt.delivery {
+            Delivery::Queue => self.queue.len(),
+            Delivery::Insert => self
+                .queue
+                .iter()
+                .take_while(|other| other.delivery == Delivery::Insert)
+                .count(),
+        };
+        self.queue.insert(place, prompt);
+    }
+
+    /// The prompt whose turn is next, if any may begin.
+    pub fn next(&self) -> Option<&Prompt> {
+        self.queue.front().filter(|_| !self.row.is_queue_paused)
     }
 
     /// Whether somebody may remove a prompt that waits, or let it run earlier or later: its author, and whoever began the session.
@@ -222,11 +297,9 @@ impl SessionFold {
 
     /// Where a prompt stands that has not ended; `None` for ended and unknown ones.
     pub fn open_prompt_state(&self, prompt_id: &PromptId) -> Option<PromptState> {
-        if self
-            .running
-            .as_ref()
-            .is_some_and(|running| running.prompt.id == *prompt_id)
-        {
+        if self.running.as_ref().is_some_and(|running| {
+            running.prompt.id == *prompt_id || running.inserted.iter().any(|prompt| prompt.id == *prompt_id)
+        }) {
             Some(PromptState::Running)
         } else if self.queue.iter().any(|prompt| prompt.id == *prompt_id) {
             Some(PromptState::Queued)
@@ -293,6 +366,7 @@ mod tests {
             text: format!("prompt {number}"),
             images: Vec::new(),
             model: None,
+            delivery: Delivery::Queue,
             queued_at_ms: 0,
         }
     }
@@ -362,6 +436,60 @@ mod tests {
                 .find(|prompt| prompt.id == PromptId::from_bits(2));
             assert_eq!(edited.unwrap().text, "another");
         }
+    }
+
+    #[test]
+    fn what_is_inserted_waits_first_and_belongs_to_the_turn_that_heard_it() {
+        let inserted = |number| Prompt {
+            delivery: Delivery::Insert,
+            ..prompt(number, 1)
+        };
+        let turn_id = TurnId::from_bits(1);
+        let started = EventBody::TurnStarted {
+            turn_id: turn_id.clone(),
+            prompt_id: PromptId::from_bits(1),
+            model: "m".to_owned(),
+            is_scripted: true,
+        };
+        let ids = |prompts: &mut dyn Iterator<Item = &Prompt>| -> Vec<PromptId> {
+            prompts.map(|prompt| prompt.id.clone()).collect()
+        };
+        let heard = |number| EventBody::PromptInserted {
+            turn_id: turn_id.clone(),
+            prompt_id: PromptId::from_bits(number),
+        };
+        let mut bodies = vec![
+            EventBody::PromptQueued { prompt: prompt(1, 1) },
+            started,
+            EventBody::PromptQueued { prompt: prompt(2, 1) },
+            EventBody::PromptQueued { prompt: inserted(3) },
+            EventBody::PromptQueued { prompt: prompt(4, 1) },
+            EventBody::PromptDeliveryChanged {
+                prompt_id: PromptId::from_bits(4),
+                delivery: Delivery::Insert,
+                by: person(1).id,
+            },
+            EventBody::SessionQueueChanged {
+                is_paused: true,
+                by: person(1).id,
+            },
+        ];
+        let fold = session(bodies.clone());
+        assert_eq!(ids(&mut fold.queue.iter()), [3, 4, 2].map(PromptId::from_bits));
+        assert_eq!((fold.row.is_queue_paused, fold.next()), (true, None));
+        bodies.extend([heard(3), heard(4), heard(9)]);
+        let fold = session(bodies.clone());
+        let running = fold.running.as_ref().unwrap();
+        assert_eq!(ids(&mut running.inserted.iter()), [3, 4].map(PromptId::from_bits));
+        assert_eq!(
+            fold.open_prompt_state(&PromptId::from_bits(3)),
+            Some(PromptState::Running)
+        );
+        bodies.push(EventBody::PromptCancelled {
+            prompt_id: PromptId::from_bits(2),
+            by: person(1).id,
+        });
+        assert!(!session(bodies).row.is_queue_paused, "nothing waits any more");
     }
 
     #[test]

@@ -13,7 +13,8 @@ use crate::environment::BoundedEnvironment;
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use greenroom_agent::world::{
-    JournalEntry, Record, RecordError, Recorder, SessionFacts, TurnEnd, TurnInput, TurnResult,
+    Inserted, JournalEntry, MessageOf, Record, RecordError, Recorder, SessionFacts, TurnEnd, TurnInput,
+    TurnResult,
 };
 use greenroom_llm::conversation::{Message, TokenUsage};
 use greenroom_llm::failure::ModelFailure;
@@ -305,7 +306,7 @@ async fn conversation(
     Ok((history, own))
 }
 
-/// Goes on with an effect whose result is not on disk.
+/// Goes on with an effect whose result is not on disk, after a restart or because somebody asked.
 pub(super) fn resume_intent(actor: &Actor, intent: Intent) {
     let Some(handle) = actor.own_handle() else {
         return;
@@ -314,7 +315,8 @@ pub(super) fn resume_intent(actor: &Actor, intent: Intent) {
     let row = actor.fold.row.clone();
     actor.services.tasks.spawn(async move {
         if let Err(problem) = super::outbox::dispatch(&services, &handle, &row, &intent).await {
-            tracing::warn!(session = %row.id, code = problem.code, "an effect from before the restart failed");
+            // The session tells it to people.
+            tracing::info!(session = %row.id, code = problem.code, "an effect was given up again");
         }
     });
 }
@@ -335,6 +337,20 @@ impl Recorder for SessionRecorder {
             .ask(|reply| Command::Record {
                 turn_id,
                 record,
+                reply,
+            })
+            .await;
+        answer.and_then(|result| result).map_err(RecordError)
+    }
+
+    async fn take_inserted(&self, record: Record, message_of: MessageOf) -> Result<Inserted, RecordError> {
+        let turn_id = self.turn_id.clone();
+        let answer = self
+            .handle
+            .ask(|reply| Command::TakeInserted {
+                turn_id,
+                record,
+                message_of,
                 reply,
             })
             .await;

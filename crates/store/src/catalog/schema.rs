@@ -123,5 +123,33 @@ CREATE TRIGGER images_never_change BEFORE UPDATE ON images
 WHEN OLD.state IN ('published', 'failed') AND NEW.body <> OLD.body
 BEGIN SELECT RAISE(ABORT, 'an image never changes after it was built'); END;
 ",
+        // What commands were answered with, by their idempotency keys. Without a status: begun.
+        "
+CREATE TABLE receipts (
+  person_id TEXT NOT NULL,
+  key TEXT NOT NULL,
+  digest TEXT NOT NULL,
+  server TEXT NOT NULL,
+  status INTEGER,
+  body BLOB,
+  begun_at_ms INTEGER NOT NULL,
+  PRIMARY KEY (person_id, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX receipts_by_age ON receipts (begun_at_ms);
+",
+        // What sessions are found by. `session_words` has a row for each of `session_texts`, under the same number.
+        "
+CREATE TABLE session_texts (
+  id INTEGER PRIMARY KEY,
+  session_id TEXT NOT NULL,
+  part TEXT NOT NULL,
+  UNIQUE (session_id, part)
+) STRICT;
+CREATE VIRTUAL TABLE session_words USING fts5 (text, tokenize = 'unicode61 remove_diacritics 2');
+CREATE TABLE session_indexed (
+  session_id TEXT PRIMARY KEY,
+  seq INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+",
     ],
 };

@@ -1,7 +1,7 @@
 //! Rows of the sessions list, receipts of creation, and which sandbox belongs to which session. A session's own file is the
 //! truth about it; a row here is what lists show.
 
-use super::{Catalog, CatalogError, During};
+use super::{Catalog, CatalogError, During, search};
 use greenroom_protocol::client::session::{Session, SessionList, SessionState};
 use greenroom_protocol::id::{PersonId, SandboxId, SessionId};
 use rusqlite::types::Type;
@@ -16,6 +16,8 @@ const MAX_PAGE: u32 = 200;
 pub struct SessionQuery {
     /// Only sessions of this repository.
     pub repository: Option<String>,
+    /// Only sessions whose title, or one prompt of which, has all these words or words that begin so.
+    pub words: Option<String>,
     /// `next_cursor` of the page before; absent: from the start.
     pub cursor: Option<String>,
     /// 1 to 200; what lies outside is moved inside.
@@ -71,23 +73,29 @@ impl Catalog {
             None => (i64::MAX, String::new()),
         };
         let limit = query.limit.clamp(1, MAX_PAGE);
+        let words = query.words.as_deref().and_then(search::question);
         self.database
             .read(move |db| {
+                let of_repository = match query.repository {
+                    Some(_) => "repository = ?4",
+                    None => "?4 IS NULL",
+                };
+                let with_words = match words {
+                    Some(_) => {
+                        "id IN (SELECT session_id FROM session_texts WHERE id IN
+                         (SELECT rowid FROM session_words WHERE session_words MATCH ?5))"
+                    }
+                    None => "?5 IS NULL",
+                };
                 let mut sessions: Vec<Session> = db
-                    .prepare_cached(match query.repository {
-                        Some(_) => {
-                            "SELECT body FROM sessions WHERE repository = ?4 AND (updated_at_ms, id) < (?1, ?2)
-                             ORDER BY updated_at_ms DESC, id DESC LIMIT ?3"
-                        }
-                        None => {
-                            "SELECT body FROM sessions WHERE (updated_at_ms, id) < (?1, ?2) AND ?4 IS NULL
-                             ORDER BY updated_at_ms DESC, id DESC LIMIT ?3"
-                        }
-                    })
+                    .prepare_cached(&format!(
+                        "SELECT body FROM sessions WHERE (updated_at_ms, id) < (?1, ?2) AND {of_repository} AND {with_words}
+                         ORDER BY updated_at_ms DESC, id DESC LIMIT ?3"
+                    ))
                     .and_then(|mut rows| {
                         rows.query_map(
                             // One more than asked for tells whether there is another page.
-                            params![before_ms, before_id, limit + 1, query.repository],
+                            params![before_ms, before_id, limit + 1, query.repository, words],
                             session_of,
                         )?
                         .collect()
@@ -124,6 +132,17 @@ impl Catalog {
             .write(move |db| {
                 db.execute("DELETE FROM sandboxes WHERE session_id = ?1", [id.as_str()])
                     .and_then(|_| db.execute("DELETE FROM sessions WHERE id = ?1", [id.as_str()]))
+                    .and_then(|_| {
+                        let words = "DELETE FROM session_words WHERE rowid IN
+                                     (SELECT id FROM session_texts WHERE session_id = ?1)";
+                        db.execute(words, [id.as_str()])
+                    })
+                    .and_then(|_| {
+                        db.execute("DELETE FROM session_texts WHERE session_id = ?1", [id.as_str()])
+                    })
+                    .and_then(|_| {
+                        db.execute("DELETE FROM session_indexed WHERE session_id = ?1", [id.as_str()])
+                    })
                     .during("remove session row")?;
                 Ok(())
             })

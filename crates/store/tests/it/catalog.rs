@@ -2,12 +2,13 @@
 
 use greenroom_protocol::client::image::{Image, ImageState};
 use greenroom_protocol::client::person::UpdateMe;
+use greenroom_protocol::client::prompt::Delivery;
 use greenroom_protocol::client::session::{Session, SessionState};
 use greenroom_protocol::id::{PersonId, SandboxId, SessionId};
 use greenroom_stdx::clock::Clock;
 use greenroom_stdx::id::fresh_bits;
 use greenroom_stdx::secret::Secret;
-use greenroom_store::catalog::{Catalog, CatalogError, RepositoryRow, SessionQuery};
+use greenroom_store::catalog::{Catalog, CatalogError, RepositoryRow, SearchText, SessionQuery};
 use std::path::Path;
 use std::time::Duration;
 
@@ -34,6 +35,51 @@ fn contains(haystack: &[u8], needle: &str) -> bool {
     haystack
         .windows(needle.len())
         .any(|window| window == needle.as_bytes())
+}
+
+#[tokio::test]
+async fn sessions_are_found_by_words_and_no_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = open(dir.path()).await;
+    let text = |part: &str, text: &str| SearchText {
+        part: part.to_owned(),
+        text: text.to_owned(),
+    };
+    let mut ids = Vec::new();
+    for number in 1..=5 {
+        let at_ms = i64::try_from(number).unwrap();
+        ids.push(session(&catalog, number, "shop", at_ms).await.id);
+    }
+    assert_eq!(catalog.unindexed_sessions().await.unwrap().len(), 5);
+    for id in &ids {
+        let texts = vec![text("title", "Mend it"), text("prm_1", "the login test")];
+        catalog.index_session(id, texts, 7).await.unwrap();
+    }
+    assert!(catalog.unindexed_sessions().await.unwrap().is_empty());
+    assert_eq!(catalog.indexed_seq(&ids[0]).await.unwrap(), 7);
+    let replaced = vec![text("prm_1", ""), text("prm_2", &"long ".repeat(100_000))];
+    catalog.index_session(&ids[0], replaced, 9).await.unwrap();
+    let find = async |words: &str, cursor: Option<String>| {
+        let query = SessionQuery {
+            words: Some(words.to_owned()),
+            limit: 2,
+            cursor,
+            ..SessionQuery::default()
+        };
+        let page = catalog.sessions(query).await.unwrap();
+        let found: Vec<_> = page.sessions.into_iter().map(|row| row.id).collect();
+        (found, page.next_cursor)
+    };
+    let (first, cursor) = find("log", None).await;
+    assert_eq!(first, [ids[4].clone(), ids[3].clone()]);
+    let (second, cursor) = find("log", cursor).await;
+    assert_eq!((second, cursor), (vec![ids[2].clone(), ids[1].clone()], None));
+    assert_eq!(find("long", None).await.0, [ids[0].clone()]);
+    // All words in one text.
+    assert!(find("mend login", None).await.0.is_empty());
+    catalog.remove_session(&ids[0]).await.unwrap();
+    assert!(find("long", None).await.0.is_empty());
+    assert_eq!(catalog.indexed_seq(&ids[0]).await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -224,6 +270,9 @@ async fn session(catalog: &Catalog, n: u128, repository: &str, updated_at_ms: i6
         pull_requests: vec![],
         forked_from: None,
         last_error_code: None,
+        delivery: Delivery::Queue,
+        is_queue_paused: false,
+        failed_effects: Vec::new(),
     };
     catalog.put_session(&session).await.unwrap();
     session
@@ -249,6 +298,7 @@ async fn pages_of_sessions_hold_each_once() {
                 repository: repository.map(str::to_owned),
                 cursor,
                 limit: 4,
+                words: None,
             };
             let page = catalog.sessions(query).await.unwrap();
             assert!(page.sessions.len() <= 4);

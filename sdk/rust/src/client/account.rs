@@ -28,8 +28,8 @@ impl Client {
 
     /// Changes the name or address that future prompts and commits carry.
     pub async fn update_me(&self, change: &UpdateMe) -> Result<Person, ClientError> {
-        let request = self.request(Method::PATCH, self.url(&["me"])).json(change);
-        self.json(request, super::Repeat::Never).await
+        let request = self.change(Method::PATCH, self.url(&["me"])).json(change);
+        self.json(request, super::Repeat::Safe).await
     }
 
     /// A new API token; its secret is shown this once.
@@ -37,7 +37,10 @@ impl Client {
         let body = CreateToken {
             label: label.to_owned(),
         };
-        self.post(&["tokens"], &body).await
+        // The server keeps no receipt of what holds a secret.
+        let request = self.request(Method::POST, self.url(&["tokens"])).json(&body);
+        self.json(request.timeout(super::CALL_TIMEOUT), super::Repeat::Never)
+            .await
     }
 
     /// A ticket that lets a browser open one stream.
@@ -65,16 +68,13 @@ impl Client {
         let body = SetSecret {
             value: value.expose().to_owned(),
         };
-        self.acknowledge(
-            self.request(Method::PUT, self.url(&["secrets", name]))
-                .json(&body),
-        )
-        .await
+        self.acknowledge(self.change(Method::PUT, self.url(&["secrets", name])).json(&body))
+            .await
     }
 
     /// Forgets a secret. Only for owners.
     pub async fn remove_secret(&self, name: &str) -> Result<(), ClientError> {
-        self.acknowledge(self.request(Method::DELETE, self.url(&["secrets", name])))
+        self.acknowledge(self.change(Method::DELETE, self.url(&["secrets", name])))
             .await
     }
 }

@@ -28,10 +28,10 @@ impl Client {
     /// Creates a repository, and imports into it if `add` names a source. Returns when the import is complete.
     pub async fn add_repository(&self, add: &AddRepository) -> Result<Repository, ClientError> {
         let request = self
-            .request(Method::POST, self.url(&["repositories"]))
+            .change(Method::POST, self.url(&["repositories"]))
             .timeout(IMPORT_TIMEOUT)
             .json(add);
-        self.json(request, Repeat::Never).await
+        self.json(request, Repeat::Safe).await
     }
 
     /// Tells that somebody types a prompt for a new session; 429 if told a moment ago.
@@ -59,7 +59,7 @@ impl Client {
     ) -> Result<EnvironmentReport, ClientError> {
         let url = self.url(&["repositories", repository, "environment"]);
         let request = self
-            .request(Method::PUT, url)
+            .change(Method::PUT, url)
             .timeout(CALL_TIMEOUT)
             .json(environment);
         self.json(request, Repeat::Safe).await
@@ -73,7 +73,7 @@ impl Client {
     /// Asks for an image of the default branch; one that waits already is the answer.
     pub async fn build_image(&self, repository: &str, build: &BuildImage) -> Result<Image, ClientError> {
         let url = self.url(&["repositories", repository, "images"]);
-        let request = self.request(Method::POST, url).timeout(CALL_TIMEOUT).json(build);
+        let request = self.change(Method::POST, url).timeout(CALL_TIMEOUT).json(build);
         // A second one finds the first in the queue, or builds what is new since.
         self.json(request, Repeat::Safe).await
     }
@@ -86,7 +86,7 @@ impl Client {
     /// Puts a published image into a registry; answers the reference with its digest. Waits as long as it takes; again, it
     /// uploads what is missing.
     pub async fn push_image(&self, id: &str, reference: &str) -> Result<RegistryImage, ClientError> {
-        let request = self.request(Method::POST, self.url(&["images", id, "push"]));
+        let request = self.change(Method::POST, self.url(&["images", id, "push"]));
         self.json(request.json(&registry_image(reference)), Repeat::Safe)
             .await
     }
@@ -94,7 +94,7 @@ impl Client {
     /// Brings an image that a server pushed from a registry and publishes it. Waits as long as it takes.
     pub async fn pull_image(&self, repository: &str, reference: &str) -> Result<Image, ClientError> {
         let url = self.url(&["repositories", repository, "images", "pull"]);
-        let request = self.request(Method::POST, url).json(&registry_image(reference));
+        let request = self.change(Method::POST, url).json(&registry_image(reference));
         self.json(request, Repeat::Safe).await
     }
 
@@ -115,7 +115,7 @@ impl Client {
     /// Forgets the environment that was set. Only for administrators.
     pub async fn remove_environment(&self, repository: &str) -> Result<(), ClientError> {
         let url = self.url(&["repositories", repository, "environment"]);
-        self.acknowledge(self.request(Method::DELETE, url)).await
+        self.acknowledge(self.change(Method::DELETE, url)).await
     }
 
     /// Whether a text would do as a repository's own environment on this server.

@@ -1,7 +1,7 @@
 //! Endpoints about sessions, their prompts and their events.
 
 use super::repository::registry_image;
-use super::{Client, Repeat};
+use super::{CALL_TIMEOUT, Client, Repeat};
 use crate::failure::ClientError;
 use crate::idempotency::IdempotencyKey;
 use crate::stream::SessionStream;
@@ -11,8 +11,8 @@ use greenroom_protocol::client::image::RegistryImage;
 use greenroom_protocol::client::prompt::{ChangePrompt, OpenPrompts, PromptReceipt, SendPrompt};
 use greenroom_protocol::client::pull_request::Diff;
 use greenroom_protocol::client::session::{
-    CreateSession, CreatedSession, ForkSession, ForkedSession, Session, SessionList, SessionSnapshot,
-    SessionSnapshotList,
+    CreateSession, CreatedSession, ForkSession, ForkedSession, RetryEffect, Session, SessionList,
+    SessionSnapshot, SessionSnapshotList, UpdateSession,
 };
 use greenroom_protocol::id::{PromptId, SessionId};
 use reqwest::Method;
@@ -26,6 +26,8 @@ pub struct SessionFilter {
     pub cursor: Option<String>,
     /// Only sessions on this repository.
     pub repository: Option<String>,
+    /// Only sessions whose title, or one prompt of which, has all these words or words that begin so.
+    pub words: Option<String>,
 }
 
 impl Client {
@@ -35,6 +37,7 @@ impl Client {
             ("limit", filter.limit.map(|limit| limit.to_string())),
             ("cursor", filter.cursor.clone()),
             ("repository", filter.repository.clone()),
+            ("words", filter.words.clone()),
         ];
         let query: Vec<_> = query
             .into_iter()
@@ -82,7 +85,7 @@ impl Client {
     /// Takes a prompt out of the queue; 409 `prompt_not_queued` if it already ran.
     pub async fn cancel_prompt(&self, id: &SessionId, prompt: &PromptId) -> Result<(), ClientError> {
         let url = self.url(&["sessions", id.as_str(), "prompts", prompt.as_str()]);
-        self.acknowledge(self.request(Method::DELETE, url)).await
+        self.acknowledge(self.change(Method::DELETE, url)).await
     }
 
     /// Changes what a prompt that waits says, or when it runs; 409 `prompt_not_queued` if it already ran.
@@ -93,14 +96,37 @@ impl Client {
         change: &ChangePrompt,
     ) -> Result<(), ClientError> {
         let url = self.url(&["sessions", id.as_str(), "prompts", prompt.as_str()]);
-        self.acknowledge(self.request(Method::PATCH, url).json(change))
+        self.acknowledge(self.change(Method::PATCH, url).json(change))
             .await
     }
 
-    /// Asks the running turn to stop; 409 `nothing_to_stop` if none runs.
-    pub async fn stop_session(&self, id: &SessionId) -> Result<Session, ClientError> {
-        self.command(Method::POST, &["sessions", id.as_str(), "stop"])
+    /// Changes a session's title, how its prompts are delivered, or whether its queue is paused; 409 `queue_empty` if nothing waits
+    /// that could be paused.
+    pub async fn update_session(
+        &self,
+        id: &SessionId,
+        change: &UpdateSession,
+    ) -> Result<Session, ClientError> {
+        let url = self.url(&["sessions", id.as_str()]);
+        let request = self.change(Method::PATCH, url).json(change);
+        self.json(request.timeout(CALL_TIMEOUT), Repeat::Safe).await
+    }
+
+    /// Tries something outside again that was given up; 409 `effect_not_failed` if nothing of that key was.
+    pub async fn retry_effect(&self, id: &SessionId, key: &str) -> Result<Session, ClientError> {
+        let body = RetryEffect {
+            effect_key: key.to_owned(),
+        };
+        self.post(&["sessions", id.as_str(), "effect-retries"], &body)
             .await
+    }
+
+    /// Asks the running turn to stop; 409 `nothing_to_stop` if none runs. What waits goes on, or stays if `pauses_queue`.
+    pub async fn stop_session(&self, id: &SessionId, pauses_queue: bool) -> Result<Session, ClientError> {
+        let url = self.url(&["sessions", id.as_str(), "stop"]);
+        let query = [("pauses_queue", pauses_queue)];
+        let request = self.change(Method::POST, url).query(&query);
+        self.json(request.timeout(CALL_TIMEOUT), Repeat::Safe).await
     }
 
     /// The session branch as pushed, against its base.
@@ -145,14 +171,14 @@ impl Client {
         reference: &str,
     ) -> Result<RegistryImage, ClientError> {
         let url = self.url(&["sessions", id.as_str(), "snapshots", snapshot, "push"]);
-        let request = self.request(Method::POST, url).json(&registry_image(reference));
+        let request = self.change(Method::POST, url).json(&registry_image(reference));
         self.json(request, Repeat::Safe).await
     }
 
     /// Removes a snapshot; 404 `snapshot_unknown`.
     pub async fn remove_snapshot(&self, id: &SessionId, snapshot: &str) -> Result<(), ClientError> {
         let url = self.url(&["sessions", id.as_str(), "snapshots", snapshot]);
-        self.acknowledge(self.request(Method::DELETE, url)).await
+        self.acknowledge(self.change(Method::DELETE, url)).await
     }
 
     /// Makes sessions that begin with this one's files and conversation; 404 `snapshot_unknown`, 422 `fork_count_invalid`.

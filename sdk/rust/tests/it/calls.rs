@@ -16,6 +16,7 @@ fn prompt() -> SendPrompt {
         text: "go".to_owned(),
         images: Vec::new(),
         model: None,
+        delivery: None,
     }
 }
 

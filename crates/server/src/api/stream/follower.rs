@@ -1,0 +1,275 @@
+//! Follows a session for one client, over whatever carries it: subscribe first, replay from disk behind the client's cursor, then go on
+//! live. A reader too slow for the ring is brought up from disk again; one that does not read at all is let go with its cursor.
+
+use crate::api::app::App;
+use crate::api::caller::{Caller, sign_in_required};
+use crate::session::command::{SessionHandle, shutting_down};
+use crate::session::hub::{HubFrame, Partial};
+use greenroom_protocol::client::event::{Event, EventBody};
+use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::client::stream::StreamFrame;
+use greenroom_protocol::id::{ItemId, SessionId};
+use std::collections::HashSet;
+use std::time::Duration;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+
+/// A client that takes longer for one frame is gone.
+pub const SEND_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often an idle client is asked whether it is still there.
+const PING_EVERY: Duration = Duration::from_secs(25);
+/// Events read at once in a replay.
+const REPLAY_PAGE_EVENTS: u32 = 500;
+
+/// What carries frames to a client.
+pub trait Connection: Send {
+    /// Sends a frame; waits at most [`SEND_TIMEOUT`].
+    fn send(&mut self, frame: &StreamFrame) -> impl Future<Output = Result<(), Gone>> + Send;
+
+    /// Shows that the server is still there, and finds out whether the client is.
+    fn ping(&mut self) -> impl Future<Output = Result<(), Gone>> + Send;
+
+    /// Returns when the client is gone. May be dropped at any time.
+    fn gone(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// Ends it after the last frame.
+    fn close(&mut self, reason: &str) -> impl Future<Output = ()> + Send;
+}
+
+/// The client went away; there is nobody to tell.
+pub struct Gone;
+
+/// Why a stream ends.
+enum End {
+    /// The client went away; there is nobody to tell.
+    Gone,
+    /// Told to the client.
+    Problem(Problem),
+}
+
+impl From<Gone> for End {
+    fn from(_: Gone) -> Self {
+        Self::Gone
+    }
+}
+
+impl From<Problem> for End {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(problem)
+    }
+}
+
+/// Who follows what.
+pub struct Following {
+    pub app: App,
+    pub caller: Caller,
+    pub handle: SessionHandle,
+    pub session_id: SessionId,
+    /// Number of the last event the client has.
+    pub after: u64,
+}
+
+/// Follows until the client is gone or something else ends it, which the client is told.
+pub async fn follow<C: Connection>(following: Following, connection: C) {
+    let Following {
+        app,
+        caller,
+        handle,
+        session_id,
+        after,
+    } = following;
+    let mut follower = Follower {
+        app,
+        caller,
+        handle,
+        session_id,
+        connection,
+        cursor: after,
+        completed: HashSet::new(),
+    };
+    if let Err(end) = follower.follow().await {
+        follower.close(end).await;
+    }
+}
+
+struct Follower<C> {
+    app: App,
+    caller: Caller,
+    handle: SessionHandle,
+    session_id: SessionId,
+    connection: C,
+    /// Number of the last event the client has.
+    cursor: u64,
+    /// Items whose completion the client has, in this connection: late deltas of them are not sent.
+    completed: HashSet<ItemId>,
+}
+
+impl<C: Connection> Follower<C> {
+    async fn follow(&mut self) -> Result<(), End> {
+        let (mut live, partials) = self.handle.hub.subscribe();
+        let row = self.handle.fold().await?.row;
+        if self.cursor > row.last_seq {
+            return Err(
+                Problem::permanent("cursor_ahead", "The cursor is past the session's last event.")
+                    .with_hint("Start again from 0.")
+                    .into(),
+            );
+        }
+        let generation = greenroom_protocol::CLIENT_GENERATION;
+        let hello = StreamFrame::Hello {
+            generation,
+            session_id: self.session_id.clone(),
+            last_seq: row.last_seq,
+        };
+        self.send(&hello).await?;
+        self.replay().await?;
+        self.send_partials(partials).await?;
+        self.send(&StreamFrame::Session {
+            session: Box::new(row),
+        })
+        .await?;
+        self.send(&StreamFrame::CaughtUp {
+            last_seq: self.cursor,
+        })
+        .await?;
+        let mut ping = tokio::time::interval(PING_EVERY);
+        ping.tick().await;
+        let shutdown = self.app.shutdown.clone();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return Err(shutting_down().into()),
+                () = self.handle.closed() => {
+                    return Err(Problem::transient("session_reloaded", "The session is being loaded again.").into());
+                }
+                frame = live.recv() => self.live_frame(frame, &mut live).await?,
+                () = self.connection.gone() => return Err(End::Gone),
+                _ = ping.tick() => {
+                    if !self.caller.is_still_signed_in(&self.app).await? {
+                        return Err(sign_in_required().into());
+                    }
+                    self.connection.ping().await?;
+                }
+            }
+        }
+    }
+
+    async fn live_frame(
+        &mut self,
+        frame: Result<HubFrame, RecvError>,
+        live: &mut broadcast::Receiver<HubFrame>,
+    ) -> Result<(), End> {
+        match frame {
+            Ok(HubFrame::Event(event)) => {
+                if event.seq > self.cursor + 1 {
+                    self.replay().await?;
+                }
+                if event.seq == self.cursor + 1 {
+                    self.send_event((*event).clone()).await?;
+                }
+                Ok(())
+            }
+            Ok(HubFrame::Delta {
+                item_id,
+                channel,
+                offset,
+                text,
+            }) => {
+                if self.completed.contains(&item_id) {
+                    return Ok(());
+                }
+                let text = text.to_string();
+                self.send(&StreamFrame::Delta {
+                    item_id,
+                    channel,
+                    offset,
+                    text,
+                })
+                .await
+            }
+            Ok(HubFrame::Session(row)) => {
+                let session = Box::new((*row).clone());
+                self.send(&StreamFrame::Session { session }).await
+            }
+            Err(RecvError::Lagged(_)) => {
+                let partials;
+                (*live, partials) = self.handle.hub.subscribe();
+                self.replay().await?;
+                self.send_partials(partials).await
+            }
+            Err(RecvError::Closed) => Err(shutting_down().into()),
+        }
+    }
+
+    /// Sends what is on disk behind the cursor.
+    async fn replay(&mut self) -> Result<(), End> {
+        loop {
+            let page = self
+                .app
+                .store
+                .read(&self.session_id, self.cursor, REPLAY_PAGE_EVENTS)
+                .await;
+            let page = page.map_err(|error| error.problem())?;
+            if page.is_empty() {
+                return Ok(());
+            }
+            for event in page {
+                self.send_event(event).await?;
+            }
+        }
+    }
+
+    async fn send_event(&mut self, event: Event) -> Result<(), End> {
+        self.cursor = event.seq;
+        match &event.body {
+            EventBody::ItemCompleted { item, .. } => {
+                self.completed.insert(item.id.clone());
+            }
+            // Deltas never cross the end of a turn.
+            EventBody::TurnCompleted { .. } => self.completed.clear(),
+            _ => {}
+        }
+        self.send(&StreamFrame::Event { event }).await
+    }
+
+    /// Sends texts that were unfinished when this socket joined, and still are: an item that ended during the replay, or a
+    /// step that was asked for again, leaves nothing behind.
+    async fn send_partials(&mut self, mut partials: Vec<Partial>) -> Result<(), End> {
+        self.handle.hub.retain_unfinished(&mut partials);
+        for Partial {
+            item_id,
+            channel,
+            text,
+            ..
+        } in partials
+        {
+            if !self.completed.contains(&item_id) {
+                self.send(&StreamFrame::Delta {
+                    item_id,
+                    channel,
+                    offset: 0,
+                    text,
+                })
+                .await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, frame: &StreamFrame) -> Result<(), End> {
+        Ok(self.connection.send(frame).await?)
+    }
+
+    async fn close(&mut self, end: End) {
+        let End::Problem(problem) = end else { return };
+        let reason = problem.code.clone();
+        let last_seq = self.cursor;
+        if self
+            .connection
+            .send(&StreamFrame::Closing { problem, last_seq })
+            .await
+            .is_ok()
+        {
+            self.connection.close(&reason).await;
+        }
+    }
+}
