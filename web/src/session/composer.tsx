@@ -48,7 +48,7 @@ export function Composer({ sessionId, view }: { sessionId: string; view: Session
       ) : (
         <PromptBox
           label="Prompt"
-          placeholder={isRunning ? "Ask for the next change, or tell the agent now" : "Ask for the next change"}
+          placeholder="Ask for the next change"
           text={text}
           onText={setText}
           images={images}

@@ -8,7 +8,6 @@ use axum::routing::{get, post};
 use greenroom_sdk::protocol::client::prompt::SendPrompt;
 use greenroom_sdk::protocol::id::SessionId;
 use greenroom_sdk::{Client, ClientError, IdempotencyKey, Secret};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 fn prompt() -> SendPrompt {
@@ -101,23 +100,44 @@ async fn a_command_with_a_key_is_repeated_with_the_same_key() {
     assert_eq!(*keys.lock().unwrap(), vec![key.as_str(); 3]);
 }
 
+/// Answers each call with a failure that may pass, and keeps the keys it came with.
+fn busy(path: &str) -> (Router, Arc<Mutex<Vec<Option<String>>>>) {
+    let keys = Arc::new(Mutex::new(Vec::new()));
+    let kept = keys.clone();
+    let answer = move |headers: HeaderMap| async move {
+        let key = headers
+            .get("idempotency-key")
+            .map(|key| key.to_str().unwrap().to_owned());
+        kept.lock().unwrap().push(key);
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            r#"{"code":"busy","message":"Busy.","retryable":true,"retry_after_ms":1}"#,
+        )
+    };
+    (Router::new().route(path, post(answer)), keys)
+}
+
 #[tokio::test]
-async fn a_command_without_a_key_is_sent_once() {
-    let count = Arc::new(AtomicU32::new(0));
-    let counted = count.clone();
-    let routes = Router::new().route(
-        "/v1/sign-in-links",
-        post(move || async move {
-            counted.fetch_add(1, Ordering::SeqCst);
-            (
-                StatusCode::SERVICE_UNAVAILABLE,
-                r#"{"code":"busy","message":"Busy.","retryable":true,"retry_after_ms":1}"#,
-            )
-        }),
-    );
-    let error = client_of(routes).await.create_sign_in_link().await.unwrap_err();
+async fn every_command_is_repeated_under_one_key_of_its_own() {
+    let (routes, keys) = busy("/v1/sessions/{id}/snapshots");
+    let client = client_of(routes).await;
+    for _ in 0..2 {
+        let error = client.take_snapshot(&SessionId::from_bits(1)).await.unwrap_err();
+        assert!(error.is_retryable());
+    }
+    let mut keys = keys.lock().unwrap().clone();
+    assert!(keys.len() > 2, "it was repeated");
+    assert!(keys.iter().all(Option::is_some));
+    keys.dedup();
+    assert_eq!(keys.len(), 2, "one for each command");
+}
+
+#[tokio::test]
+async fn a_command_whose_answer_holds_a_secret_is_sent_once() {
+    let (routes, keys) = busy("/v1/tokens");
+    let error = client_of(routes).await.create_token("x").await.unwrap_err();
     assert!(error.is_retryable());
-    assert_eq!(count.load(Ordering::SeqCst), 1);
+    assert_eq!(*keys.lock().unwrap(), [None]);
 }
 
 #[tokio::test]

@@ -43,6 +43,17 @@ fn said(request: &ModelRequest) -> Vec<String> {
     request.messages.iter().map(message).collect()
 }
 
+/// What was said, wherever.
+fn parts(said: &[String]) -> Vec<String> {
+    let mut parts: Vec<_> = said
+        .iter()
+        .flat_map(|message| message.split(", "))
+        .map(str::to_owned)
+        .collect();
+    parts.sort();
+    parts
+}
+
 #[tokio::test]
 async fn it_is_heard_behind_the_results_of_the_step_and_stays() {
     let world = world();
@@ -110,7 +121,8 @@ async fn a_turn_that_is_cut_after_any_record_has_heard_it_once() {
             .filter(|text| text.contains("Leave the tests"))
             .count();
         assert_eq!(times, 1, "cut behind record {cut}: {last:?}");
-        assert_eq!(last.len(), expected.len(), "cut behind record {cut}: {last:?}");
+        // If the first request was cut, it stands behind the prompt, before the results.
+        assert_eq!(parts(&last), parts(&expected), "cut behind record {cut}");
     }
     assert!(heard_before > 0);
 }
