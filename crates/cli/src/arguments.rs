@@ -212,11 +212,11 @@ pub enum SessionCommand {
         id: String,
         /// What to do, or - to read it from standard input
         prompt: String,
-        /// Model of this prompt alone
+        /// Model of this prompt alone, which then has a turn of its own
         #[arg(long, value_name = "PROVIDER/NAME")]
         model: Option<String>,
         /// Tell it to the turn that runs, at its next step
-        #[arg(long)]
+        #[arg(long, conflicts_with = "model")]
         insert: bool,
         /// Let it wait for a turn of its own, whatever the session's default is
         #[arg(long, conflicts_with = "insert")]
@@ -236,7 +236,7 @@ pub enum SessionCommand {
         /// The session's id, or the end of it
         id: String,
         /// One line
-        #[arg(long)]
+        #[arg(long, required_unless_present = "delivery")]
         title: Option<String>,
         /// For prompts that do not say it: queue waits for a turn of its own, insert is told to the turn that runs
         #[arg(long, value_parser = ["queue", "insert"])]

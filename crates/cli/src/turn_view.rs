@@ -181,6 +181,7 @@ impl TurnView {
             }
             EventBody::EffectRetried { .. } => self.block(vec![vec![dim("tried again")]]),
             EventBody::SessionTitled { .. }
+            | EventBody::EffectSuperseded { .. }
             | EventBody::SessionDeliveryChanged { .. }
             | EventBody::SessionStateChanged { .. }
             | EventBody::TurnStarted { .. }

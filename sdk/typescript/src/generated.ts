@@ -1796,6 +1796,10 @@ export interface components {
             type: "effect.retried";
             effect_key: string;
             by: components["schemas"]["PersonId"];
+        } | {
+            /** @constant */
+            type: "effect.superseded";
+            effect_key: string;
         };
         /** @description A message that asks for work. */
         Prompt: {

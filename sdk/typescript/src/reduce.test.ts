@@ -190,6 +190,13 @@ test("what is told to a turn that runs waits first, stands in the turn, and ends
     delivery: "insert",
   });
   expect(queuedPrompts(changed).map(({ prompt }) => prompt.id)).toEqual(["prm_new", second, first]);
+  // One that is to wait after all does not come between those that are told.
+  const back = next(changed, {
+    type: "prompt.delivery_changed",
+    prompt_id: "prm_new",
+    delivery: "queue",
+  });
+  expect(queuedPrompts(back).map(({ prompt }) => prompt.id)).toEqual([second, "prm_new", first]);
   const paused = next(changed, { type: "session.queue_changed", is_paused: true });
   expect(paused.isQueuePaused).toBe(true);
   const told = ["prm_new", second].reduce(

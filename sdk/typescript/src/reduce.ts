@@ -141,7 +141,7 @@ export interface SessionView {
   /** Whether what waits stays until somebody lets it go on. */
   readonly isQueuePaused: boolean;
   /** What was given up outside and can be tried again. */
-  readonly failedEffects: readonly { readonly key: string; readonly repository: string | null }[];
+  readonly failedEffects: readonly { readonly key: string }[];
   /** The session that it began as a copy of. */
   readonly forkedFrom: string | null;
   readonly prompts: readonly PromptView[];
@@ -255,12 +255,11 @@ function applyEvent(view: SessionView, event: Event): SessionView {
     case "session.queue_changed":
       return { ...view, isQueuePaused: event.is_paused };
     case "prompt.queued":
-      return withInsertFirst(
-        { ...view, prompts: [...view.prompts, { prompt: event.prompt, state: "queued" }] },
-        event.prompt.id,
-      );
+      return event.prompt.delivery === "insert"
+        ? withBehindInsertions(withQueued(view, event.prompt), event.prompt.id)
+        : withQueued(view, event.prompt);
     case "prompt.delivery_changed":
-      return withInsertFirst(
+      return withBehindInsertions(
         {
           ...view,
           prompts: view.prompts.map((entry) =>
@@ -352,9 +351,6 @@ function applyEvent(view: SessionView, event: Event): SessionView {
       return withMilestone(
         {
           ...view,
-          failedEffects: view.failedEffects.filter(
-            (failed) => failed.repository !== event.repository,
-          ),
           pullRequests: [
             ...view.pullRequests.filter((link) => !isSamePullRequest(link, event)),
             {
@@ -387,12 +383,13 @@ function applyEvent(view: SessionView, event: Event): SessionView {
               ? view.failedEffects
               : [
                   ...view.failedEffects,
-                  { key: event.effect_key, repository: event.repository ?? null },
+                  { key: event.effect_key },
                 ],
         },
         event,
       );
     case "effect.retried":
+    case "effect.superseded":
       return {
         ...view,
         failedEffects: view.failedEffects.filter((failed) => failed.key !== event.effect_key),
@@ -507,13 +504,15 @@ function endTurn(view: SessionView, event: Extract<Event, { type: "turn.complete
   );
 }
 
-/** What is to be inserted waits before what waits for a turn of its own. */
-function withInsertFirst(view: SessionView, id: string): SessionView {
-  const queued = queuedPrompts(view);
-  if (queued.find((entry) => entry.prompt.id === id)?.prompt.delivery !== "insert") return view;
-  const others = queued.filter((entry) => entry.prompt.id !== id);
-  const position = others.findIndex((entry) => entry.prompt.delivery !== "insert");
-  return withPromptMoved(view, id, position === -1 ? others.length : position);
+/** What is to be inserted waits before what waits for a turn of its own, and the newest of it last. */
+function withBehindInsertions(view: SessionView, id: string): SessionView {
+  const others = queuedPrompts(view).filter((entry) => entry.prompt.id !== id);
+  const last = others.findLastIndex((entry) => entry.prompt.delivery === "insert");
+  return withPromptMoved(view, id, last + 1);
+}
+
+function withQueued(view: SessionView, prompt: Prompt): SessionView {
+  return { ...view, prompts: [...view.prompts, { prompt, state: "queued" }] };
 }
 
 function insertPrompt(view: SessionView, turnId: string, promptId: string): SessionView {

@@ -193,7 +193,8 @@ export type EventBody =
       repository?: string | null;
       problem: Problem;
     }
-  | { type: "effect.retried"; effect_key: string; by: string };
+  | { type: "effect.retried"; effect_key: string; by: string }
+  | { type: "effect.superseded"; effect_key: string };
 export type Event = { seq: number; at_ms: number } & EventBody;
 export interface EventPage {
   events: Event[];

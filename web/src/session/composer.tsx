@@ -20,14 +20,19 @@ export function Composer({ sessionId, view }: { sessionId: string; view: Session
   const isRunning = view.state === "running" || view.state === "stopping";
   const canSend = text.trim() !== "" && !send.isPending && view.state !== "archived";
 
+  const latest = useRef({ text, images });
+  useEffect(() => {
+    latest.current = { text, images };
+  });
   const submit = (delivery: Delivery) => {
     if (!canSend) return;
     send.mutate(
       { text, images, delivery },
       {
         onSuccess: () => {
-          setText("");
-          setImages([]);
+          // What was typed while it was sent stays.
+          if (latest.current.text === text) setText("");
+          if (latest.current.images === images) setImages([]);
         },
       },
     );

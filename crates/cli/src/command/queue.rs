@@ -2,7 +2,7 @@
 
 use super::{input, table};
 use crate::failure::Failure;
-use crate::terminal::{Span, Terminal};
+use crate::terminal::{Span, Style, Terminal};
 use greenroom_protocol::client::prompt::{ChangePrompt, Delivery, OpenPrompts, Prompt};
 use greenroom_protocol::client::session::UpdateSession;
 use greenroom_protocol::id::{PromptId, SessionId};
@@ -34,10 +34,14 @@ pub async fn run(
         apply(client, session, &open, change).await?;
         open = client.open_prompts(session).await?;
     }
-    match json {
-        true => terminal.json(&open),
-        false => show(&open, terminal),
+    if json {
+        return terminal.json(&open);
     }
+    if client.session(session).await?.is_queue_paused {
+        let hint = "The queue is paused: no turn begins until --go-on.";
+        terminal.line(&[Span::new(Style::Yellow, hint)])?;
+    }
+    show(&open, terminal)
 }
 
 async fn apply(

@@ -85,6 +85,15 @@ pub async fn run(global: &Global, command: SessionCommand, terminal: Terminal) -
                 }
                 return Ok(Exit::Success);
             }
+            let session = client.session(&id).await?;
+            if session.is_queue_paused && session.state == SessionState::Idle {
+                terminal.note(&[Span::new(
+                    Style::Yellow,
+                    format!(
+                        "the queue is paused, so this waits; greenroom session queue {id} --go-on lets it run"
+                    ),
+                )]);
+            }
             let after = receipt.seq.saturating_sub(1);
             follow::prompt(&client, &id, &receipt.prompt_id, after, form(json), terminal).await
         }
@@ -223,8 +232,12 @@ pub async fn run(global: &Global, command: SessionCommand, terminal: Terminal) -
             }
             for effect in failed {
                 client.retry_effect(&id, &effect.key).await?;
-                let text = format!("{} is tried again; it failed because: ", effect.effect);
+                let text = format!("{} is tried again. Before, it failed: ", effect.effect);
                 terminal.line(&[Span::plain(text), Span::plain(printable(&effect.problem.message))])?;
+                terminal.note(&[Span::new(
+                    Style::Dim,
+                    format!("greenroom session show {id} tells how it ends"),
+                )]);
             }
             Ok(Exit::Success)
         }

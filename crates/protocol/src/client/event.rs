@@ -201,6 +201,9 @@ pub enum EventBody {
     /// Somebody lets an effect be tried again that was given up.
     #[serde(rename = "effect.retried")]
     EffectRetried { effect_key: String, by: PersonId },
+    /// Something that was given up needs no other try, because the same was done since.
+    #[serde(rename = "effect.superseded")]
+    EffectSuperseded { effect_key: String },
     #[serde(untagged)]
     #[cfg_attr(feature = "schema", schemars(skip))]
     Unknown(serde_json::Value),

@@ -28,6 +28,7 @@ use greenroom_protocol::client::session::{
 use greenroom_protocol::id::{PromptId, SessionId};
 use greenroom_stdx::id::fresh_bits;
 use greenroom_store::session_log::Batch;
+use std::sync::Arc;
 
 const DEFAULT_PAGE: u32 = 50;
 const MAX_PAGE: u32 = 200;
@@ -301,8 +302,8 @@ pub async fn open_prompts(
             .as_ref()
             .map(|running| running.inserted.clone())
             .unwrap_or_default(),
-        running: fold.running.map(|running| running.prompt),
-        queued: fold.queue.into(),
+        running: fold.running.map(|running| Arc::unwrap_or_clone(running.prompt)),
+        queued: fold.queue.into_iter().map(Arc::unwrap_or_clone).collect(),
     }))
 }
 

@@ -48,8 +48,13 @@ pub async fn stream(
     }
     let following = async |app, caller| {
         let handle = sessions::handle(&app, &id).await?;
-        Ok::<_, Problem>(Following {
-            session_id: handle.fold().await?.row.id,
+        let row = handle.fold().await?.row;
+        if is_server_sent && after > row.last_seq {
+            // Told at once: after a stream that began, browsers come again and again.
+            return Err(follower::cursor_ahead());
+        }
+        Ok(Following {
+            session_id: row.id,
             app,
             caller,
             handle,

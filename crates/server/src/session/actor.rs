@@ -41,7 +41,7 @@ pub struct Actor {
     /// The session's sandbox, for its turns.
     pub(super) sandbox: Arc<SandboxSlot>,
     /// The end of a turn that the log has not taken yet.
-    pub(super) pending_end: Option<Vec<EventBody>>,
+    pub(super) pending_end: Option<EventBody>,
     /// Stops the running turn.
     pub(super) stop: CancellationToken,
     /// Ends everything when the server shuts down.
@@ -195,8 +195,8 @@ impl Actor {
     /// Writes a turn's end that could not be written, then starts what waits. Called after each command and from time to
     /// time, so that a disk that was full holds nothing up for longer than it is.
     async fn catch_up(&mut self) {
-        if let Some(events) = self.pending_end.take()
-            && let Err(problem) = self.append_events(events.clone()).await
+        if let Some(completed) = self.pending_end.take()
+            && let Err(problem) = self.append_events(self.end_events(completed.clone())).await
         {
             tracing::error!(session = %self.fold.row.id, code = problem.code, "cannot write a turn's end, trying again");
             // Nothing can be stored, but those who watch can be told why nothing happens.
@@ -205,10 +205,39 @@ impl Actor {
                 ..self.fold.row.clone()
             };
             self.hub.publish_session(Arc::new(row));
-            self.pending_end = Some(events);
+            self.pending_end = Some(completed);
             return;
         }
         self.start_next().await;
+        self.settle_state().await;
+    }
+
+    /// A turn's end, and that nothing follows, if nothing does now.
+    fn end_events(&self, completed: EventBody) -> Vec<EventBody> {
+        let idle = self
+            .fold
+            .next()
+            .is_none()
+            .then_some(EventBody::SessionStateChanged {
+                state: SessionState::Idle,
+            });
+        [Some(completed), idle].into_iter().flatten().collect()
+    }
+
+    /// A session in which nothing runs or may begin is idle, whatever became of what was next when its turn ended.
+    async fn settle_state(&mut self) {
+        let seems_at_work = matches!(
+            self.fold.row.state,
+            SessionState::Running | SessionState::Stopping
+        );
+        if seems_at_work && self.fold.running.is_none() && self.fold.next().is_none() {
+            let idle = EventBody::SessionStateChanged {
+                state: SessionState::Idle,
+            };
+            if let Err(problem) = self.append_events(vec![idle]).await {
+                tracing::warn!(session = %self.fold.row.id, code = problem.code, "a session that is idle is shown as at work");
+            }
+        }
     }
 
     async fn start_next(&mut self) {
@@ -330,18 +359,12 @@ impl Actor {
         };
         let completed = EventBody::TurnCompleted {
             turn_id: turn_id.clone(),
-            prompt_id: running.prompt.id,
+            prompt_id: running.prompt.id.clone(),
             outcome,
             usage,
             sandbox,
         };
-        let mut events = vec![completed];
-        if self.fold.next().is_none() {
-            events.push(EventBody::SessionStateChanged {
-                state: SessionState::Idle,
-            });
-        }
-        self.pending_end = Some(events);
+        self.pending_end = Some(completed);
     }
 
     /// Appends events alone.

@@ -142,14 +142,21 @@ impl Inherited {
                 }
                 continue;
             }
-            let Some((_, bytes)) = self.turns.front_mut().and_then(|turn| turn.items.pop_front()) else {
+            let Some(turn) = self.turns.front_mut() else {
                 return;
             };
-            self.items -= 1;
+            let Some(((_, first), bytes)) = turn.items.pop_front() else {
+                return;
+            };
+            // A prompt, and that the turn heard it: one without the other says nothing.
+            let second = match first {
+                EventBody::PromptQueued { .. } => turn.items.pop_front().map(|(_, bytes)| bytes),
+                _ => None,
+            };
+            self.items -= 1 + usize::from(second.is_some());
+            let bytes = bytes + second.unwrap_or(0);
             self.bytes -= bytes;
-            if let Some(turn) = self.turns.front_mut() {
-                turn.bytes -= bytes;
-            }
+            turn.bytes -= bytes;
         }
     }
 

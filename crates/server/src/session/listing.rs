@@ -102,6 +102,10 @@ pub async fn run(services: Arc<SessionServices>) {
         }
         let mut is_refused = false;
         for (session, changed) in changed {
+            if services.shutdown.is_cancelled() && changed.row.is_none() {
+                // Of long ago; the next start finds it again.
+                continue;
+            }
             is_refused |= !bring(&services, session, changed).await;
         }
         if is_refused {

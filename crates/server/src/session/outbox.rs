@@ -89,6 +89,24 @@ fn first_key(key: &str) -> &str {
     key.split_once(RETRY).map_or(key, |(first, _)| first)
 }
 
+/// What was given up before and is of no use any more. A later try of something old makes nothing new superfluous.
+async fn superseded(handle: &SessionHandle, row: &Session, intent: &Intent) -> Vec<EventBody> {
+    if first_key(&intent.key) != intent.key {
+        return Vec::new();
+    }
+    let Ok(fold) = handle.fold().await else {
+        return Vec::new();
+    };
+    let repository = repository_of(intent, row);
+    let failed = fold.row.failed_effects.into_iter();
+    failed
+        .filter(|failed| failed.effect == intent.kind && failed.repository == repository)
+        .map(|failed| EventBody::EffectSuperseded {
+            effect_key: failed.key,
+        })
+        .collect()
+}
+
 /// Which repository an intent concerns, if it can be read.
 fn repository_of(intent: &Intent, row: &Session) -> Option<String> {
     let payload: OpenPayload = serde_json::from_value(intent.payload.clone()).ok()?;
@@ -115,7 +133,11 @@ pub async fn dispatch(
         }
     };
     let (events, outcome) = match &result {
-        Ok((opened, events)) => (events.clone(), serde_json::to_value(opened).unwrap_or_default()),
+        Ok((opened, events)) => {
+            let mut events = events.clone();
+            events.extend(superseded(handle, row, intent).await);
+            (events, serde_json::to_value(opened).unwrap_or_default())
+        }
         Err(problem) => {
             let failed = EventBody::EffectFailed {
                 effect: intent.kind.clone(),

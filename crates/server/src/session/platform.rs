@@ -15,6 +15,7 @@ use greenroom_protocol::client::prompt::Prompt;
 use greenroom_protocol::id::TurnId;
 use greenroom_stdx::id::fresh_bits;
 use greenroom_store::session_log::{Batch, Intent};
+use std::collections::HashMap;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -102,6 +103,7 @@ impl SessionPlatform {
     async fn prompters(&self) -> Result<Vec<Person>, Problem> {
         let session = self.handle.fold().await?.row.id;
         let mut people: Vec<Person> = Vec::new();
+        let mut waiting = HashMap::new();
         let mut after = 0;
         loop {
             let page = self
@@ -115,10 +117,19 @@ impl SessionPlatform {
             };
             after = last.seq;
             for event in &page {
-                if let EventBody::PromptQueued { prompt } = &event.body
-                    && !people.iter().any(|person| person.id == prompt.author.id)
-                {
-                    people.push(prompt.author.clone());
+                // Whose prompt was never told to the agent had no part in it.
+                match &event.body {
+                    EventBody::PromptQueued { prompt } => {
+                        waiting.insert(prompt.id.clone(), prompt.author.clone());
+                    }
+                    EventBody::TurnStarted { prompt_id, .. }
+                    | EventBody::PromptInserted { prompt_id, .. } => {
+                        let author = waiting.remove(prompt_id);
+                        let is_new = |author: &Person| people.iter().all(|person| person.id != author.id);
+                        let author = author.filter(is_new);
+                        people.extend(author);
+                    }
+                    _ => {}
                 }
             }
         }

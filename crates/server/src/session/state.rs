@@ -9,6 +9,7 @@ use greenroom_protocol::client::session::{
 };
 use greenroom_protocol::id::{PersonId, PromptId, SnapshotId, TurnId};
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// Begins the names of sessions' branches.
 pub const BRANCH_PREFIX: &str = "greenroom/";
@@ -23,8 +24,9 @@ pub const MAX_TITLE_CHARS: usize = 80;
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunningTurn {
     pub turn_id: TurnId,
-    pub prompt: Prompt,
-    /// What it was told since, in this order.
+    /// Shared, because it may hold images and who asks what a session is gets a copy.
+    pub prompt: Arc<Prompt>,
+    /// What it was told since, in this order; without their images.
     pub inserted: Vec<Prompt>,
     /// Who asked it to stop, if anyone.
     pub stopped_by: Option<PersonId>,
@@ -53,7 +55,7 @@ pub struct SessionFold {
     /// The row that lists show.
     pub row: Session,
     /// Prompts that wait, first to run first.
-    pub queue: VecDeque<Prompt>,
+    pub queue: VecDeque<Arc<Prompt>>,
     pub running: Option<RunningTurn>,
     /// What was last pushed to the session's branch, once for each repository.
     pub pushed: Vec<Pushed>,
@@ -128,22 +130,22 @@ impl SessionFold {
             EventBody::SessionStateChanged { state } => self.row.state = *state,
             EventBody::SessionDeliveryChanged { delivery, .. } => self.row.delivery = *delivery,
             EventBody::SessionQueueChanged { is_paused, .. } => self.row.is_queue_paused = *is_paused,
-            EventBody::PromptQueued { prompt } => self.enqueue(prompt.clone()),
+            EventBody::PromptQueued { prompt } => {
+                // What is to be inserted goes before what waits for a turn of its own: if the turn ends before, it is the next.
+                let place = match prompt.delivery {
+                    Delivery::Queue => self.queue.len(),
+                    Delivery::Insert => self.behind_insertions(),
+                };
+                self.queue.insert(place, Arc::new(prompt.clone()));
+            }
             EventBody::PromptDeliveryChanged {
                 prompt_id, delivery, ..
             } => {
                 let changed = self.queue.iter().position(|prompt| prompt.id == *prompt_id);
-                match (changed, delivery) {
-                    (Some(place), Delivery::Queue) => self.queue[place].delivery = *delivery,
-                    (Some(place), Delivery::Insert) => {
-                        if let Some(prompt) = self.queue.remove(place) {
-                            self.enqueue(Prompt {
-                                delivery: *delivery,
-                                ..prompt
-                            });
-                        }
-                    }
-                    (None, _) => {}
+                if let Some(mut prompt) = changed.and_then(|place| self.queue.remove(place)) {
+                    Arc::make_mut(&mut prompt).delivery = *delivery;
+                    let place = self.behind_insertions();
+                    self.queue.insert(place, prompt);
                 }
             }
             EventBody::PromptInserted { turn_id, prompt_id } => {
@@ -154,6 +156,8 @@ impl SessionFold {
                     .filter(|running| running.turn_id == *turn_id);
                 if let Some((running, prompt)) = running.zip(place.and_then(|place| self.queue.remove(place)))
                 {
+                    let mut prompt = Arc::unwrap_or_clone(prompt);
+                    prompt.images.clear();
                     running.inserted.push(prompt);
                 }
             }
@@ -163,7 +167,7 @@ impl SessionFold {
             EventBody::PromptEdited { prompt_id, text, .. } => {
                 let edited = self.queue.iter_mut().find(|prompt| prompt.id == *prompt_id);
                 if let Some(prompt) = edited {
-                    prompt.text.clone_from(text);
+                    Arc::make_mut(prompt).text.clone_from(text);
                 }
             }
             EventBody::PromptMoved {
@@ -212,7 +216,7 @@ impl SessionFold {
                 repository: repository.clone(),
                 problem: problem.clone(),
             }),
-            EventBody::EffectRetried { effect_key, .. } => {
+            EventBody::EffectRetried { effect_key, .. } | EventBody::EffectSuperseded { effect_key } => {
                 self.row.failed_effects.retain(|failed| failed.key != *effect_key);
             }
             EventBody::ChangePushed {
@@ -235,10 +239,6 @@ impl SessionFold {
                 self.row
                     .pull_requests
                     .retain(|link| link.repository != *repository || link.number != *number);
-                // Whatever failed before, it is open now.
-                self.row
-                    .failed_effects
-                    .retain(|failed| failed.repository.as_ref() != Some(repository));
                 self.row.pull_requests.push(PullRequestLink {
                     repository: repository.clone(),
                     number: *number,
@@ -272,21 +272,17 @@ impl SessionFold {
         self.row.is_queue_paused &= !self.queue.is_empty();
     }
 
-    /// What is to be inserted goes before what waits for a turn of its own: if the turn ends before, it is the next.
-    fn enqueue(&mut self, prompt: Prompt) {
-        let place = match prompt.delivery {
-            Delivery::Queue => self.queue.len(),
-            Delivery::Insert => self
-                .queue
-                .iter()
-                .take_while(|other| other.delivery == Delivery::Insert)
-                .count(),
-        };
-        self.queue.insert(place, prompt);
+    /// The place behind all that waits to be inserted: whatever was moved, the newest is told last.
+    fn behind_insertions(&self) -> usize {
+        let is_insertion = |prompt: &Arc<Prompt>| prompt.delivery == Delivery::Insert;
+        self.queue
+            .iter()
+            .rposition(is_insertion)
+            .map_or(0, |last| last + 1)
     }
 
     /// The prompt whose turn is next, if any may begin.
-    pub fn next(&self) -> Option<&Prompt> {
+    pub fn next(&self) -> Option<&Arc<Prompt>> {
         self.queue.front().filter(|_| !self.row.is_queue_paused)
     }
 
@@ -451,8 +447,12 @@ mod tests {
             model: "m".to_owned(),
             is_scripted: true,
         };
-        let ids = |prompts: &mut dyn Iterator<Item = &Prompt>| -> Vec<PromptId> {
-            prompts.map(|prompt| prompt.id.clone()).collect()
+        let waiting =
+            |fold: &SessionFold| -> Vec<_> { fold.queue.iter().map(|prompt| prompt.id.clone()).collect() };
+        let changed = |number, delivery| EventBody::PromptDeliveryChanged {
+            prompt_id: PromptId::from_bits(number),
+            delivery,
+            by: person(1).id,
         };
         let heard = |number| EventBody::PromptInserted {
             turn_id: turn_id.clone(),
@@ -464,26 +464,45 @@ mod tests {
             EventBody::PromptQueued { prompt: prompt(2, 1) },
             EventBody::PromptQueued { prompt: inserted(3) },
             EventBody::PromptQueued { prompt: prompt(4, 1) },
-            EventBody::PromptDeliveryChanged {
-                prompt_id: PromptId::from_bits(4),
-                delivery: Delivery::Insert,
-                by: person(1).id,
-            },
+            changed(4, Delivery::Insert),
             EventBody::SessionQueueChanged {
                 is_paused: true,
                 by: person(1).id,
             },
         ];
         let fold = session(bodies.clone());
-        assert_eq!(ids(&mut fold.queue.iter()), [3, 4, 2].map(PromptId::from_bits));
+        assert_eq!(waiting(&fold), [3, 4, 2].map(PromptId::from_bits));
         assert_eq!((fold.row.is_queue_paused, fold.next()), (true, None));
         bodies.extend([heard(3), heard(4), heard(9)]);
         let fold = session(bodies.clone());
         let running = fold.running.as_ref().unwrap();
-        assert_eq!(ids(&mut running.inserted.iter()), [3, 4].map(PromptId::from_bits));
+        let told: Vec<_> = running.inserted.iter().map(|prompt| prompt.id.clone()).collect();
+        assert_eq!(told, [3, 4].map(PromptId::from_bits));
         assert_eq!(
             fold.open_prompt_state(&PromptId::from_bits(3)),
             Some(PromptState::Running)
+        );
+        // One that is to wait after all does not come between those that are told.
+        let mut others = bodies.clone();
+        others.extend([
+            EventBody::PromptQueued { prompt: inserted(5) },
+            EventBody::PromptQueued { prompt: inserted(6) },
+            changed(5, Delivery::Queue),
+            EventBody::PromptQueued { prompt: inserted(7) },
+        ]);
+        assert_eq!(
+            waiting(&session(others.clone())),
+            [6, 7, 5, 2].map(PromptId::from_bits)
+        );
+        others.push(EventBody::PromptMoved {
+            prompt_id: PromptId::from_bits(6),
+            position: 3,
+            by: person(1).id,
+        });
+        others.push(EventBody::PromptQueued { prompt: inserted(8) });
+        assert_eq!(
+            waiting(&session(others)),
+            [7, 5, 2, 6, 8].map(PromptId::from_bits)
         );
         bodies.push(EventBody::PromptCancelled {
             prompt_id: PromptId::from_bits(2),

@@ -125,12 +125,12 @@ async fn run(
         services: services.clone(),
         handle: handle.clone(),
         workspace: workspace.clone(),
-        prompt: running.prompt.clone(),
+        prompt: (*running.prompt).clone(),
         turn_id: running.turn_id.clone(),
     });
     let input = TurnInput {
         turn_id: running.turn_id.clone(),
-        prompt: running.prompt.clone(),
+        prompt: (*running.prompt).clone(),
         history,
         resumed: if start == Start::Resumed {
             resumed

@@ -74,6 +74,13 @@ impl Catalog {
         };
         let limit = query.limit.clamp(1, MAX_PAGE);
         let words = query.words.as_deref().and_then(search::question);
+        if words.is_none() && query.words.is_some() {
+            // Whoever searches for nothing that could be found finds nothing.
+            return Ok(SessionList {
+                sessions: Vec::new(),
+                next_cursor: None,
+            });
+        }
         self.database
             .read(move |db| {
                 let of_repository = match query.repository {

@@ -92,6 +92,12 @@ pub async fn follow<C: Connection>(following: Following, connection: C) {
     }
 }
 
+/// What a client gets that has seen more than there is.
+pub fn cursor_ahead() -> Problem {
+    Problem::permanent("cursor_ahead", "The cursor is past the session's last event.")
+        .with_hint("Start again from 0.")
+}
+
 struct Follower<C> {
     app: App,
     caller: Caller,
@@ -109,11 +115,7 @@ impl<C: Connection> Follower<C> {
         let (mut live, partials) = self.handle.hub.subscribe();
         let row = self.handle.fold().await?.row;
         if self.cursor > row.last_seq {
-            return Err(
-                Problem::permanent("cursor_ahead", "The cursor is past the session's last event.")
-                    .with_hint("Start again from 0.")
-                    .into(),
-            );
+            return Err(cursor_ahead().into());
         }
         let generation = greenroom_protocol::CLIENT_GENERATION;
         let hello = StreamFrame::Hello {

@@ -19,7 +19,12 @@ pub fn open() -> (Response, OverServerSent) {
     let frames = futures_util::stream::unfold(receiver, async |mut receiver| {
         Some((receiver.recv().await?, receiver))
     });
-    (Sse::new(frames).into_response(), OverServerSent(sender))
+    // Some proxies collect an answer before they pass it on, unless they are told not to.
+    let headers = [("x-accel-buffering", "no")];
+    (
+        (headers, Sse::new(frames)).into_response(),
+        OverServerSent(sender),
+    )
 }
 
 impl OverServerSent {

@@ -42,7 +42,13 @@ impl Actor {
                     .with_hint("wait for some to finish, or remove some from the queue"),
             );
         }
-        let waiting_bytes: usize = self.fold.queue.iter().map(size_of_prompt).sum();
+        let waiting_bytes: usize = self.fold.queue.iter().map(|prompt| size_of_prompt(prompt)).sum();
+        let delivery = match (sent.delivery, &sent.model) {
+            (Some(Delivery::Insert), Some(_)) => return Err(insertion_with_model()),
+            // It is to be done by another model than the one that works.
+            (None, Some(_)) => Delivery::Queue,
+            (asked, _) => asked.unwrap_or(self.fold.row.delivery),
+        };
         let now_ms = self.services.clock.now_ms();
         let prompt = Prompt {
             id: PromptId::from_bits(fresh_bits()),
@@ -50,7 +56,7 @@ impl Actor {
             text: sent.text,
             images: sent.images,
             model: sent.model,
-            delivery: sent.delivery.unwrap_or(self.fold.row.delivery),
+            delivery,
             queued_at_ms: now_ms,
         };
         if waiting_bytes + size_of_prompt(&prompt) > MAX_QUEUED_BYTES && !self.fold.queue.is_empty() {
@@ -100,7 +106,8 @@ impl Actor {
 
     /// A prompt that waits.
     fn queued(&self, prompt_id: &PromptId) -> Result<&Prompt, Problem> {
-        let found = self.fold.queue.iter().find(|prompt| prompt.id == *prompt_id);
+        let mut waiting = self.fold.queue.iter().map(|prompt| &**prompt);
+        let found = waiting.find(|prompt| prompt.id == *prompt_id);
         found.ok_or_else(|| match self.fold.open_prompt_state(prompt_id) {
             Some(_) => Problem::permanent("prompt_not_queued", "This prompt runs already.")
                 .with_hint("stop the turn instead"),
@@ -139,7 +146,7 @@ impl Actor {
                 return Err(Problem::permanent("prompt_not_yours", message)
                     .with_hint("Only its author can change what it says."));
             }
-            let waiting_bytes: usize = self.fold.queue.iter().map(size_of_prompt).sum();
+            let waiting_bytes: usize = self.fold.queue.iter().map(|prompt| size_of_prompt(prompt)).sum();
             if waiting_bytes - prompt.text.len() + text.len() > MAX_QUEUED_BYTES {
                 return Err(queue_too_large());
             }
@@ -150,6 +157,9 @@ impl Actor {
             });
         }
         if let Some(delivery) = change.delivery.filter(|delivery| *delivery != prompt.delivery) {
+            if delivery == Delivery::Insert && prompt.model.is_some() {
+                return Err(insertion_with_model());
+            }
             events.push(EventBody::PromptDeliveryChanged {
                 prompt_id: prompt_id.clone(),
                 delivery,
@@ -180,8 +190,20 @@ impl Actor {
         message_of: MessageOf,
     ) -> Result<Inserted, Problem> {
         self.check_runs(&turn_id)?;
-        let is_inserted = |prompt: &&Prompt| prompt.delivery == Delivery::Insert;
-        let prompts: Vec<Prompt> = self.fold.queue.iter().filter(is_inserted).cloned().collect();
+        let is_stopped = self
+            .fold
+            .running
+            .as_ref()
+            .is_some_and(|running| running.stopped_by.is_some());
+        if is_stopped {
+            // It would end with the turn, unheard.
+            return Ok(Inserted::Nothing(record));
+        }
+        let waiting = self.fold.queue.iter().map(|prompt| &**prompt);
+        let prompts: Vec<Prompt> = waiting
+            .filter(|prompt| prompt.delivery == Delivery::Insert)
+            .cloned()
+            .collect();
         if prompts.is_empty() {
             return Ok(Inserted::Nothing(record));
         }
@@ -240,6 +262,14 @@ impl Actor {
         }
         Ok(())
     }
+}
+
+fn insertion_with_model() -> Problem {
+    Problem::permanent(
+        "insert_with_model",
+        "What is inserted is told to the model that works, so it cannot name another one.",
+    )
+    .with_hint("Leave `model` out, or let it wait for a turn of its own (`delivery`: `queue`).")
 }
 
 fn queue_too_large() -> Problem {
