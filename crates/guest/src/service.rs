@@ -258,8 +258,9 @@ impl Controller {
                 has_stopped = true;
                 self.step(Input::Stop);
             }
-            self.look_at_program();
+            // Before its end: one that was ready and ended at once was ready.
             self.look_if_ready();
+            self.look_at_program();
             let now = self.controlled.began.elapsed();
             let deadline = lock(&self.controlled.lifecycle).deadline();
             if deadline.is_some_and(|at| now >= at) {
