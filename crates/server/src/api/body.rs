@@ -5,15 +5,45 @@ use aide::OperationInput;
 use aide::generate::GenContext;
 use aide::openapi::Operation;
 use axum::Json;
-use axum::body::to_bytes;
+use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::header;
+use futures_util::StreamExt as _;
 use greenroom_protocol::client::problem::Problem;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
 /// Largest body in bytes: eight images of 5 MiB in base64, and the prompt.
 pub const MAX_BODY_BYTES: usize = 60 * 1024 * 1024;
+
+/// How much is read and thrown away of a body that is too large: a sender who cannot finish would never hear why.
+const MAX_DISCARDED_BYTES: usize = 8 * 1024 * 1024;
+
+/// A whole body of at most `max_bytes`.
+pub async fn read(body: Body, max_bytes: usize) -> Result<Vec<u8>, Problem> {
+    let refused = || {
+        Problem::permanent("body_too_large", "The request's body is too large or broke off.")
+            .with_hint(format!("Send at most {max_bytes} bytes."))
+    };
+    let mut chunks = body.into_data_stream();
+    let (mut bytes, mut length) = (Vec::new(), 0_usize);
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| refused())?;
+        length = length.saturating_add(chunk.len());
+        if length <= max_bytes {
+            bytes.extend_from_slice(&chunk);
+            continue;
+        }
+        bytes = Vec::new();
+        if length - max_bytes > MAX_DISCARDED_BYTES {
+            break;
+        }
+    }
+    match length <= max_bytes {
+        true => Ok(bytes),
+        false => Err(refused()),
+    }
+}
 
 /// A JSON body of type `T`. Unknown fields are refused by the types themselves.
 pub struct JsonBody<T>(pub T);
@@ -40,10 +70,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
             .with_hint("Send the header `Content-Type: application/json`.")
             .into());
         }
-        let bytes = to_bytes(request.into_body(), MAX_BODY_BYTES).await.map_err(|_| {
-            Problem::permanent("body_too_large", "The request's body is too large or broke off.")
-                .with_hint(format!("Send at most {MAX_BODY_BYTES} bytes."))
-        })?;
+        let bytes = read(request.into_body(), MAX_BODY_BYTES).await?;
         serde_json::from_slice(&bytes).map(Self).map_err(|error| {
             Problem::permanent(
                 "body_invalid",

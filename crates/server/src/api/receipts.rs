@@ -2,7 +2,7 @@
 //! sessions and sending prompts keep receipts of their own, in the transaction that does the work; all other commands pass here.
 
 use super::app::App;
-use super::body::MAX_BODY_BYTES;
+use super::body::{self, MAX_BODY_BYTES};
 use super::caller::Caller;
 use super::failure::ApiFailure;
 use super::idempotency;
@@ -52,10 +52,9 @@ pub async fn remember(State(app): State<App>, request: Request, next: Next) -> R
         Ok(None) => return next.run(Request::from_parts(parts, body)).await,
         Err(problem) => return ApiFailure(problem).into_response(),
     };
-    let Ok(body) = to_bytes(body, MAX_BODY_BYTES).await else {
-        let problem = Problem::permanent("body_too_large", "The request's body is too large or broke off.")
-            .with_hint(format!("Send at most {MAX_BODY_BYTES} bytes."));
-        return ApiFailure(problem).into_response();
+    let body = match body::read(body, MAX_BODY_BYTES).await {
+        Ok(body) => body,
+        Err(problem) => return ApiFailure(problem).into_response(),
     };
     let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
     let digest = digest_of(&[parts.method.as_str().as_bytes(), target.as_bytes(), &body]);

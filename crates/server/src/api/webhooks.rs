@@ -1,12 +1,12 @@
 //! Calls of other systems that ask for images. They carry no token; a signature over the body says who sent them.
 
 use super::app::App;
+use super::body;
 use super::failure::ApiFailure;
 use super::names::Named;
 use super::parameters::InPath;
 use super::reply::Accepted;
 use aide::OperationInput;
-use axum::body::to_bytes;
 use axum::extract::{FromRequest, Request, State};
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
@@ -51,13 +51,9 @@ impl<S: Send + Sync> FromRequest<S> for Sent {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiFailure> {
         let (parts, body) = request.into_parts();
-        let body = to_bytes(body, MAX_BODY_BYTES).await.map_err(|_| {
-            Problem::permanent("body_too_large", "The request's body is too large or broke off.")
-                .with_hint(format!("Send at most {MAX_BODY_BYTES} bytes."))
-        })?;
         Ok(Self {
             headers: parts.headers,
-            body: body.to_vec(),
+            body: body::read(body, MAX_BODY_BYTES).await?,
         })
     }
 }
