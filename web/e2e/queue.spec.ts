@@ -78,7 +78,7 @@ test("the agent is told something while it works, and what waits is paused", asy
   await box.fill("Mention it in the README too");
   await tell.click();
   await box.fill("And then something else");
-  await page.getByRole("button", { name: "Queue" }).click();
+  await page.getByRole("button", { name: "Queue", exact: true }).click();
   const queue = page.getByRole("region", { name: "Queue" });
   await queue.getByRole("button", { name: "Pause" }).click();
   await expect(queue.getByText("paused")).toBeVisible();
