@@ -28,7 +28,7 @@ export function SessionsPage() {
         <input
           type="search"
           aria-label="Search sessions"
-          placeholder="Search titles and prompts"
+          placeholder="Search"
           className="ml-auto h-8 w-64 min-w-0 shrink rounded-md border border-line-strong bg-surface px-2.5 text-[13px] max-sm:w-44"
           value={text}
           onChange={(event) => {
