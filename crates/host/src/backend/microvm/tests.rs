@@ -241,7 +241,7 @@ fn emulate(
     .arg("-initrd")
     .arg(initrd)
     .arg("-append")
-    .arg(format!("console=ttyS0 panic=1 quiet {disks}"))
+    .arg(format!("console=ttyS0 panic=1 {disks}"))
     .args([
         "-chardev",
         "socket,id=vsock,path=vhost.sock",
@@ -265,8 +265,9 @@ fn emulate(
     [Ended(qemu.spawn().unwrap()), device]
 }
 
-async fn connect(directory: &Path) -> Sandbox {
-    let deadline = Instant::now() + Duration::from_secs(60);
+/// An emulated kernel boots in seconds, or in minutes where other tests have the processors; what ends is said at once.
+async fn connect(directory: &Path, [machine, device]: &mut [Ended; 2]) -> Sandbox {
+    let deadline = Instant::now() + Duration::from_secs(300);
     let id = SandboxId::from_bits(greenroom_stdx::id::fresh_bits());
     loop {
         if matches!(knock(directory), Ok(true)) {
@@ -288,6 +289,8 @@ async fn connect(directory: &Path) -> Sandbox {
             );
         }
         let console = fs::read_to_string(directory.join("console.log")).unwrap_or_default();
+        let ended = [machine.0.try_wait().unwrap(), device.0.try_wait().unwrap()];
+        assert_eq!(ended, [None, None], "the machine or its socket ended:\n{console}");
         assert!(Instant::now() < deadline, "the guest does not listen:\n{console}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -331,8 +334,8 @@ async fn the_disks_boot_and_the_guest_is_the_machines_first_process() {
     let launch = world.launch(&files);
     let machine = backend.prepare(&launch).unwrap();
     let directory = world.directory.join(MACHINE_NAME);
-    let running = emulate(&world, &machine, &kernel, &initrd, &device);
-    let sandbox = connect(&directory).await;
+    let mut running = emulate(&world, &machine, &kernel, &initrd, &device);
+    let sandbox = connect(&directory, &mut running).await;
     for (script, expected) in [
         ("id -u; id -g", "1000\n1000\n"),
         ("echo $TOLD $PATH", "yes /tools\n"),
@@ -364,8 +367,8 @@ async fn the_disks_boot_and_the_guest_is_the_machines_first_process() {
 
     // The next start finds the files.
     let machine = backend.prepare(&launch).unwrap();
-    let running = emulate(&world, &machine, &kernel, &initrd, &device);
-    let sandbox = connect(&directory).await;
+    let mut running = emulate(&world, &machine, &kernel, &initrd, &device);
+    let sandbox = connect(&directory, &mut running).await;
     assert_eq!(run(&sandbox, "cat kept").await, "work");
     drop((sandbox, running));
 }
