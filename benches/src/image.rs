@@ -171,6 +171,7 @@ async fn session(client: &Client) -> Result<Duration> {
         base_branch: None,
         model: None,
         prompt: None,
+        access: None,
         images: Vec::new(),
     };
     let created = client.create_session(&create, &IdempotencyKey::fresh()).await?;

@@ -148,6 +148,7 @@ async fn new_session(client: &Client) -> Result<SessionId> {
         base_branch: None,
         model: None,
         prompt: None,
+        access: None,
         images: Vec::new(),
     };
     Ok(client

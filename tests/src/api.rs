@@ -89,6 +89,58 @@ impl Api {
         text.unwrap_or_else(|error| panic!("GET {path}: {error}"))
     }
 
+    pub async fn put(&self, path: &str, body: Value) -> (u16, Value) {
+        self.send(self.request(Method::PUT, path).json(&body)).await
+    }
+
+    pub async fn patch(&self, path: &str, body: Value) -> (u16, Value) {
+        self.send(self.request(Method::PATCH, path).json(&body)).await
+    }
+
+    /// The same server with another token.
+    pub fn with_token(&self, token: &str) -> Self {
+        Self {
+            token: token.to_owned(),
+            ..self.clone()
+        }
+    }
+
+    /// Lets somebody use the server, who signs in by the link and makes a token, as a person would. Answers with their id too.
+    pub async fn add_person(&self, name: &str) -> (Self, String) {
+        let email = format!("{}@example.com", name.to_lowercase());
+        let added = self
+            .must_post("/v1/people", json!({ "name": name, "email": email }))
+            .await;
+        let link = added["sign_in"]["url"].as_str().expect("a link");
+        let token = self.token_of_link(link).await;
+        let id = added["person"]["id"].as_str().expect("an id");
+        (self.with_token(&token), id.to_owned())
+    }
+
+    /// Opens a sign-in link in a browser of its own and makes an API token there.
+    pub async fn token_of_link(&self, link: &str) -> String {
+        let (_, secret) = link.split_once("#token=").expect("a link with a secret");
+        let signed_in = self
+            .client
+            .post(format!("{}/v1/sign-in", self.url))
+            .json(&json!({ "token": secret }))
+            .send()
+            .await
+            .expect("sign in");
+        assert_eq!(signed_in.status(), 200);
+        let cookie = signed_in.headers()["set-cookie"].to_str().expect("a cookie");
+        let cookie = cookie.split(';').next().unwrap_or_default().to_owned();
+        let made = self
+            .client
+            .post(format!("{}/v1/tokens", self.url))
+            .header("cookie", cookie)
+            .header("origin", &self.url)
+            .json(&json!({ "label": "test" }));
+        let (status, made) = self.send(made).await;
+        assert_eq!(status, 201, "{made}");
+        made["secret"].as_str().expect("a secret").to_owned()
+    }
+
     /// A session without a prompt; its id.
     pub async fn create_session(&self, repository: &str) -> String {
         self.new_session(json!({ "repository": repository })).await

@@ -22,7 +22,12 @@ function watch(error: unknown): void {
 }
 
 export const queryClient = new QueryClient({
-  queryCache: new QueryCache({ onError: watch }),
+  queryCache: new QueryCache({
+    onError: (error, query) => {
+      // Whoever watches by a link has nowhere to sign in.
+      if (query.meta?.["isGuest"] !== true) watch(error);
+    },
+  }),
   mutationCache: new MutationCache({ onError: watch }),
   defaultOptions: {
     queries: {

@@ -5,8 +5,10 @@ import { RouterProvider } from "@tanstack/react-router";
 import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 import { onSignedOut, queryClient } from "./api.ts";
+import { takeLinkToken } from "./layout/link-token.ts";
 import { router } from "./router.tsx";
 
+takeLinkToken();
 onSignedOut(() => {
   if (router.state.location.pathname !== "/sign-in") {
     void router.navigate({ to: "/sign-in", search: { next: router.state.location.href } });

@@ -1,18 +1,22 @@
 // Every question and command of the pages, as hooks over the query cache. The only place that calls the client.
 import {
   freshIdempotencyKey,
+  type AddPerson,
   type AddComment,
   type AddRepository,
   type AddReview,
   type ChangePrompt,
+  type CreateLink,
   type CreateSession,
   type Delivery,
   type ForkSession,
+  type GreenroomClient,
   type ImageAttachment,
   type ImageState,
   type MergePullRequest,
   type PullRequest,
   type PullRequestState,
+  type Role,
   type UpdateSession,
 } from "@greenroom/sdk";
 import {
@@ -54,6 +58,101 @@ export function useSignOut() {
       cache.clear();
     },
   });
+}
+
+export function usePeople() {
+  return useQuery({
+    queryKey: ["people"],
+    queryFn: async ({ signal }) => (await client.people(signal)).people,
+  });
+}
+
+/** What an owner of the server does about a person. */
+export type PersonCommand =
+  | { act: "set_owner"; id: string; isOwner: boolean }
+  | { act: "remove"; id: string };
+
+export function usePersonCommand() {
+  const cache = useQueryClient();
+  return useMutation({
+    mutationFn: async (command: PersonCommand) => {
+      if (command.act === "remove") await client.removePerson(command.id);
+      else await client.setServerOwner(command.id, command.isOwner);
+    },
+    onSettled: () =>
+      Promise.all([
+        cache.invalidateQueries({ queryKey: ["people"] }),
+        cache.invalidateQueries({ queryKey: ["me"] }),
+      ]),
+  });
+}
+
+export function useAddPerson() {
+  const cache = useQueryClient();
+  return useMutation({
+    mutationFn: (body: AddPerson) => client.addPerson(body),
+    onSuccess: () => cache.invalidateQueries({ queryKey: ["people"] }),
+  });
+}
+
+export function useSignInLinkFor() {
+  return useMutation({ mutationFn: (id: string) => client.createSignInLinkFor(id) });
+}
+
+/** Who did what; `about` narrows it to what names that. */
+export function useAudit(about: string) {
+  return useInfiniteQuery({
+    queryKey: ["audit", about],
+    queryFn: ({ signal, pageParam }) =>
+      client.audit(
+        {
+          limit: 50,
+          ...(about === "" ? {} : { about }),
+          ...(pageParam === 0 ? {} : { before: pageParam }),
+        },
+        signal,
+      ),
+    initialPageParam: 0,
+    getNextPageParam: (page) => page.next_before ?? undefined,
+    placeholderData: keepPreviousData,
+  });
+}
+
+export function useLinks(sessionId: string) {
+  return useQuery({
+    queryKey: ["links", sessionId],
+    queryFn: async ({ signal }) => (await client.links(sessionId, signal)).links,
+  });
+}
+
+export function useCreateLink(sessionId: string) {
+  const cache = useQueryClient();
+  return useMutation({
+    mutationFn: (body: CreateLink) => client.createLink(sessionId, body),
+    onSuccess: () => cache.invalidateQueries({ queryKey: ["links", sessionId] }),
+  });
+}
+
+export function useRevokeLink(sessionId: string) {
+  const cache = useQueryClient();
+  return useMutation({
+    mutationFn: (linkId: string) => client.revokeLink(sessionId, linkId),
+    onSettled: () => cache.invalidateQueries({ queryKey: ["links", sessionId] }),
+  });
+}
+
+/** `null`: no member any more. The session's stream tells what became of it. */
+export function useSetMember(sessionId: string) {
+  return useMutation({
+    mutationFn: async ({ personId, role }: { personId: string; role: Role | null }) => {
+      if (role === null) await client.removeMember(sessionId, personId);
+      else await client.setMember(sessionId, personId, role);
+    },
+  });
+}
+
+export function useJoinSession() {
+  return useMutation({ mutationFn: (token: string) => client.joinSession(token) });
 }
 
 export function useModels() {
@@ -277,10 +376,11 @@ export function useUpdateSession(sessionId: string) {
 }
 
 /** `commit` is the last pushed one: a push makes it another question. */
-export function useSessionDiff(sessionId: string, commit: string | null) {
+export function useSessionDiff(by: GreenroomClient, sessionId: string, commit: string | null) {
   return useQuery({
     queryKey: ["session-diff", sessionId, commit],
-    queryFn: ({ signal }) => client.sessionDiff(sessionId, signal),
+    queryFn: ({ signal }) => by.sessionDiff(sessionId, signal),
+    meta: { isGuest: by !== client },
     enabled: commit !== null,
   });
 }

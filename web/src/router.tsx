@@ -75,10 +75,48 @@ const pullRequest = createRoute({
   component: lazyRouteComponent(() => import("./pages/pull-request.tsx"), "PullRequestPage"),
 });
 
+const people = createRoute({
+  getParentRoute: () => app,
+  path: "/people",
+  component: lazyRouteComponent(() => import("./pages/people.tsx"), "PeoplePage"),
+});
+
+const audit = createRoute({
+  getParentRoute: () => app,
+  path: "/audit",
+  validateSearch: (search): { about?: string } =>
+    typeof search["about"] === "string" && search["about"] !== "" ? { about: search["about"] } : {},
+  component: lazyRouteComponent(() => import("./pages/audit.tsx"), "AuditPage"),
+});
+
+const join = createRoute({
+  getParentRoute: () => app,
+  path: "/join/$sessionId",
+  component: lazyRouteComponent(() => import("./pages/join.tsx"), "JoinPage"),
+});
+
+const shared = createRoute({
+  getParentRoute: () => rootRoute,
+  path: "/shared/$sessionId",
+  component: lazyRouteComponent(() => import("./pages/shared.tsx"), "SharedPage"),
+});
+
 export const router = createRouter({
   routeTree: rootRoute.addChildren([
     signIn,
-    app.addChildren([sessions, newSession, session, pullRequests, repositories, images, pullRequest]),
+    shared,
+    app.addChildren([
+      sessions,
+      newSession,
+      session,
+      pullRequests,
+      repositories,
+      images,
+      pullRequest,
+      people,
+      audit,
+      join,
+    ]),
   ]),
   defaultPreload: "intent",
   scrollRestoration: true,

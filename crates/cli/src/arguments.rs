@@ -77,6 +77,17 @@ failed or was stopped by someone else, 130 after Ctrl-C.")]
     /// Keys the server keeps encrypted; they go in and are never shown
     #[command(subcommand)]
     Secret(SecretCommand),
+    /// Who may use this server
+    #[command(subcommand)]
+    Person(PersonCommand),
+    /// Who did what on this server, the newest first; for its owners
+    #[command(after_help = "Examples:
+  greenroom audit
+  greenroom audit --about ses_…
+  greenroom audit --person ada@example.com --limit 500 --json
+
+An answer is an HTTP status; `unknown` was begun, and the server ended before it knew.")]
+    Audit(AuditArguments),
     /// Print a link that signs a browser in once
     #[command(after_help = "Examples:\n  greenroom sign-in-link\n  xdg-open \"$(greenroom sign-in-link)\"")]
     SignInLink(JsonArguments),
@@ -150,6 +161,9 @@ pub struct RunArguments {
     /// Branch to start from and to open the pull request against
     #[arg(long, value_name = "BRANCH")]
     pub base: Option<String>,
+    /// What people of this server may do in it; members: nothing [default: what the server's settings say]
+    #[arg(long, value_parser = ["members", "viewer", "editor"])]
+    pub everybody: Option<String>,
     /// Print one event per line as JSON
     #[arg(long)]
     pub json: bool,
@@ -341,6 +355,24 @@ pub enum SessionCommand {
         /// The session's id, or the end of it
         id: String,
     },
+    /// Show who may do what in a session, or change it
+    #[command(
+        after_help = "Examples:\n  greenroom session members ses_…\n  greenroom session members ses_… --add ada@example.com\n  greenroom session members ses_… --add ada@example.com --role viewer\n  greenroom session members ses_… --add ada@example.com --role owner\n  greenroom session members ses_… --everybody members\n  greenroom session members ses_… --remove ada@example.com\n\nTo make somebody the owner is to hand the session over; who owned it is an editor then."
+    )]
+    Members(MembersArguments),
+    /// Make a link into a session: an invitation, or for watching without signing in
+    #[command(
+        after_help = "Examples:\n  greenroom session link ses_…\n  greenroom session link ses_… --role editor --hours 2\n  greenroom session link ses_… --share\n  greenroom session link ses_… --list\n  greenroom session link ses_… --revoke lnk_…\n\nThe link is shown this once."
+    )]
+    Link(LinkArguments),
+    /// Become a member of a session by an invite link
+    #[command(
+        after_help = "Examples:\n  greenroom session join \"http://127.0.0.1:7878/join/ses_…#token=…\""
+    )]
+    Join {
+        /// The whole address
+        link: String,
+    },
     /// Try again what a session was to do outside and gave up, such as opening its pull request
     #[command(after_help = "Examples:\n  greenroom session retry ses_…")]
     Retry {
@@ -357,6 +389,120 @@ pub enum SessionCommand {
         /// Let the prompts that wait stay; otherwise the next one begins
         #[arg(long)]
         pause_queue: bool,
+    },
+}
+
+/// Members of a session.
+#[derive(Debug, Args)]
+pub struct MembersArguments {
+    /// The session's id, or the end of it
+    pub id: String,
+    /// Make this person a member, or give a member another role
+    #[arg(long, value_name = "PERSON")]
+    pub add: Option<String>,
+    /// What they may do; editor if absent
+    #[arg(long, requires = "add", value_parser = ["viewer", "editor", "owner"])]
+    pub role: Option<String>,
+    /// This person is no member any more
+    #[arg(long, value_name = "PERSON", conflicts_with = "add")]
+    pub remove: Option<String>,
+    /// What people of this server may do who are no members; members: nothing
+    #[arg(long, value_parser = ["members", "viewer", "editor"])]
+    pub everybody: Option<String>,
+    /// Print JSON for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Links into a session.
+#[derive(Debug, Args)]
+pub struct LinkArguments {
+    /// The session's id, or the end of it
+    pub id: String,
+    /// For watching without signing in; otherwise an invitation
+    #[arg(long, conflicts_with_all = ["role", "list", "revoke"])]
+    pub share: bool,
+    /// What those may do who come by it; viewer if absent
+    #[arg(long, value_parser = ["viewer", "editor"], conflicts_with_all = ["list", "revoke"])]
+    pub role: Option<String>,
+    /// How long it lets somebody in; a week if absent
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=2160), conflicts_with_all = ["list", "revoke"])]
+    pub hours: Option<u64>,
+    /// List those there are
+    #[arg(long)]
+    pub list: bool,
+    /// Make this link useless
+    #[arg(long, value_name = "LINK", conflicts_with = "list")]
+    pub revoke: Option<String>,
+    /// Print JSON for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which audit entries.
+#[derive(Debug, Args)]
+pub struct AuditArguments {
+    /// Only what this person did: an id, an address or a name
+    #[arg(long, value_name = "PERSON")]
+    pub person: Option<String>,
+    /// Only what names this, such as a session's id or a repository
+    #[arg(long, value_name = "TEXT")]
+    pub about: Option<String>,
+    /// Only entries older than this one
+    #[arg(long, value_name = "ID")]
+    pub before: Option<u64>,
+    /// At most this many
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
+    pub limit: u32,
+    /// One entry per line as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PersonCommand {
+    /// List everybody who may use this server
+    #[command(after_help = "Examples:\n  greenroom person list\n  greenroom person list --json")]
+    List(JsonArguments),
+    /// Let somebody use this server; prints a link that signs them in once. For owners
+    #[command(
+        after_help = "Examples:\n  greenroom person add \"Ada Lovelace\" ada@example.com\n  greenroom person add Grace grace@example.com --owner"
+    )]
+    Add {
+        /// Shown beside prompts and in commits
+        name: String,
+        /// In commits; nobody else's on this server
+        email: String,
+        /// Let them own this server too
+        #[arg(long)]
+        owner: bool,
+        /// Print JSON for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print another link that signs somebody in once. For owners
+    #[command(after_help = "Examples:\n  greenroom person sign-in-link ada@example.com")]
+    SignInLink {
+        /// An id, an address or a name
+        person: String,
+        /// Print JSON for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make somebody an owner of this server, or take that from them. For owners
+    #[command(after_help = "Examples:\n  greenroom person set ada@example.com --owner true")]
+    Set {
+        /// An id, an address or a name
+        person: String,
+        /// Whether they own this server
+        #[arg(long, action = clap::ArgAction::Set)]
+        owner: bool,
+    },
+    /// Somebody may no longer use this server: what they have open ends at once. For owners
+    #[command(after_help = "Examples:\n  greenroom person remove ada@example.com")]
+    Remove {
+        /// An id, an address or a name
+        person: String,
     },
 }
 

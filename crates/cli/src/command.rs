@@ -5,6 +5,7 @@ pub mod environment;
 pub mod generate;
 pub mod image;
 pub mod models;
+pub mod person;
 pub mod pull_request;
 pub mod repository;
 pub mod run;
@@ -16,6 +17,7 @@ pub mod up;
 
 mod follow;
 mod input;
+mod member;
 mod queue;
 mod shell;
 mod table;

@@ -11,6 +11,7 @@ mod scripts;
 mod suggest;
 
 use greenroom_egress::AddressException;
+use greenroom_protocol::client::member::SessionAccess;
 use greenroom_protocol::environment::Backend;
 use greenroom_server::environment::RepositoryEgress;
 use std::net::SocketAddr;
@@ -64,6 +65,9 @@ pub struct ServerConfig {
     pub public_url: Option<String>,
     /// Origins besides the server's own that may send commands with a cookie; may be empty.
     pub allowed_origins: Vec<String>,
+    /// What people may do in new sessions of which they are no members.
+    pub session_access: SessionAccess,
+    pub audit_days: u64,
 }
 
 /// Which models there are.

@@ -73,6 +73,8 @@ async fn dispatch(arguments: Arguments, terminal: Terminal) -> Result<Exit, Fail
         Command::Pr(what) => command::pull_request::run(&global, what, terminal).await,
         Command::Models(options) => command::models::run(&global, options.json, terminal).await,
         Command::Secret(what) => command::secret::run(&global, what, terminal).await,
+        Command::Person(what) => command::person::run(&global, what, terminal).await,
+        Command::Audit(options) => command::person::audit(&global, options, terminal).await,
         Command::SignInLink(options) => command::sign_in_link::run(&global, options.json, terminal).await,
     };
     result.map_err(|failure| connection::explain_dead_server(&global, failure))

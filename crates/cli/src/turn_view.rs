@@ -4,6 +4,7 @@ use crate::terminal::{Span, Style};
 use greenroom_protocol::client::event::{
     EgressVerdict, EventBody, Item, ItemBody, SandboxUsage, ToolCallItem, ToolCallStatus, TurnOutcome,
 };
+use greenroom_protocol::client::member::{Role, SessionAccess};
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::prompt::Delivery;
 use greenroom_protocol::client::stream::{DeltaChannel, StreamFrame};
@@ -85,6 +86,19 @@ impl TurnView {
                     false => "the queue goes on",
                 };
                 self.block(vec![vec![dim(text)]])
+            }
+            EventBody::SessionMemberChanged { person, role, .. } => {
+                let text = match role {
+                    Some(role) => format!("{} is {} here", person.name, role_word(*role)),
+                    None => format!("{} is no member any more", person.name),
+                };
+                self.block(vec![vec![dim(text)]])
+            }
+            EventBody::SessionHandedOver { to, .. } => {
+                self.block(vec![vec![dim(format!("{} owns the session now", to.name))]])
+            }
+            EventBody::SessionAccessChanged { access, .. } => {
+                self.block(vec![vec![dim(access_sentence(*access))]])
             }
             EventBody::PromptCancelled { .. } => self.block(vec![vec![dim("prompt taken out of the queue")]]),
             EventBody::ItemCompleted { item, .. } => self.item(item),
@@ -415,6 +429,24 @@ fn seconds(ms: u64) -> String {
 
 fn dim(text: impl Into<String>) -> Span {
     Span::new(Style::Dim, text)
+}
+
+/// A role as people are told it.
+pub fn role_word(role: Role) -> &'static str {
+    match role {
+        Role::Viewer => "viewer",
+        Role::Editor => "editor",
+        Role::Owner => "owner",
+    }
+}
+
+/// What people may do who are no members.
+pub fn access_sentence(access: SessionAccess) -> &'static str {
+    match access {
+        SessionAccess::Members => "nobody else of this server sees it",
+        SessionAccess::Viewer => "everybody else of this server may watch",
+        SessionAccess::Editor => "everybody else of this server may work in it",
+    }
 }
 
 #[cfg(test)]

@@ -204,6 +204,8 @@ fn settings(config: &Config, url: &str) -> Settings {
         public_url: url.to_owned(),
         allowed_hosts: host.into_iter().collect(),
         allowed_origins: config.server.allowed_origins.clone(),
+        session_access: config.server.session_access,
+        audit_age: Duration::from_secs(config.server.audit_days * 24 * 3600),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }

@@ -1,8 +1,10 @@
 //! The client API: what HTTP bodies and WebSocket frames hold. Paths and status codes are the server's.
 
+pub mod audit;
 pub mod environment;
 pub mod event;
 pub mod image;
+pub mod member;
 pub mod model;
 pub mod person;
 pub mod problem;

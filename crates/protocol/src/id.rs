@@ -143,6 +143,11 @@ id!(
     "usr_"
 );
 id!(
+    /// A link into a session; not its secret.
+    LinkId,
+    "lnk_"
+);
+id!(
     /// A long-lived API token's public name.
     TokenId,
     "tok_"

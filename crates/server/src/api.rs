@@ -1,6 +1,9 @@
 //! The HTTP API: one file per resource; this one lists every path. The OpenAPI document is made from the same lines.
 
+mod access;
+mod accounts;
 pub mod app;
+pub mod audit;
 mod body;
 pub mod caller;
 mod environments;
@@ -9,6 +12,7 @@ mod forks;
 pub mod git;
 mod idempotency;
 mod images;
+mod members;
 mod metrics;
 mod names;
 pub mod openapi;
@@ -19,6 +23,7 @@ mod pull_requests;
 mod receipts;
 mod reply;
 mod repositories;
+pub mod rights;
 mod secrets;
 mod sent;
 mod services;
@@ -42,10 +47,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use failure::ApiFailure;
 use greenroom_protocol::client::problem::Problem;
+use std::sync::Arc;
 
 /// Everything this server answers.
 pub fn router(app: App) -> Router {
-    let (api, document) = openapi::finish(documented);
+    let (api, document, actions) = openapi::finish(documented);
     Router::new()
         .merge(api)
         .route("/v1/openapi.json", get(move || openapi::serve(document.clone())))
@@ -56,6 +62,10 @@ pub fn router(app: App) -> Router {
         .fallback(web::serve)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn_with_state(
+            (app.clone(), Arc::new(actions)),
+            audit::record,
+        ))
         .layer(middleware::from_fn_with_state(app.clone(), receipts::remember))
         .layer(middleware::from_fn_with_state(app.clone(), guard))
         .with_state(app)
@@ -81,6 +91,43 @@ fn documented() -> ApiRouter<App> {
                 .post_with(people::create_token, told("createToken", "Makes an API token.")),
         )
         .api_route("/v1/tokens/{id}", delete_with(people::revoke_token, told("revokeToken", "Ends an API token.")))
+        .api_route(
+            "/v1/people",
+            get_with(accounts::list, told("listPeople", "Everybody who may use this server."))
+                .post_with(accounts::add, told("addPerson", "Lets somebody use this server, with a link that signs them in once. Only for owners.")),
+        )
+        .api_route(
+            "/v1/people/{id}",
+            delete_with(accounts::remove, told("removePerson", "Somebody may no longer use this server: what they have open ends at once. Only for owners."))
+                .patch_with(accounts::update, told("updatePerson", "Makes somebody an owner of this server, or takes that from them. Only for owners.")),
+        )
+        .api_route(
+            "/v1/people/{id}/sign-in-links",
+            post_with(accounts::create_sign_in_link, told("createSignInLinkFor", "Makes a one-time link for somebody. Only for owners.")),
+        )
+        .api_route("/v1/audit", get_with(audit::list, told("listAudit", "Who did what, the newest first. Only for owners.")))
+        .api_route(
+            "/v1/memberships",
+            post_with(members::join, told("joinSession", "Makes the caller a member of a session by an invite link.")),
+        )
+        .api_route(
+            "/v1/sessions/{id}/members",
+            get_with(members::list, told("listMembers", "Members of a session, and what the caller may do in it.")),
+        )
+        .api_route(
+            "/v1/sessions/{id}/members/{person_id}",
+            put_with(members::set, told("setMember", "Makes somebody a member, gives a member another role, or hands the session over. For its owner."))
+                .delete_with(members::remove, told("removeMember", "Somebody is no member any more; what they have open ends at once. For its owner, and for oneself.")),
+        )
+        .api_route(
+            "/v1/sessions/{id}/links",
+            get_with(members::list_links, told("listLinks", "Links into a session that let somebody in, without their secrets. For its owner."))
+                .post_with(members::create_link, told("createLink", "Makes a link into a session: an invitation, or for watching without signing in. For its owner.")),
+        )
+        .api_route(
+            "/v1/sessions/{id}/links/{link_id}",
+            delete_with(members::revoke_link, told("revokeLink", "Makes a link useless; who watches by it is cut off at once. For the session's owner.")),
+        )
         .api_route(
             "/v1/stream-tickets",
             post_with(people::create_stream_ticket, told("createStreamTicket", "Makes a ticket for one socket.")),

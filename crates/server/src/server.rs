@@ -2,7 +2,9 @@
 
 use crate::api;
 use crate::api::app::{App, Parts, Settings};
+use crate::api::audit;
 use crate::api::people::SIGN_IN_LINK;
+use crate::api::rights::Rights;
 use crate::api::tickets::Tickets;
 use crate::changes::RepositoryChanges;
 use crate::egress::EgressSettings;
@@ -102,6 +104,7 @@ impl Server {
             images: ImageRegistry::new(services.clone(), parts.images),
             services,
             tickets: Tickets::default(),
+            rights: Rights::default(),
             run: format!("{:032x}", fresh_bits()),
             clock: parts.clock,
             shutdown: shutdown.clone(),
@@ -157,6 +160,7 @@ impl Server {
     pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> std::io::Result<()> {
         let listing = self.tasks.spawn(listing::run(self.app.services.clone()));
         self.tasks.spawn(recover(self.app.clone()));
+        self.tasks.spawn(audit::forget_old(self.app.clone()));
         self.tasks.spawn(self.app.images.clone().run());
         self.tasks.spawn(pool::keep(self.app.services.clone()));
         self.tasks

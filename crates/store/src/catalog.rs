@@ -1,9 +1,11 @@
 //! The catalog: one database for what is not inside a session (people, sign-in, lists, secrets at rest). Async calls over one
 //! writer thread and one reader thread; all that `Ok` reports is on disk.
 
+mod audit;
 mod environments;
 mod image_pins;
 mod images;
+mod links;
 mod people;
 mod receipts;
 mod repositories;
@@ -14,11 +16,13 @@ mod sessions;
 mod sign_in;
 mod snapshots;
 
+pub use audit::{AuditQuery, NewAuditEntry};
+pub use links::{LINK_PREFIX, LinkHolder, NewLink};
 pub use receipts::{MAX_RECEIPT_BYTES, Receipt};
 pub use repositories::RepositoryRow;
 pub use search::SearchText;
 pub use sessions::SessionQuery;
-pub use sign_in::{TokenInfo, TokenOwner};
+pub use sign_in::{SignedIn, TokenInfo};
 
 use crate::database::{Database, failure_of};
 use crate::failure::StorageFailure;
@@ -43,6 +47,12 @@ pub enum CatalogError {
     /// There is no such person.
     #[error("person does not exist")]
     PersonUnknown,
+    /// Somebody else has this address.
+    #[error("address is another person's")]
+    PersonExists,
+    /// Nobody would own the server.
+    #[error("nobody else owns the server")]
+    LastOwner,
     /// A repository of this name exists.
     #[error("repository exists")]
     RepositoryExists,
@@ -74,13 +84,18 @@ impl<T> During<T> for rusqlite::Result<T> {
 }
 
 impl CatalogError {
-    /// What a person or a client is told; codes `person_unknown`, `repository_exists`, `idempotency_key_reused`,
+    /// What a person or a client is told; codes `person_unknown`, `person_exists`, `last_owner`, `repository_exists`, `idempotency_key_reused`,
     /// `cursor_invalid`, `secret_unreadable`, `key_file_invalid`, `catalog_corrupt` and those of [`StorageFailure::problem`].
     pub fn problem(&self) -> Problem {
         match self {
-            Self::PersonUnknown => {
-                Problem::permanent("person_unknown", "There is no such person.").with_hint("Sign in again.")
+            Self::PersonUnknown => Problem::permanent("person_unknown", "There is no such person.")
+                .with_hint("List them with `greenroom person list`."),
+            Self::PersonExists => {
+                Problem::permanent("person_exists", "Somebody on this server has this email address.")
+                    .with_hint("Each person has an address of their own.")
             }
+            Self::LastOwner => Problem::permanent("last_owner", "Nobody else owns this server.")
+                .with_hint("Make somebody else an owner first."),
             Self::RepositoryExists => {
                 Problem::permanent("repository_exists", "A repository of this name exists.")
                     .with_hint("Choose another name.")

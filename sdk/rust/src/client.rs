@@ -2,6 +2,8 @@
 //! the modules below; this file knows no endpoint.
 
 mod account;
+mod member;
+pub(crate) mod people;
 mod pull_request;
 mod repository;
 pub(crate) mod session;

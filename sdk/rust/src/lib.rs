@@ -24,6 +24,7 @@ mod socket;
 mod stream;
 
 pub use client::Client;
+pub use client::people::AuditFilter;
 pub use client::session::SessionFilter;
 pub use failure::ClientError;
 pub use greenroom_protocol as protocol;

@@ -29,7 +29,7 @@ export interface SessionFilter {
 }
 
 interface RequestOptions {
-  method?: "GET" | "POST" | "PATCH" | "DELETE";
+  method?: "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
   body?: unknown;
   idempotencyKey?: string;
   signal?: AbortSignal | undefined;
@@ -67,13 +67,13 @@ export class GreenroomClient {
   health(signal?: AbortSignal): Promise<wire.Health> {
     return this.#json("/v1/health", { signal });
   }
-  signIn(body: wire.SignIn): Promise<wire.Person> {
+  signIn(body: wire.SignIn): Promise<wire.Me> {
     return this.#json("/v1/sign-in", { method: "POST", body });
   }
   async signOut(): Promise<void> {
     await this.#send("/v1/sign-out", { method: "POST" });
   }
-  me(signal?: AbortSignal): Promise<wire.Person> {
+  me(signal?: AbortSignal): Promise<wire.Me> {
     return this.#json("/v1/me", { signal });
   }
   updateMe(body: wire.UpdateMe): Promise<wire.Person> {
@@ -85,6 +85,65 @@ export class GreenroomClient {
   createStreamTicket(): Promise<wire.StreamTicket> {
     return this.#json("/v1/stream-tickets", { method: "POST" });
   }
+  people(signal?: AbortSignal): Promise<wire.AccountList> {
+    return this.#json("/v1/people", { signal });
+  }
+  /** The answer holds a link that signs them in once. For owners of the server, as all of the following up to `audit`. */
+  addPerson(body: wire.AddPerson): Promise<wire.AddedPerson> {
+    return this.#json("/v1/people", { method: "POST", body });
+  }
+  createSignInLinkFor(personId: string): Promise<wire.SignInLink> {
+    return this.#json(`/v1/people/${segment(personId)}/sign-in-links`, { method: "POST" });
+  }
+  setServerOwner(personId: string, isOwner: boolean): Promise<wire.Account> {
+    return this.#json(`/v1/people/${segment(personId)}`, {
+      method: "PATCH",
+      body: { is_owner: isOwner },
+    });
+  }
+  async removePerson(personId: string): Promise<void> {
+    await this.#send(`/v1/people/${segment(personId)}`, { method: "DELETE" });
+  }
+  /** The newest first. */
+  audit(
+    filter: { before?: number; person?: string; about?: string; limit?: number } = {},
+    signal?: AbortSignal,
+  ): Promise<wire.AuditPage> {
+    return this.#json(`/v1/audit${query({ ...filter })}`, { signal });
+  }
+
+  members(sessionId: string, signal?: AbortSignal): Promise<wire.MemberList> {
+    return this.#json(`/v1/sessions/${segment(sessionId)}/members`, { signal });
+  }
+  /** To make somebody its owner is to hand the session over. */
+  setMember(sessionId: string, personId: string, role: wire.Role): Promise<wire.MemberList> {
+    return this.#json(`/v1/sessions/${segment(sessionId)}/members/${segment(personId)}`, {
+      method: "PUT",
+      body: { role },
+    });
+  }
+  async removeMember(sessionId: string, personId: string): Promise<void> {
+    await this.#send(`/v1/sessions/${segment(sessionId)}/members/${segment(personId)}`, {
+      method: "DELETE",
+    });
+  }
+  links(sessionId: string, signal?: AbortSignal): Promise<wire.SessionLinkList> {
+    return this.#json(`/v1/sessions/${segment(sessionId)}/links`, { signal });
+  }
+  /** The only time that the link's address is told. */
+  createLink(sessionId: string, body: wire.CreateLink): Promise<wire.CreatedLink> {
+    return this.#json(`/v1/sessions/${segment(sessionId)}/links`, { method: "POST", body });
+  }
+  async revokeLink(sessionId: string, linkId: string): Promise<void> {
+    await this.#send(`/v1/sessions/${segment(sessionId)}/links/${segment(linkId)}`, {
+      method: "DELETE",
+    });
+  }
+  /** By what stands behind `#token=` in an invite link. */
+  joinSession(token: string): Promise<wire.JoinedSession> {
+    return this.#json("/v1/memberships", { method: "POST", body: { token } });
+  }
+
   models(signal?: AbortSignal): Promise<wire.ModelList> {
     return this.#json("/v1/models", { signal });
   }

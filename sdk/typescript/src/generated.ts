@@ -125,6 +125,163 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/people": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Everybody who may use this server. */
+        get: operations["listPeople"];
+        put?: never;
+        /** Lets somebody use this server, with a link that signs them in once. Only for owners. */
+        post: operations["addPerson"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/people/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Somebody may no longer use this server: what they have open ends at once. Only for owners. */
+        delete: operations["removePerson"];
+        options?: never;
+        head?: never;
+        /** Makes somebody an owner of this server, or takes that from them. Only for owners. */
+        patch: operations["updatePerson"];
+        trace?: never;
+    };
+    "/v1/people/{id}/sign-in-links": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Makes a one-time link for somebody. Only for owners. */
+        post: operations["createSignInLinkFor"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/audit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Who did what, the newest first. Only for owners. */
+        get: operations["listAudit"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/memberships": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Makes the caller a member of a session by an invite link. */
+        post: operations["joinSession"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{id}/members": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Members of a session, and what the caller may do in it. */
+        get: operations["listMembers"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{id}/members/{person_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Makes somebody a member, gives a member another role, or hands the session over. For its owner. */
+        put: operations["setMember"];
+        post?: never;
+        /** Somebody is no member any more; what they have open ends at once. For its owner, and for oneself. */
+        delete: operations["removeMember"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{id}/links": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Links into a session that let somebody in, without their secrets. For its owner. */
+        get: operations["listLinks"];
+        put?: never;
+        /** Makes a link into a session: an invitation, or for watching without signing in. For its owner. */
+        post: operations["createLink"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{id}/links/{link_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Makes a link useless; who watches by it is cut off at once. For the session's owner. */
+        delete: operations["revokeLink"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/stream-tickets": {
         parameters: {
             query?: never;
@@ -895,13 +1052,18 @@ export interface components {
             /** Format: int64 */
             expires_at_ms: number;
         };
-        /** @description A person as others see them: author of prompts and commits. */
-        Person: {
+        /** @description Answer to `GET /v1/me`. */
+        Me: {
             id: components["schemas"]["PersonId"];
             /** @description Shown beside prompts; author and committer name of commits. */
             name: string;
             /** @description Author and committer address of commits. */
             email: string;
+            /**
+             * @description Whether the caller owns this server.
+             * @default false
+             */
+            is_owner: boolean;
         };
         /** @description A person who signs in. */
         PersonId: string;
@@ -909,6 +1071,14 @@ export interface components {
         UpdateMe: {
             name?: string | null;
             email?: string | null;
+        };
+        /** @description A person as others see them: author of prompts and commits. */
+        Person: {
+            id: components["schemas"]["PersonId"];
+            /** @description Shown beside prompts; author and committer name of commits. */
+            name: string;
+            /** @description Author and committer address of commits. */
+            email: string;
         };
         /** @description Answer to `GET /v1/tokens`: the caller's own, oldest first. */
         TokenList: {
@@ -938,6 +1108,187 @@ export interface components {
         TokenPath: {
             /** @description `tok_…` */
             id: string;
+        };
+        /** @description Answer to `GET /v1/people`: in the order in which they came. */
+        AccountList: {
+            people: components["schemas"]["Account"][];
+        };
+        /** @description Somebody who may use this server. */
+        Account: {
+            id: components["schemas"]["PersonId"];
+            /** @description Shown beside prompts; author and committer name of commits. */
+            name: string;
+            /** @description Author and committer address of commits. */
+            email: string;
+            /** @description Whether they own this server: add and remove people, and see and change everything. */
+            is_owner: boolean;
+            /** Format: int64 */
+            created_at_ms: number;
+        };
+        /** @description Body of `POST /v1/people`. */
+        AddPerson: {
+            /** @description 1 to 100 characters. */
+            name: string;
+            /** @description Nobody else's on this server. */
+            email: string;
+            /** @default false */
+            is_owner: boolean;
+        };
+        /** @description Answer to `POST /v1/people`. */
+        AddedPerson: {
+            person: components["schemas"]["Account"];
+            /** @description Signs them in, once. Another can be had from `POST /v1/people/{id}/sign-in-links`. */
+            sign_in: components["schemas"]["SignInLink"];
+        };
+        /** @description `{id}` of a person. */
+        PersonPath: {
+            /** @description `usr_…` */
+            id: string;
+        };
+        /** @description Body of `PATCH /v1/people/{id}`. */
+        UpdatePerson: {
+            /** @description Whether they own this server. It always has an owner. */
+            is_owner: boolean;
+        };
+        /** @description Which audit entries to list. */
+        AuditListQuery: {
+            /**
+             * Format: uint64
+             * @description Older than this entry.
+             */
+            before?: number | null;
+            /** @description Only of this person, `usr_…`. */
+            person?: string | null;
+            /** @description Only those in whose target or subject this stands, such as a session's id or a repository's name. */
+            about?: string | null;
+            /**
+             * Format: uint32
+             * @description 1 to 500; 100 if absent.
+             */
+            limit?: number | null;
+        };
+        /** @description Answer to `GET /v1/audit`. */
+        AuditPage: {
+            /** @description The newest first. */
+            entries: components["schemas"]["AuditEntry"][];
+            /**
+             * Format: uint64
+             * @description Pass as `before` to get the next page; absent at the end.
+             */
+            next_before?: number | null;
+        };
+        /** @description A command that somebody gave. */
+        AuditEntry: {
+            /**
+             * Format: uint64
+             * @description Counts up; later entries have larger ones.
+             */
+            id: number;
+            /** Format: int64 */
+            at_ms: number;
+            person: components["schemas"]["Person"];
+            /** @description What was asked for: the operation of the API, such as `setMember`; `gitPush`, `openShell`. */
+            action: string;
+            /** @description The path it was asked at, without its query; sessions, people and repositories stand in it. */
+            target: string;
+            /**
+             * Format: uint16
+             * @description How it was answered, as an HTTP status. Absent: it was begun, and the server ended before it knew.
+             */
+            status?: number | null;
+            /** @description What it made or changed, if the path does not say it, such as a session's id. */
+            subject?: string | null;
+        };
+        /** @description Body of `POST /v1/memberships`. */
+        JoinSession: {
+            /** @description What stands behind `#token=` in an invite link. */
+            token: string;
+        };
+        /** @description Answer to `POST /v1/memberships`. */
+        JoinedSession: {
+            session_id: components["schemas"]["SessionId"];
+            /** @description What the caller may do there now; never less than before. */
+            role: components["schemas"]["Role"];
+        };
+        /** @description One shared piece of work. */
+        SessionId: string;
+        /** @description What somebody may do in a session. Each may do all that those before it may. */
+        Role: "viewer" | "editor" | "owner";
+        /** @description `{id}` of a session. */
+        SessionPath: {
+            /** @description `ses_…` */
+            id: string;
+        };
+        /** @description Answer to `GET /v1/sessions/{id}/members`. */
+        MemberList: {
+            /** @description The owner first, then in the order in which they came. */
+            members: components["schemas"]["Member"][];
+            /** @description What people of this server may do who are not among them. */
+            access: components["schemas"]["SessionAccess"];
+            /** @description What the caller may do. */
+            your_role: components["schemas"]["Role"];
+        };
+        /** @description Somebody with a role in a session. */
+        Member: {
+            person: components["schemas"]["Person"];
+            role: components["schemas"]["Role"];
+        };
+        /** @description What people of this server may do in a session without being its members. */
+        SessionAccess: "members" | "viewer" | "editor";
+        /** @description `{id}` of a session and `{person_id}` of one of its members. */
+        MemberPath: {
+            /** @description `ses_…` */
+            id: string;
+            /** @description `usr_…` */
+            person_id: string;
+        };
+        /** @description Body of `PUT /v1/sessions/{id}/members/{person_id}`. */
+        SetMember: {
+            /** @description `owner` hands the session over: who owned it is an editor then. */
+            role: components["schemas"]["Role"];
+        };
+        /** @description Answer to `GET /v1/sessions/{id}/links`: those that let somebody in, the oldest first. */
+        SessionLinkList: {
+            links: components["schemas"]["SessionLink"][];
+        };
+        /** @description A link into a session, without its secret. */
+        SessionLink: {
+            id: components["schemas"]["LinkId"];
+            kind: components["schemas"]["LinkKind"];
+            role: components["schemas"]["Role"];
+            created_by: components["schemas"]["Person"];
+            /** Format: int64 */
+            created_at_ms: number;
+            /** Format: int64 */
+            expires_at_ms: number;
+        };
+        /** @description A link into a session; not its secret. */
+        LinkId: string;
+        /** @description What a link lets its holder do. */
+        LinkKind: "invite" | "share";
+        /** @description Body of `POST /v1/sessions/{id}/links`. */
+        CreateLink: {
+            kind: components["schemas"]["LinkKind"];
+            /** @description Of those who come by it: `viewer` or `editor`; absent: `viewer`. Who watches without signing in is a viewer. */
+            role?: components["schemas"]["Role"] | null;
+            /**
+             * Format: uint64
+             * @description Until it no longer lets anybody in, in seconds: 60 to 90 days; absent: 7 days.
+             */
+            valid_for_seconds?: number | null;
+        };
+        /** @description Answer to `POST /v1/sessions/{id}/links`: the only time that the address is told. */
+        CreatedLink: {
+            link: components["schemas"]["SessionLink"];
+            /** @description Its secret stands behind `#token=`. */
+            url: string;
+        };
+        /** @description `{id}` of a session and `{link_id}` of a link into it. */
+        LinkPath: {
+            /** @description `ses_…` */
+            id: string;
+            /** @description `lnk_…` */
+            link_id: string;
         };
         /** @description A single-use ticket that opens one WebSocket within 30 seconds. */
         StreamTicket: {
@@ -1495,9 +1846,17 @@ export interface components {
             is_queue_paused: boolean;
             /** @description What was to be done outside and was given up, until somebody tries again with success. */
             failed_effects?: components["schemas"]["FailedEffect"][];
+            /**
+             * @description The owner first, then in the order in which they came.
+             * @default []
+             */
+            members: components["schemas"]["Member"][];
+            /**
+             * @description What people of this server may do who are not among them.
+             * @default viewer
+             */
+            access: components["schemas"]["SessionAccess"];
         };
-        /** @description One shared piece of work. */
-        SessionId: string;
         /** @description What a session is doing. */
         SessionState: "created" | "idle" | "running" | "stopping" | "asleep" | "archived";
         /** @description A pull request a session opened, as a list shows it. */
@@ -1536,6 +1895,8 @@ export interface components {
             /** @description First prompt; absent: the session waits for one. */
             prompt?: string | null;
             images?: components["schemas"]["ImageAttachment"][];
+            /** @description What people of this server may do in it; absent: what the server's settings say. */
+            access?: components["schemas"]["SessionAccess"] | null;
         };
         /** @description An image sent along with a prompt. */
         ImageAttachment: {
@@ -1561,11 +1922,6 @@ export interface components {
         };
         /** @description A message that asks for work. */
         PromptId: string;
-        /** @description `{id}` of a session. */
-        SessionPath: {
-            /** @description `ses_…` */
-            id: string;
-        };
         /** @description Body of `PATCH /v1/sessions/{id}`; at least one of them. */
         UpdateSession: {
             /** @description One line, not empty, at most 80 characters. */
@@ -1574,6 +1930,8 @@ export interface components {
             delivery?: components["schemas"]["Delivery"] | null;
             /** @description Whether what waits stays until this is false again. */
             is_queue_paused?: boolean | null;
+            /** @description What people of this server may do who are no members. Only its owner changes it. */
+            access?: components["schemas"]["SessionAccess"] | null;
         };
         /** @description Which events to list. */
         EventQuery: {
@@ -1615,6 +1973,11 @@ export interface components {
             model: string;
             is_scripted: boolean;
             created_by: components["schemas"]["Person"];
+            /**
+             * @description What people of this server may do in it who are no members.
+             * @default viewer
+             */
+            access: components["schemas"]["SessionAccess"];
         } | {
             /** @constant */
             type: "session.forked";
@@ -1635,6 +1998,23 @@ export interface components {
             /** @constant */
             type: "session.queue_changed";
             is_paused: boolean;
+            by: components["schemas"]["PersonId"];
+        } | {
+            /** @constant */
+            type: "session.access_changed";
+            access: components["schemas"]["SessionAccess"];
+            by: components["schemas"]["PersonId"];
+        } | {
+            /** @constant */
+            type: "session.member_changed";
+            person: components["schemas"]["Person"];
+            /** @description Absent: no member any more. */
+            role?: components["schemas"]["Role"] | null;
+            by: components["schemas"]["PersonId"];
+        } | {
+            /** @constant */
+            type: "session.handed_over";
+            to: components["schemas"]["Person"];
             by: components["schemas"]["PersonId"];
         } | {
             /** @constant */
@@ -2437,13 +2817,13 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description A person as others see them: author of prompts and commits. */
+            /** @description Answer to `GET /v1/me`. */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Person"];
+                    "application/json": components["schemas"]["Me"];
                 };
             };
         };
@@ -2552,6 +2932,444 @@ export interface operations {
             path: {
                 /** @description `tok_…` */
                 id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description no content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listPeople: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Answer to `GET /v1/people`: in the order in which they came. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AccountList"];
+                };
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    addPerson: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** @description Body of `POST /v1/people`. */
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AddPerson"];
+            };
+        };
+        responses: {
+            /** @description Answer to `POST /v1/people`. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AddedPerson"];
+                };
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    removePerson: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description `usr_…` */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description no content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    updatePerson: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description `usr_…` */
+                id: string;
+            };
+            cookie?: never;
+        };
+        /** @description Body of `PATCH /v1/people/{id}`. */
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdatePerson"];
+            };
+        };
+        responses: {
+            /** @description Somebody who may use this server. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Account"];
+                };
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    createSignInLinkFor: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description `usr_…` */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Answer to `POST /v1/sign-in-links`: opens this server signed in as the caller, once. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SignInLink"];
+                };
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listAudit: {
+        parameters: {
+            query?: {
+                /** @description Older than this entry. */
+                before?: number;
+                /** @description Only of this person, `usr_…`. */
+                person?: string;
+                /** @description Only those in whose target or subject this stands, such as a session's id or a repository's name. */
+                about?: string;
+                /** @description 1 to 500; 100 if absent. */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Answer to `GET /v1/audit`. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AuditPage"];
+                };
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    joinSession: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** @description Body of `POST /v1/memberships`. */
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["JoinSession"];
+            };
+        };
+        responses: {
+            /** @description Answer to `POST /v1/memberships`. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JoinedSession"];
+                };
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listMembers: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description `ses_…` */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Answer to `GET /v1/sessions/{id}/members`. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MemberList"];
+                };
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    setMember: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description `ses_…` */
+                id: string;
+                /** @description `usr_…` */
+                person_id: string;
+            };
+            cookie?: never;
+        };
+        /** @description Body of `PUT /v1/sessions/{id}/members/{person_id}`. */
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SetMember"];
+            };
+        };
+        responses: {
+            /** @description Answer to `GET /v1/sessions/{id}/members`. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MemberList"];
+                };
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    removeMember: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description `ses_…` */
+                id: string;
+                /** @description `usr_…` */
+                person_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description no content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listLinks: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description `ses_…` */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Answer to `GET /v1/sessions/{id}/links`: those that let somebody in, the oldest first. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionLinkList"];
+                };
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    createLink: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description `ses_…` */
+                id: string;
+            };
+            cookie?: never;
+        };
+        /** @description Body of `POST /v1/sessions/{id}/links`. */
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateLink"];
+            };
+        };
+        responses: {
+            /** @description Answer to `POST /v1/sessions/{id}/links`: the only time that the address is told. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CreatedLink"];
+                };
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    revokeLink: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description `ses_…` */
+                id: string;
+                /** @description `lnk_…` */
+                link_id: string;
             };
             cookie?: never;
         };

@@ -6,15 +6,18 @@ import type {
   DeltaChannel,
   Event,
   Item,
+  Member,
   Person,
   Problem,
   Prompt,
   PromptState,
   PullRequestLink,
+  Role,
   SandboxState,
   SandboxUsage,
   ServiceState,
   Session,
+  SessionAccess,
   SessionState,
   StreamFrame,
   TurnOutcome,
@@ -136,6 +139,10 @@ export interface SessionView {
   readonly model: string;
   readonly isScripted: boolean;
   readonly createdBy: Person | null;
+  /** The owner first, then in the order in which they came. */
+  readonly members: readonly Member[];
+  /** What people of the server may do who are not among them. */
+  readonly access: SessionAccess;
   /** When the agent is told prompts that do not say it themselves. */
   readonly delivery: Delivery;
   /** Whether what waits stays until somebody lets it go on. */
@@ -172,6 +179,8 @@ export const EMPTY_SESSION_VIEW: SessionView = {
   model: "",
   isScripted: false,
   createdBy: null,
+  members: [],
+  access: "viewer",
   delivery: "queue",
   isQueuePaused: false,
   failedEffects: [],
@@ -243,11 +252,27 @@ function applyEvent(view: SessionView, event: Event): SessionView {
         model: event.model,
         isScripted: event.is_scripted,
         createdBy: event.created_by,
+        members: [{ person: event.created_by, role: "owner" }],
+        access: event.access ?? "viewer",
       };
     case "session.forked":
       return withMilestone({ ...view, forkedFrom: event.from }, event);
     case "session.titled":
       return { ...view, title: event.title };
+    case "session.access_changed":
+      return { ...view, access: event.access };
+    case "session.member_changed":
+      return { ...view, members: withMember(view.members, event.person, event.role ?? null) };
+    case "session.handed_over":
+      return {
+        ...view,
+        members: [
+          { person: event.to, role: "owner" },
+          ...view.members
+            .filter((member) => member.person.id !== event.to.id)
+            .map((member): Member => (member.role === "owner" ? { ...member, role: "editor" } : member)),
+        ],
+      };
     case "session.state_changed":
       return { ...view, state: event.state };
     case "session.delivery_changed":
@@ -397,6 +422,30 @@ function applyEvent(view: SessionView, event: Event): SessionView {
     default:
       return withMilestone(view, event);
   }
+}
+
+function withMember(
+  members: readonly Member[],
+  person: Person,
+  role: Role | null,
+): readonly Member[] {
+  if (role === null) return members.filter((member) => member.person.id !== person.id);
+  const index = members.findIndex((member) => member.person.id === person.id);
+  return index === -1 ? [...members, { person, role }] : members.with(index, { person, role });
+}
+
+const RANKS: Record<Role, number> = { viewer: 1, editor: 2, owner: 3 };
+
+/** What a person of the server may do in a session; null: not even know of it. */
+export function roleOf(
+  session: Pick<SessionView, "members" | "access">,
+  me: { id: string; is_owner?: boolean },
+): Role | null {
+  if (me.is_owner === true) return "owner";
+  const own = session.members.find((member) => member.person.id === me.id)?.role ?? null;
+  const others = session.access === "members" ? null : session.access;
+  if (own === null || others === null) return own ?? others;
+  return RANKS[own] >= RANKS[others] ? own : others;
 }
 
 const IS_GONE: ReadonlySet<SandboxState> = new Set<SandboxState>(["starting", "stopped", "lost"]);
@@ -711,6 +760,8 @@ function applySession(view: SessionView, session: Session): SessionView {
     title: session.title,
     state: session.state,
     pullRequests: session.pull_requests,
+    members: session.members,
+    access: session.access,
     delivery: session.delivery,
     isQueuePaused: session.is_queue_paused,
   };

@@ -6,6 +6,24 @@ import type { components } from "./generated.ts";
 // A union in Rust with an unknown arm keeps unknown kinds at run time; the reducer treats them in its default arms.
 
 export type Person = components["schemas"]["Person"];
+export type Me = components["schemas"]["Me"];
+export type Account = components["schemas"]["Account"];
+export type AccountList = components["schemas"]["AccountList"];
+export type AddPerson = components["schemas"]["AddPerson"];
+export type AddedPerson = components["schemas"]["AddedPerson"];
+export type SignInLink = components["schemas"]["SignInLink"];
+export type AuditEntry = components["schemas"]["AuditEntry"];
+export type AuditPage = components["schemas"]["AuditPage"];
+export type Role = components["schemas"]["Role"];
+export type Member = components["schemas"]["Member"];
+export type MemberList = components["schemas"]["MemberList"];
+export type SessionAccess = components["schemas"]["SessionAccess"];
+export type LinkKind = components["schemas"]["LinkKind"];
+export type CreateLink = components["schemas"]["CreateLink"];
+export type CreatedLink = components["schemas"]["CreatedLink"];
+export type SessionLink = components["schemas"]["SessionLink"];
+export type SessionLinkList = components["schemas"]["SessionLinkList"];
+export type JoinedSession = components["schemas"]["JoinedSession"];
 export type SignIn = components["schemas"]["SignIn"];
 export type UpdateMe = components["schemas"]["UpdateMe"];
 export type CreateToken = components["schemas"]["CreateToken"];
@@ -107,11 +125,15 @@ export type EventBody =
       model: string;
       is_scripted: boolean;
       created_by: Person;
+      access?: SessionAccess;
     }
   | { type: "session.forked"; from: string; snapshot_id?: string; by: Person }
   | { type: "session.titled"; title: string }
   | { type: "session.delivery_changed"; delivery: Delivery; by: string }
   | { type: "session.queue_changed"; is_paused: boolean; by: string }
+  | { type: "session.access_changed"; access: SessionAccess; by: string }
+  | { type: "session.member_changed"; person: Person; role?: Role; by: string }
+  | { type: "session.handed_over"; to: Person; by: string }
   | { type: "session.state_changed"; state: SessionState }
   | { type: "prompt.queued"; prompt: Prompt }
   | { type: "prompt.cancelled"; prompt_id: string; by: string }

@@ -148,6 +148,21 @@ function PersonMenu() {
             </DropdownMenu.Label>
           )}
           <DropdownMenu.Separator className="my-1 h-px bg-line" />
+          <DropdownMenu.Item asChild className={MENU_ROW}>
+            <Link to="/people">
+              <Icon name="people" />
+              People
+            </Link>
+          </DropdownMenu.Item>
+          {me.data?.is_owner === true && (
+            <DropdownMenu.Item asChild className={MENU_ROW}>
+              <Link to="/audit">
+                <Icon name="file" />
+                Who did what
+              </Link>
+            </DropdownMenu.Item>
+          )}
+          <DropdownMenu.Separator className="my-1 h-px bg-line" />
           <DropdownMenu.Label className="px-2 py-1 text-xs text-muted">Colours</DropdownMenu.Label>
           <DropdownMenu.RadioGroup
             value={theme}

@@ -2,6 +2,7 @@
 import { problemOf } from "@greenroom/sdk";
 import { getRouteApi, useRouter } from "@tanstack/react-router";
 import { useEffect, useRef, useState } from "react";
+import { tokenOfAddress } from "../layout/link-token.ts";
 import { usePageTitle } from "../layout/page-title.ts";
 import { useSignIn } from "../queries.ts";
 import { Icon } from "../ui/icon.tsx";
@@ -9,16 +10,12 @@ import { ProblemNotice } from "../ui/notice.tsx";
 
 const route = getRouteApi("/sign-in");
 
-function tokenOf(hash: string): string {
-  return new URLSearchParams(hash.replace(/^#/u, "")).get("token") ?? "";
-}
-
 export function SignInPage() {
   usePageTitle("Sign in");
   const router = useRouter();
   const { next } = route.useSearch();
   const { mutate, error, isPending, isSuccess } = useSignIn();
-  const [token] = useState(() => tokenOf(window.location.hash));
+  const [token] = useState(() => tokenOfAddress(window.location.hash));
   // A link works once: the strict mode of development must not use it up twice.
   const isSent = useRef(false);
 

@@ -64,7 +64,7 @@ export function Queue({ sessionId, view }: { sessionId: string; view: SessionVie
             entry={entry}
             isFirst={position === 0}
             isOwn={entry.prompt.author.id === me}
-            mayOrder={entry.prompt.author.id === me || view.createdBy?.id === me}
+            mayOrder={entry.prompt.author.id === me || view.members[0]?.person.id === me}
             isBusy={isBusy}
             draft={draft?.promptId === entry.prompt.id ? draft.text : null}
             onDraft={(text) => {

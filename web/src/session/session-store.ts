@@ -1,6 +1,7 @@
 // Holds the view of one followed session for React: frames in, batched snapshots out. Must not render.
 import {
   EMPTY_SESSION_VIEW,
+  type GreenroomClient,
   reduceFrame,
   SessionStream,
   streamUrl,
@@ -9,7 +10,6 @@ import {
   type StreamStatus,
 } from "@greenroom/sdk";
 import { useEffect, useState, useSyncExternalStore } from "react";
-import { client } from "../api.ts";
 
 /** What a session page draws from. */
 export interface SessionSnapshot {
@@ -21,6 +21,7 @@ const BATCH_MS = 24;
 
 /** A followed session; `follow` returns what ends it. */
 export class SessionStore {
+  readonly #client: GreenroomClient;
   readonly #sessionId: string;
   readonly #listeners = new Set<() => void>();
   #snapshot: SessionSnapshot = {
@@ -30,7 +31,8 @@ export class SessionStore {
   #pending: StreamFrame[] = [];
   #flushTimer: ReturnType<typeof setTimeout> | null = null;
 
-  constructor(sessionId: string) {
+  constructor(client: GreenroomClient, sessionId: string) {
+    this.#client = client;
     this.#sessionId = sessionId;
   }
 
@@ -44,7 +46,7 @@ export class SessionStore {
   follow(): () => void {
     const stream = new SessionStream({
       after: this.#snapshot.view.lastSeq,
-      ticket: async () => (await client.createStreamTicket()).ticket,
+      ticket: async () => (await this.#client.createStreamTicket()).ticket,
       open: (after, ticket) =>
         new WebSocket(streamUrl(window.location.origin, this.#sessionId, after, ticket)),
       onFrame: (frame) => {
@@ -90,8 +92,8 @@ export class SessionStore {
 }
 
 /** Follows a session as long as the component is shown. */
-export function useSessionStream(sessionId: string): SessionSnapshot {
-  const [store] = useState(() => new SessionStore(sessionId));
+export function useSessionStream(client: GreenroomClient, sessionId: string): SessionSnapshot {
+  const [store] = useState(() => new SessionStore(client, sessionId));
   useEffect(() => store.follow(), [store]);
   return useSyncExternalStore(store.subscribe, store.snapshot);
 }

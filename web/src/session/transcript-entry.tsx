@@ -9,7 +9,7 @@ import { Button } from "../ui/button.tsx";
 import { Icon, type IconName } from "../ui/icon.tsx";
 import { ProblemNotice, Words } from "../ui/notice.tsx";
 import { PromptCard } from "./prompt-card.tsx";
-import { SessionContext } from "./session-context.ts";
+import { maySteer, SessionContext } from "./session-context.ts";
 import { ToolCall } from "./tool-call.tsx";
 
 const PatchTable = lazy(async () => ({
@@ -278,10 +278,10 @@ function UnknownKind({ kind }: { kind: unknown }) {
 
 /** What was given up outside. The last word on it can be tried again. */
 function FailedEffect({ event }: { event: Extract<Event, { type: "effect.failed" }> }) {
-  const { sessionId, failedEffects } = useContext(SessionContext);
+  const { sessionId, failedEffects, role } = useContext(SessionContext);
   const retry = useRetryEffect(sessionId);
   const key = event.effect_key ?? null;
-  const canRetry = key !== null && failedEffects.some((failed) => failed.key === key);
+  const canRetry = maySteer(role) && key !== null && failedEffects.some((failed) => failed.key === key);
   return (
     <div className="grid gap-2">
       <ProblemNotice problem={event.problem} title={`Gave up: ${event.effect.replaceAll("_", " ")}`} />

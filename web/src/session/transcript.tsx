@@ -4,6 +4,7 @@ import {
   runningTurn,
   type EntryView,
   type PromptView,
+  type Role,
   type SandboxState,
   type SessionView,
   type TurnOutcome,
@@ -22,12 +23,15 @@ import { TranscriptEntry } from "./transcript-entry.tsx";
 const FIRST_ENTRIES = 300;
 const MORE_ENTRIES = 600;
 
-export function Transcript({ view }: { view: SessionView }) {
+export function Transcript({ view, role }: { view: SessionView; role: Role | null }) {
   const [limit, setLimit] = useState(FIRST_ENTRIES);
   const running = runningTurn(view);
   const { turns, hidden } = newestEntries(view.turns, limit);
   const { id: sessionId, failedEffects } = view;
-  const facts = useMemo(() => ({ sessionId, failedEffects }), [sessionId, failedEffects]);
+  const facts = useMemo(
+    () => ({ sessionId, failedEffects, role }),
+    [sessionId, failedEffects, role],
+  );
   return (
     <SessionContext value={facts}>
     <div className="grid min-w-0 gap-6">

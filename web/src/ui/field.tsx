@@ -31,6 +31,19 @@ export function TextField({
   );
 }
 
+/** A choice without a label in sight; it needs an `aria-label`. */
+export function Select({ className = "", ...rest }: ComponentProps<"select">) {
+  return (
+    <span className={`relative block ${className}`}>
+      <select className={`h-9 appearance-none truncate pr-8 ${CONTROL}`} {...rest} />
+      <Icon
+        name="chevron"
+        className="pointer-events-none absolute top-2.5 right-2.5 rotate-90 text-muted"
+      />
+    </span>
+  );
+}
+
 export function SelectField({
   label,
   hint,
@@ -43,15 +56,9 @@ export function SelectField({
       <label htmlFor={id} className="text-[13px] font-medium">
         {label}
       </label>
-      <span className="relative block">
-        <select id={id} className={`h-9 appearance-none truncate pr-8 ${CONTROL}`} {...rest}>
-          {children}
-        </select>
-        <Icon
-          name="chevron"
-          className="pointer-events-none absolute top-2.5 right-2.5 rotate-90 text-muted"
-        />
-      </span>
+      <Select id={id} {...rest}>
+        {children}
+      </Select>
       {hint !== undefined && <p className="text-xs text-muted">{hint}</p>}
     </div>
   );

@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use greenroom_protocol::client::MAX_PROMPT_BYTES;
+use greenroom_protocol::client::person::Person;
 use greenroom_protocol::id::SessionId;
 use greenroom_sdk::{Client, SessionFilter};
 use std::io::Read;
@@ -84,6 +85,38 @@ pub async fn session_id(client: &Client, text: &str) -> Result<SessionId, Failur
         .with_hint("give more of the id")),
         (None, _) => Err(unknown()),
     }
+}
+
+/// Somebody who may use the server, by their id, address or name.
+pub async fn person(client: &Client, text: &str) -> Result<Person, Failure> {
+    let people = client.people().await?.people;
+    let mut found: Vec<_> = people
+        .into_iter()
+        .map(|account| account.person)
+        .filter(|person| {
+            person.id.as_str() == text || person.email.eq_ignore_ascii_case(text) || person.name == text
+        })
+        .collect();
+    match (found.pop(), found.is_empty()) {
+        (Some(person), true) => Ok(person),
+        (Some(_), false) => Err(Failure::usage(
+            "person_ambiguous",
+            format!("several people are called {text}"),
+        )
+        .with_hint("give an address or an id; greenroom person list shows them")),
+        (None, _) => Err(
+            Failure::new("person_unknown", format!("there is no person {text}"))
+                .with_hint("greenroom person list shows who may use this server"),
+        ),
+    }
+}
+
+/// A moment as tables show it.
+pub fn time(at_ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(at_ms).map_or_else(
+        |_| "-".to_owned(),
+        |at| at.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
+    )
 }
 
 /// `REPOSITORY#NUMBER`.

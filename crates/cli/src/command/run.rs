@@ -21,6 +21,7 @@ pub async fn run(global: &Global, arguments: RunArguments, terminal: Terminal) -
         model: arguments.model,
         prompt: Some(prompt),
         images: Vec::new(),
+        access: arguments.everybody.as_deref().map(super::member::access_of),
     };
     let created = {
         let _progress = terminal.progress("starting the session");

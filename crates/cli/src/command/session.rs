@@ -1,7 +1,7 @@
 //! `greenroom session …`.
 
 use super::follow::{self, Form};
-use super::{input, queue, shell, table};
+use super::{input, member, queue, shell, table};
 use crate::arguments::{Global, SessionCommand};
 use crate::connection;
 use crate::failure::{Exit, Failure};
@@ -130,6 +130,7 @@ pub async fn run(global: &Global, command: SessionCommand, terminal: Terminal) -
                     _ => Delivery::Queue,
                 }),
                 is_queue_paused: None,
+                access: None,
             };
             let session = client.update_session(&id, &change).await?;
             header(&session, &client.page_url(&format!("/sessions/{id}")), terminal)?;
@@ -223,6 +224,9 @@ pub async fn run(global: &Global, command: SessionCommand, terminal: Terminal) -
             let shell = client.session_shell(&id, &shell::query(None)).await?;
             shell::run(shell, terminal).await
         }
+        SessionCommand::Members(options) => member::members(global, options, terminal).await,
+        SessionCommand::Link(options) => member::link(global, options, terminal).await,
+        SessionCommand::Join { link } => member::join(global, &link, terminal).await,
         SessionCommand::Retry { id } => {
             let client = connection::connect(global)?;
             let id = input::session_id(&client, &id).await?;
@@ -296,11 +300,6 @@ fn snapshots(snapshots: &[SessionSnapshot], terminal: Terminal) -> Result<(), Fa
     let rows: Vec<_> = snapshots
         .iter()
         .map(|snapshot| {
-            let taken = jiff::Timestamp::from_millisecond(snapshot.created_at_ms);
-            let taken = taken.map_or_else(
-                |_| "-".to_owned(),
-                |taken| taken.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
-            );
             let kept = if snapshot.is_pinned {
                 "until removed"
             } else {
@@ -308,7 +307,7 @@ fn snapshots(snapshots: &[SessionSnapshot], terminal: Terminal) -> Result<(), Fa
             };
             vec![
                 snapshot.id.to_string(),
-                taken,
+                input::time(snapshot.created_at_ms),
                 format!("{} MiB", snapshot.size_bytes.div_ceil(1 << 20)),
                 kept.to_owned(),
             ]

@@ -9,6 +9,7 @@ use super::{
     ProviderConfig, ProviderKind, SandboxConfig, ServerConfig, ShownOption, SnapshotConfig, builtin, locate,
 };
 use greenroom_egress::{AddressException, AddressExceptionInvalid};
+use greenroom_protocol::client::member::SessionAccess;
 use greenroom_protocol::environment::Backend;
 use greenroom_server::environment::RepositoryEgress;
 use std::path::{Path, PathBuf};
@@ -104,6 +105,12 @@ fn build(
                 .unwrap_or_else(|| locate::default_data_dir(environment)),
             public_url: get.optional("server.public_url"),
             allowed_origins: get.list("server.allowed_origins"),
+            session_access: match get.text("server.session_access").as_str() {
+                "members" => SessionAccess::Members,
+                "editor" => SessionAccess::Editor,
+                _ => SessionAccess::Viewer,
+            },
+            audit_days: get.integer("server.audit_days"),
         },
         models: ModelsConfig { default, providers },
         sandbox: SandboxConfig {

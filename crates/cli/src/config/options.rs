@@ -84,6 +84,22 @@ pub const OPTIONS: &[OptionSpec] = &[
         meaning: "Web origins besides the server's own that may send commands with a sign-in cookie.",
     },
     OptionSpec {
+        section: "server",
+        name: "session_access",
+        variable: "GREENROOM_SESSION_ACCESS",
+        form: Form::Choice(&["members", "viewer", "editor"]),
+        default: "viewer",
+        meaning: "What people of this server may do in a new session without being its members: nothing, watch, or work in it.",
+    },
+    OptionSpec {
+        section: "server",
+        name: "audit_days",
+        variable: "GREENROOM_AUDIT_DAYS",
+        form: Form::Integer { min: 1, max: 3_650 },
+        default: "400",
+        meaning: "How long it is kept who did what.",
+    },
+    OptionSpec {
         section: "models",
         name: "default",
         variable: "GREENROOM_MODEL",

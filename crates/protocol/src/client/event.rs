@@ -1,5 +1,6 @@
 //! Events: appended, numbered facts of a session, in the order every client replays. Unknown kinds must be kept, not refused.
 
+use super::member::{Role, SessionAccess};
 use super::model::Usage;
 use super::person::Person;
 use super::problem::Problem;
@@ -36,6 +37,9 @@ pub enum EventBody {
         model: String,
         is_scripted: bool,
         created_by: Person,
+        /// What people of this server may do in it who are no members.
+        #[serde(default)]
+        access: SessionAccess,
     },
     /// The session began as a copy of another: what stands before this was said there. Their branches and sandboxes are two.
     #[serde(rename = "session.forked")]
@@ -54,6 +58,20 @@ pub enum EventBody {
     /// What waits stays, or goes on.
     #[serde(rename = "session.queue_changed")]
     SessionQueueChanged { is_paused: bool, by: PersonId },
+    #[serde(rename = "session.access_changed")]
+    SessionAccessChanged { access: SessionAccess, by: PersonId },
+    /// Somebody became a member, has another role, or is no member any more.
+    #[serde(rename = "session.member_changed")]
+    SessionMemberChanged {
+        person: Person,
+        /// Absent: no member any more.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        role: Option<Role>,
+        by: PersonId,
+    },
+    /// The session has another owner; who owned it is an editor now.
+    #[serde(rename = "session.handed_over")]
+    SessionHandedOver { to: Person, by: PersonId },
     #[serde(rename = "session.state_changed")]
     SessionStateChanged { state: SessionState },
     #[serde(rename = "prompt.queued")]

@@ -14,6 +14,66 @@ pub struct Person {
     pub email: String,
 }
 
+/// Answer to `GET /v1/me`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Me {
+    #[serde(flatten)]
+    pub person: Person,
+    /// Whether the caller owns this server.
+    #[serde(default)]
+    pub is_owner: bool,
+}
+
+/// Somebody who may use this server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Account {
+    #[serde(flatten)]
+    pub person: Person,
+    /// Whether they own this server: add and remove people, and see and change everything.
+    pub is_owner: bool,
+    pub created_at_ms: i64,
+}
+
+/// Answer to `GET /v1/people`: in the order in which they came.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct AccountList {
+    pub people: Vec<Account>,
+}
+
+/// Body of `POST /v1/people`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct AddPerson {
+    /// 1 to 100 characters.
+    pub name: String,
+    /// Nobody else's on this server.
+    pub email: String,
+    #[serde(default)]
+    pub is_owner: bool,
+}
+
+/// Body of `PATCH /v1/people/{id}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct UpdatePerson {
+    /// Whether they own this server. It always has an owner.
+    pub is_owner: bool,
+}
+
+/// Answer to `POST /v1/people`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct AddedPerson {
+    pub person: Account,
+    /// Signs them in, once. Another can be had from `POST /v1/people/{id}/sign-in-links`.
+    pub sign_in: SignInLink,
+}
+
 /// Body of `POST /v1/sign-in`: the secret part of a one-time link.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

@@ -1,11 +1,12 @@
 //! Sessions as lists and pages show them; everything inside one comes as events.
 
+use super::member::{Member, Role, SessionAccess};
 use super::person::Person;
 use super::problem::Problem;
 use super::prompt::{Delivery, ImageAttachment, PromptReceipt};
 use super::pull_request::PullRequestState;
 use crate::guest::{GIT_PORT, WORKSPACE_PATH};
-use crate::id::{SessionId, SnapshotId};
+use crate::id::{PersonId, SessionId, SnapshotId};
 use serde::{Deserialize, Serialize};
 
 /// What a session is doing.
@@ -105,6 +106,27 @@ pub struct Session {
     /// What was to be done outside and was given up, until somebody tries again with success.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failed_effects: Vec<FailedEffect>,
+    /// The owner first, then in the order in which they came.
+    #[serde(default)]
+    pub members: Vec<Member>,
+    /// What people of this server may do who are not among them.
+    #[serde(default)]
+    pub access: SessionAccess,
+}
+
+impl Session {
+    /// What a person of this server may do here; `None`: not even know of it. Owners of the server are another matter.
+    pub fn role_of(&self, person: &PersonId) -> Option<Role> {
+        let member = self.members.iter().find(|member| member.person.id == *person);
+        // Nobody may do less for being a member.
+        member.map(|member| member.role).max(self.access.role())
+    }
+
+    /// Whose it is.
+    pub fn owner(&self) -> &Person {
+        let owner = self.members.iter().find(|member| member.role == Role::Owner);
+        owner.map_or(&self.created_by, |owner| &owner.person)
+    }
 }
 
 /// Something outside that was given up.
@@ -142,6 +164,9 @@ pub struct UpdateSession {
     /// Whether what waits stays until this is false again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub is_queue_paused: Option<bool>,
+    /// What people of this server may do who are no members. Only its owner changes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<SessionAccess>,
 }
 
 /// A pull request a session opened, as a list shows it.
@@ -173,6 +198,9 @@ pub struct CreateSession {
     pub prompt: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<ImageAttachment>,
+    /// What people of this server may do in it; absent: what the server's settings say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<SessionAccess>,
 }
 
 /// Answer to `POST /v1/sessions`.

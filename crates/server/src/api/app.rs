@@ -1,16 +1,19 @@
 //! What every handler shares.
 
+use super::rights::Rights;
 use super::tickets::Tickets;
 use crate::image::ImageRegistry;
 use crate::models::ModelDirectory;
 use crate::session::registry::SessionRegistry;
 use crate::session::services::SessionServices;
 use greenroom_forge::Forge;
+use greenroom_protocol::client::member::SessionAccess;
 use greenroom_stdx::clock::Clock;
 use greenroom_store::catalog::Catalog;
 use greenroom_store::session_log::SessionStore;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// How this server is reached.
@@ -22,6 +25,10 @@ pub struct Settings {
     pub allowed_hosts: Vec<String>,
     /// Origins besides the server's own that a browser's requests may come from, such as `https://tools.example.com`.
     pub allowed_origins: Vec<String>,
+    /// What people may do in sessions of which they are no members, if whoever begins one does not say it.
+    pub session_access: SessionAccess,
+    /// How long it is kept who did what.
+    pub audit_age: Duration,
     /// Version of this program.
     pub version: String,
 }
@@ -39,6 +46,7 @@ pub struct Parts {
     pub services: Arc<SessionServices>,
     pub images: Arc<ImageRegistry>,
     pub tickets: Tickets,
+    pub rights: Rights,
     /// Of this run of the server; another after each start.
     pub run: String,
     pub clock: Clock,

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, Method, header};
 use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_stdx::secret::Secret;
+use greenroom_store::catalog::SignedIn;
 use url::Url;
 
 /// Name of the sign-in cookie.
@@ -28,28 +29,31 @@ pub enum Proof {
 #[derive(Debug, Clone)]
 pub struct Caller {
     pub person: Person,
+    /// Whether they own this server.
+    pub is_owner: bool,
     pub proof: Proof,
     credential: Secret,
 }
 
 impl Caller {
-    /// Whether the credential this caller came with still holds; for what stays open longer than a request.
-    pub async fn is_still_signed_in(&self, app: &App) -> Result<bool, Problem> {
-        let person = owner_of(app, self.proof, self.credential.expose()).await?;
-        Ok(person.is_some_and(|person| person.id == self.person.id))
+    /// The caller as they are now, if the credential they came with still holds; for what stays open longer than a request.
+    pub async fn again(&self, app: &App) -> Result<Option<Self>, Problem> {
+        let now = signed_in(app, self.proof, self.credential.expose()).await?;
+        let same = now.filter(|now| now.person.id == self.person.id);
+        Ok(same.map(|now| Self {
+            person: now.person,
+            is_owner: now.is_owner,
+            ..self.clone()
+        }))
     }
 }
 
-async fn owner_of(app: &App, proof: Proof, secret: &str) -> Result<Option<Person>, Problem> {
-    let owner = match proof {
-        Proof::Token => app
-            .catalog
-            .token_owner(secret)
-            .await
-            .map(|owner| owner.map(|owner| owner.person)),
+async fn signed_in(app: &App, proof: Proof, secret: &str) -> Result<Option<SignedIn>, Problem> {
+    let found = match proof {
+        Proof::Token => app.catalog.token_owner(secret).await,
         Proof::Cookie => app.catalog.browser_session_owner(secret).await,
     };
-    owner.map_err(|error| error.problem())
+    found.map_err(|error| error.problem())
 }
 
 impl OperationInput for Caller {}
@@ -58,6 +62,10 @@ impl FromRequestParts<App> for Caller {
     type Rejection = ApiFailure;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiFailure> {
+        // What is on the way to a handler asks too; one answer is enough for a request.
+        if let Some(known) = parts.extensions.get::<Self>() {
+            return Ok(known.clone());
+        }
         let (proof, secret) = match (bearer(&parts.headers), cookie(&parts.headers)) {
             (Some(secret), _) => (Proof::Token, secret),
             (None, Some(secret)) => (Proof::Cookie, secret),
@@ -68,12 +76,17 @@ impl FromRequestParts<App> for Caller {
         if proof == Proof::Cookie && (!is_read_only || is_upgrade) {
             check_origin(&parts.headers, app)?;
         }
-        let person = owner_of(app, proof, secret).await?.ok_or_else(sign_in_required)?;
-        Ok(Self {
-            person,
+        let found = signed_in(app, proof, secret)
+            .await?
+            .ok_or_else(sign_in_required)?;
+        let caller = Self {
+            person: found.person,
+            is_owner: found.is_owner,
             proof,
             credential: Secret::new(secret),
-        })
+        };
+        parts.extensions.insert(caller.clone());
+        Ok(caller)
     }
 }
 
@@ -83,19 +96,19 @@ pub fn sign_in_required() -> Problem {
         .with_hint("Open the one-time link that `greenroom up` printed, or make a new one with `greenroom sign-in-link`.")
 }
 
-/// Refuses everyone but the owner of the server: `owner_required`.
-pub async fn check_owner(app: &App, caller: &Caller) -> Result<(), Problem> {
-    let owner = app.catalog.owner().await.map_err(|error| error.problem())?;
-    if owner.id == caller.person.id {
-        return Ok(());
+/// Refuses everyone but owners of the server: `owner_required`.
+pub fn check_owner(caller: &Caller) -> Result<(), Problem> {
+    match caller.is_owner {
+        true => Ok(()),
+        false => Err(
+            Problem::permanent("owner_required", "Only an owner of this server may do that.")
+                .with_hint("`greenroom person list` tells who that is."),
+        ),
     }
-    Err(Problem::permanent(
-        "owner_required",
-        "Only the owner of this server may do that.",
-    ))
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+/// The token of a program.
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, secret) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(secret.trim())

@@ -45,7 +45,7 @@ pub async fn set(
     InPath(Named { name }): InPath<Named>,
     JsonBody(written): JsonBody<Environment>,
 ) -> Result<Json<EnvironmentReport>, ApiFailure> {
-    check_owner(&app, &caller).await?;
+    check_owner(&caller)?;
     app.forge
         .repository(&name)
         .await
@@ -83,7 +83,7 @@ pub async fn remove(
     caller: Caller,
     InPath(Named { name }): InPath<Named>,
 ) -> Result<NoContent, ApiFailure> {
-    check_owner(&app, &caller).await?;
+    check_owner(&caller)?;
     app.forge
         .repository(&name)
         .await

@@ -21,12 +21,11 @@ impl From<Problem> for ApiFailure {
 /// The status of a problem's code.
 fn status_of(problem: &Problem) -> StatusCode {
     match problem.code.as_str() {
-        "sign_in_required" | "sign_in_invalid" | "ticket_invalid" | "webhook_unsigned" => {
+        "sign_in_required" | "sign_in_invalid" | "ticket_invalid" | "link_invalid" | "webhook_unsigned" => {
             StatusCode::UNAUTHORIZED
         }
-        "origin_refused" | "host_refused" | "own_change" | "owner_required" | "prompt_not_yours" => {
-            StatusCode::FORBIDDEN
-        }
+        "origin_refused" | "host_refused" | "own_change" | "owner_required" | "role_required"
+        | "prompt_not_yours" => StatusCode::FORBIDDEN,
         "not_found" => StatusCode::NOT_FOUND,
         "method_not_allowed" => StatusCode::METHOD_NOT_ALLOWED,
         "upgrade_required" => StatusCode::UPGRADE_REQUIRED,
@@ -55,6 +54,8 @@ fn status_of(problem: &Problem) -> StatusCode {
                 "merge_in_progress"
                     | "effect_not_failed"
                     | "queue_empty"
+                    | "last_owner"
+                    | "session_owner"
                     | "command_running"
                     | "command_interrupted"
                     | "snapshot_needed"

@@ -1,6 +1,8 @@
 //! Forks of a session.
 
+use super::access;
 use super::app::App;
+use super::audit;
 use super::body::JsonBody;
 use super::caller::Caller;
 use super::failure::ApiFailure;
@@ -8,7 +10,7 @@ use super::idempotency::OptionalKey;
 use super::names::SessionPath;
 use super::parameters::InPath;
 use super::reply::Created;
-use super::sessions::{check_first_prompt, claim, handle, welcome};
+use super::sessions::{check_first_prompt, claim, welcome};
 use super::snapshots::snapshot_of;
 use crate::models::SessionModel;
 use crate::session::command::SessionHandle;
@@ -17,6 +19,7 @@ use crate::session::fork::Origin;
 use crate::session::state::{MAX_TITLE_CHARS, branch_name, title_from_prompt};
 use axum::extract::State;
 use greenroom_protocol::client::event::EventBody;
+use greenroom_protocol::client::member::Role;
 use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::session::{ForkSession, ForkedSession, Session};
@@ -32,7 +35,7 @@ pub async fn create(
     OptionalKey(key): OptionalKey,
     JsonBody(body): JsonBody<ForkSession>,
 ) -> Result<Created<ForkedSession>, ApiFailure> {
-    let row = handle(&app, &id).await?.fold().await?.row;
+    let row = access::enter(&app, &caller, &id, Role::Viewer).await?.fold.row;
     let count = body.count.unwrap_or(1);
     if !(1..=MAX_FORKS).contains(&count) {
         let message = format!("{count} forks cannot be made at once.");
@@ -54,6 +57,8 @@ pub async fn create(
         forks.push(claim(&app, &caller.person, key.as_deref(), &digest).await?);
     }
     let begun = begin(&app, &caller.person, &row, &body, forks).await?;
+    let ids: Vec<_> = begun.iter().map(|fork| fork.id.as_str()).collect();
+    audit::about(&ids.join(" "));
     let mut sessions = Vec::new();
     for fork in begun {
         let prompt = body.prompt.clone().map(|text| (text, body.images.clone()));
@@ -145,6 +150,8 @@ fn created(
         model: model.id,
         is_scripted: model.is_scripted,
         created_by: person.clone(),
+        // It tells what was said in the other, so it is not open to more people.
+        access: from.access,
     })
 }
 

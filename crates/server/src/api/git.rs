@@ -1,6 +1,7 @@
 //! Git smart HTTP on the way between HTTP and the forge: for people with an API token here, for sandboxes from the broker.
 
 use super::app::App;
+use super::audit;
 use super::failure::ApiFailure;
 use crate::changes::LaterChange;
 use axum::body::Body;
@@ -27,15 +28,26 @@ pub async fn serve_member(State(app): State<App>, request: Request) -> Response 
     let Some(secret) = basic_password(request.headers()) else {
         return ask_for_token();
     };
-    match app.catalog.token_owner(&secret).await {
-        Ok(Some(_)) => {}
+    let person = match app.catalog.token_owner(&secret).await {
+        Ok(Some(owner)) => owner.person.id,
         Ok(None) => return ask_for_token(),
         Err(error) => return ApiFailure(error.problem()).into_response(),
-    }
+    };
     match split_path(&path) {
         Some((name, rest)) => {
             let is_push = rest == "git-receive-pack";
+            let target = format!("/git/{name}.git");
+            let entry = match is_push {
+                true => match audit::happens(&app, &person, "gitPush", &target, None).await {
+                    Ok(entry) => Some(entry),
+                    Err(problem) => return ApiFailure(problem).into_response(),
+                },
+                false => None,
+            };
             let response = serve(&app.forge, name, rest, GitAccess::Push(Arc::new(Member)), request).await;
+            if let Some(entry) = entry {
+                audit::end(&app, entry, response.status().as_u16(), None).await;
+            }
             match is_push {
                 true => with_change(response, app.services.changes.tell_later(name)),
                 false => response,

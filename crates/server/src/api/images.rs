@@ -58,7 +58,7 @@ pub async fn pin(
     caller: Caller,
     InQuery(image): InQuery<RegistryImage>,
 ) -> Result<Json<RegistryImage>, ApiFailure> {
-    check_owner(&app, &caller).await?;
+    check_owner(&caller)?;
     Ok(Json(app.images.pin(&image.reference).await?))
 }
 
@@ -68,7 +68,7 @@ pub async fn push(
     InPath(path): InPath<ImagePath>,
     JsonBody(body): JsonBody<RegistryImage>,
 ) -> Result<Json<RegistryImage>, ApiFailure> {
-    check_owner(&app, &caller).await?;
+    check_owner(&caller)?;
     Ok(Json(app.images.push(&id(&path)?, &body.reference).await?))
 }
 
@@ -78,7 +78,7 @@ pub async fn pull(
     InPath(Named { name }): InPath<Named>,
     JsonBody(body): JsonBody<RegistryImage>,
 ) -> Result<Json<Image>, ApiFailure> {
-    check_owner(&app, &caller).await?;
+    check_owner(&caller)?;
     let person = caller.person.id;
     Ok(Json(app.images.pull(&name, &body.reference, person).await?))
 }

@@ -10,7 +10,7 @@ use axum::response::IntoResponse;
 use greenroom_protocol::client::problem::Problem;
 
 pub async fn serve(State(app): State<App>, caller: Caller) -> Result<impl IntoResponse, ApiFailure> {
-    check_owner(&app, &caller).await?;
+    check_owner(&caller)?;
     let services = &app.services;
     services.metrics.set_sandboxes_running(services.running.count());
     let text = services

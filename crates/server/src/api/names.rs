@@ -10,6 +10,44 @@ pub struct Named {
     pub name: String,
 }
 
+/// `{id}` of a person.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct PersonPath {
+    /// `usr_…`
+    pub id: String,
+}
+
+/// `{id}` of a session and `{person_id}` of one of its members.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct MemberPath {
+    /// `ses_…`
+    pub id: String,
+    /// `usr_…`
+    pub person_id: String,
+}
+
+/// `{id}` of a session and `{link_id}` of a link into it.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct LinkPath {
+    /// `ses_…`
+    pub id: String,
+    /// `lnk_…`
+    pub link_id: String,
+}
+
+/// Which audit entries to list.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct AuditListQuery {
+    /// Older than this entry.
+    pub before: Option<u64>,
+    /// Only of this person, `usr_…`.
+    pub person: Option<String>,
+    /// Only those in whose target or subject this stands, such as a session's id or a repository's name.
+    pub about: Option<String>,
+    /// 1 to 500; 100 if absent.
+    pub limit: Option<u32>,
+}
+
 /// `{id}` of an API token.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct TokenPath {

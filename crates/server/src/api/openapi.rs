@@ -1,18 +1,19 @@
 //! The OpenAPI 3.1 document, from the routes and the types they name.
 
 use super::app::App;
+use super::audit::Actions;
 use aide::axum::ApiRouter;
 use aide::generate::{extract_schemas, in_context, infer_responses};
 use aide::openapi::{Info, OpenApi};
 use aide::transform::TransformOpenApi;
 use axum::Router;
-use axum::http::header;
+use axum::http::{Method, header};
 use axum::response::IntoResponse;
 use greenroom_protocol::client::stream::{ClientFrame, StreamFrame};
 use std::sync::Arc;
 
-/// The plain router and its document.
-pub(super) fn finish(routes: impl FnOnce() -> ApiRouter<App>) -> (Router<App>, Arc<str>) {
+/// The plain router, its document, and what can be asked for by method and path.
+pub(super) fn finish(routes: impl FnOnce() -> ApiRouter<App>) -> (Router<App>, Arc<str>, Actions) {
     // Both are settings of this thread and are read while routes are added.
     extract_schemas(true);
     infer_responses(true);
@@ -22,7 +23,20 @@ pub(super) fn finish(routes: impl FnOnce() -> ApiRouter<App>) -> (Router<App>, A
     };
     let router = routes().finish_api_with(&mut document, describe);
     let text = serde_json::to_string_pretty(&document).unwrap_or_default();
-    (router, text.into())
+    (router, text.into(), actions(&document))
+}
+
+fn actions(document: &OpenApi) -> Actions {
+    let paths = document.paths.iter().flat_map(|paths| &paths.paths);
+    let operations = paths.filter_map(|(path, item)| Some((path, item.as_item()?)));
+    operations
+        .flat_map(|(path, item)| {
+            item.iter().filter_map(move |(method, operation)| {
+                let method = Method::from_bytes(method.to_uppercase().as_bytes()).ok()?;
+                Some(((method, path.clone()), operation.operation_id.clone()?))
+            })
+        })
+        .collect()
 }
 
 fn info() -> Info {

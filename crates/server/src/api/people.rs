@@ -1,22 +1,28 @@
 //! Signing in and out, and what people may set about themselves.
 
+use super::access::Viewer;
 use super::app::App;
+use super::audit;
 use super::body::JsonBody;
 use super::caller::{self, Caller, SESSION_COOKIE};
 use super::failure::ApiFailure;
 use super::names::TokenPath;
 use super::parameters::InPath;
 use super::reply::Created;
+use super::rights::RightsChange;
+use super::tickets::Holder;
 use aide::NoApi;
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{AppendHeaders, NoContent};
 use greenroom_protocol::client::model::ModelList;
 use greenroom_protocol::client::person::{
-    CreateToken, CreatedToken, Health, Person, SignIn, SignInLink, StreamTicket, Token, TokenList, UpdateMe,
+    CreateToken, CreatedToken, Health, Me, Person, SignIn, SignInLink, StreamTicket, Token, TokenList,
+    UpdateMe,
 };
 use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::id::PersonId;
 use std::time::Duration;
 
 /// How long a browser stays signed in.
@@ -40,7 +46,7 @@ pub async fn sign_in(
     State(app): State<App>,
     NoApi(headers): NoApi<HeaderMap>,
     JsonBody(sign_in): JsonBody<SignIn>,
-) -> Result<(NoApi<SetCookie>, Json<Person>), ApiFailure> {
+) -> Result<(NoApi<SetCookie>, Json<Me>), ApiFailure> {
     // Signing a victim in to someone else's account is an attack too.
     if headers.contains_key(header::ORIGIN) {
         caller::check_origin(&headers, &app)?;
@@ -55,20 +61,26 @@ pub async fn sign_in(
             "sign_in_invalid",
             "This sign-in link was used before or is too old.",
         )
-        .with_hint("Run `greenroom sign-in-link` on the server's machine for a new one.")
+        .with_hint("An owner of the server can make a new one: `greenroom person sign-in-link`, or `greenroom sign-in-link` on the server's machine for the first owner.")
     })?;
+    audit::happens(&app, &person.id, "signIn", "/v1/sign-in", Some(StatusCode::OK)).await?;
     let secret = app
         .catalog
         .create_browser_session(&person.id, BROWSER_SESSION)
         .await
         .map_err(|error| error.problem())?;
     let set = cookie(&app, secret.expose(), BROWSER_SESSION)?;
-    Ok((NoApi(AppendHeaders([(header::SET_COOKIE, set)])), Json(person)))
+    let is_owner = app.catalog.is_owner(&person.id).await;
+    let is_owner = is_owner.map_err(|error| error.problem())?;
+    Ok((
+        NoApi(AppendHeaders([(header::SET_COOKIE, set)])),
+        Json(Me { person, is_owner }),
+    ))
 }
 
 pub async fn sign_out(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     NoApi(headers): NoApi<HeaderMap>,
 ) -> Result<(NoApi<SetCookie>, NoContent), ApiFailure> {
     if let Some(secret) = caller::cookie(&headers) {
@@ -76,6 +88,7 @@ pub async fn sign_out(
             .revoke_browser_session(secret)
             .await
             .map_err(|error| error.problem())?;
+        app.rights.changed(RightsChange::Person(caller.person.id));
     }
     let clear = cookie(&app, "", Duration::ZERO)?;
     Ok((NoApi(AppendHeaders([(header::SET_COOKIE, clear)])), NoContent))
@@ -100,21 +113,25 @@ pub async fn create_sign_in_link(
     State(app): State<App>,
     caller: Caller,
 ) -> Result<Created<SignInLink>, ApiFailure> {
-    let secret = app
-        .catalog
-        .create_sign_in_link(&caller.person.id, SIGN_IN_LINK)
-        .await
-        .map_err(|error| error.problem())?;
-    let lifetime_ms = i64::try_from(SIGN_IN_LINK.as_millis()).unwrap_or(i64::MAX);
-    let link = SignInLink {
-        url: format!("{}/sign-in#token={}", app.settings.public_url, secret.expose()),
-        expires_at_ms: app.clock.now_ms() + lifetime_ms,
-    };
-    Ok(Created(link))
+    Ok(Created(sign_in_link(&app, &caller.person.id).await?))
 }
 
-pub async fn me(caller: Caller) -> Json<Person> {
-    Json(caller.person)
+/// A fresh one-time link for somebody.
+pub(super) async fn sign_in_link(app: &App, person: &PersonId) -> Result<SignInLink, Problem> {
+    let secret = app.catalog.create_sign_in_link(person, SIGN_IN_LINK).await;
+    let secret = secret.map_err(|error| error.problem())?;
+    let lifetime_ms = i64::try_from(SIGN_IN_LINK.as_millis()).unwrap_or(i64::MAX);
+    Ok(SignInLink {
+        url: format!("{}/sign-in#token={}", app.settings.public_url, secret.expose()),
+        expires_at_ms: app.clock.now_ms() + lifetime_ms,
+    })
+}
+
+pub async fn me(caller: Caller) -> Json<Me> {
+    Json(Me {
+        person: caller.person,
+        is_owner: caller.is_owner,
+    })
 }
 
 pub async fn update_me(
@@ -127,10 +144,7 @@ pub async fn update_me(
         .map_or(Ok(caller.person.name), |name| checked_identity(&name, "name"))?;
     let email = update
         .email
-        .map_or(Ok(caller.person.email), |email| checked_identity(&email, "email"))?;
-    if !email.contains('@') {
-        return Err(Problem::permanent("email_invalid", "This is not an email address.").into());
-    }
+        .map_or(Ok(caller.person.email), |email| checked_email(&email))?;
     let update = UpdateMe {
         name: Some(name),
         email: Some(email),
@@ -143,8 +157,24 @@ pub async fn update_me(
     Ok(Json(person))
 }
 
+/// An address that can stand in a commit.
+pub(super) fn checked_email(text: &str) -> Result<String, Problem> {
+    let email = checked_identity(text, "email")?;
+    match email.split_once('@') {
+        Some((name, host))
+            if !name.is_empty() && !host.is_empty() && !email.contains(char::is_whitespace) =>
+        {
+            Ok(email)
+        }
+        _ => Err(
+            Problem::permanent("email_invalid", "This is not an email address.")
+                .with_hint("Such as ada@example.com."),
+        ),
+    }
+}
+
 /// Names and addresses go into commits, whose header lines end at a line break and quote addresses in `<>`.
-fn checked_identity(text: &str, field: &str) -> Result<String, Problem> {
+pub(super) fn checked_identity(text: &str, field: &str) -> Result<String, Problem> {
     let text = text.trim();
     let is_fit = !text.is_empty()
         && text.chars().count() <= MAX_NAME_CHARS
@@ -194,7 +224,7 @@ pub async fn list_tokens(State(app): State<App>, caller: Caller) -> Result<Json<
     }))
 }
 
-/// Ends one of the caller's tokens at once; sockets it opened are closed within half a minute.
+/// Ends one of the caller's tokens, and what it opened, at once.
 pub async fn revoke_token(
     State(app): State<App>,
     caller: Caller,
@@ -213,16 +243,21 @@ pub async fn revoke_token(
         .revoke_token(&caller.person.id, &token.id)
         .await
         .map_err(|error| error.problem())?;
+    app.rights.changed(RightsChange::Person(caller.person.id));
     Ok(NoContent)
 }
 
 pub async fn create_stream_ticket(
     State(app): State<App>,
-    caller: Caller,
+    viewer: Viewer,
 ) -> Result<Created<StreamTicket>, ApiFailure> {
+    let holder = match viewer {
+        Viewer::Person(caller) => Holder::Person(caller.person.id),
+        Viewer::Guest(guest) => Holder::Guest(guest.credential),
+    };
     let ticket = app
         .tickets
-        .issue(caller.person, app.clock.now_ms())
+        .issue(holder, app.clock.now_ms())
         .ok_or_else(|| Problem {
             retry_after_ms: Some(30_000),
             ..Problem::transient("rate_limited", "Too many tickets are open.")

@@ -25,13 +25,16 @@ const REPLAYED_HEADER: &str = "idempotency-replayed";
 const RUNNING_RETRY_MS: u64 = 1_000;
 
 /// Paths whose commands keep their own receipts, and paths whose answers hold a secret, which is kept nowhere.
-const OTHERS: [&str; 9] = [
+const OTHERS: [&str; 12] = [
     "/v1/sessions",
     "/v1/sessions/{id}/prompts",
     "/v1/sessions/{id}/forks",
     "/v1/tokens",
     "/v1/sign-in",
     "/v1/sign-in-links",
+    "/v1/people",
+    "/v1/people/{id}/sign-in-links",
+    "/v1/sessions/{id}/links",
     "/v1/sign-out",
     "/v1/stream-tickets",
     "/v1/secrets/{name}",

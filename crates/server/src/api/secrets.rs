@@ -17,7 +17,7 @@ use greenroom_stdx::secret::Secret;
 const MAX_SECRET_BYTES: usize = 64 * 1024;
 
 pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<SecretNames>, ApiFailure> {
-    check_owner(&app, &caller).await?;
+    check_owner(&caller)?;
     let names = app
         .catalog
         .secret_names()
@@ -32,7 +32,7 @@ pub async fn set(
     InPath(Named { name }): InPath<Named>,
     JsonBody(body): JsonBody<SetSecret>,
 ) -> Result<NoContent, ApiFailure> {
-    check_owner(&app, &caller).await?;
+    check_owner(&caller)?;
     check_name(&name)?;
     if body.value.is_empty() || body.value.len() > MAX_SECRET_BYTES {
         return Err(Problem::permanent("secret_invalid", "A secret is 1 byte to 64 KiB.").into());
@@ -49,7 +49,7 @@ pub async fn remove(
     caller: Caller,
     InPath(Named { name }): InPath<Named>,
 ) -> Result<NoContent, ApiFailure> {
-    check_owner(&app, &caller).await?;
+    check_owner(&caller)?;
     app.catalog
         .remove_secret(&name)
         .await

@@ -1,5 +1,6 @@
 //! Services of a session's sandbox: how they stand, and what they wrote.
 
+use super::access;
 use super::app::App;
 use super::caller::Caller;
 use super::failure::ApiFailure;
@@ -10,6 +11,7 @@ use crate::session::service_statuses;
 use axum::Json;
 use axum::extract::State;
 use greenroom_protocol::client::environment::{ServiceLog, SessionService, SessionServices};
+use greenroom_protocol::client::member::Role;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::guest::call::{Call, CallErrorCode, Reply};
 use std::sync::Arc;
@@ -19,10 +21,10 @@ const MAX_LOG_BYTES: u64 = 256 * 1024;
 
 pub async fn list(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     InPath(SessionPath { id }): InPath<SessionPath>,
 ) -> Result<Json<SessionServices>, ApiFailure> {
-    let Some(sandbox) = running(&app, &id).await? else {
+    let Some(sandbox) = running(&app, &caller, &id).await? else {
         return Ok(Json(SessionServices { services: Vec::new() }));
     };
     let statuses = service_statuses(&sandbox).await.map_err(problem)?;
@@ -39,11 +41,11 @@ pub async fn list(
 
 pub async fn log(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     InPath(ServicePath { id, name }): InPath<ServicePath>,
     InQuery(LogQuery { after }): InQuery<LogQuery>,
 ) -> Result<Json<ServiceLog>, ApiFailure> {
-    let sandbox = running(&app, &id).await?.ok_or_else(|| {
+    let sandbox = running(&app, &caller, &id).await?.ok_or_else(|| {
         Problem::permanent("not_running", "The session's sandbox does not run.")
             .with_hint("Logs of services are kept as long as the sandbox runs; the next turn starts it.")
     })?;
@@ -78,10 +80,10 @@ pub async fn log(
     }
 }
 
-/// The session's sandbox if it runs. `session_unknown` if there is no such session.
-async fn running(app: &App, id: &str) -> Result<Option<Arc<dyn Sandbox>>, Problem> {
-    let handle = super::sessions::handle(app, id).await?;
-    Ok(handle.sandbox.running())
+/// The session's sandbox if it runs.
+async fn running(app: &App, caller: &Caller, id: &str) -> Result<Option<Arc<dyn Sandbox>>, Problem> {
+    let entered = access::enter(app, caller, id, Role::Viewer).await?;
+    Ok(entered.handle.sandbox.running())
 }
 
 fn problem(error: SandboxError) -> Problem {

@@ -1,6 +1,8 @@
 //! Sessions and their prompts.
 
+use super::access::{self, Entered, Viewer};
 use super::app::App;
+use super::audit;
 use super::body::JsonBody;
 use super::caller::Caller;
 use super::failure::ApiFailure;
@@ -8,6 +10,7 @@ use super::idempotency::{OptionalKey, RequiredKey};
 use super::names::{EventQuery, PromptPath, SessionPath, SessionQuery, StopQuery};
 use super::parameters::{InPath, InQuery};
 use super::reply::{Accepted, Created};
+use super::rights::RightsChange;
 use super::sent;
 use crate::session::command::{Sent, SessionHandle};
 use crate::session::digest_of;
@@ -16,6 +19,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::NoContent;
 use greenroom_protocol::client::event::{EventBody, EventPage};
+use greenroom_protocol::client::member::Role;
 use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::prompt::{
@@ -37,7 +41,7 @@ const MAX_EVENTS: u32 = 2_000;
 
 pub async fn list(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     InQuery(query): InQuery<SessionQuery>,
 ) -> Result<Json<SessionList>, ApiFailure> {
     let limit = query.limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE);
@@ -45,6 +49,7 @@ pub async fn list(
         repository: query.repository,
         cursor: query.cursor,
         words: query.words,
+        seen_by: (!caller.is_owner).then_some(caller.person.id),
         limit,
     };
     Ok(Json(
@@ -78,6 +83,7 @@ pub async fn create(
             app.sessions.create(&id, begin).await?
         }
     };
+    audit::about(handle.id.as_str());
     let prompt = body.prompt.map(|text| (text, body.images));
     Ok(Created(welcome(&app, &handle, prompt, &caller.person).await?))
 }
@@ -188,6 +194,7 @@ async fn session_created(
         model: model.id,
         is_scripted: model.is_scripted,
         created_by: person.clone(),
+        access: body.access.unwrap_or(app.settings.session_access),
     })
 }
 
@@ -206,21 +213,12 @@ pub(super) fn check_first_prompt(text: Option<&str>, images: &[ImageAttachment])
     }
 }
 
-/// The session of a path. Ids that are none and sessions that do not exist look the same.
-pub async fn handle(app: &App, id: &str) -> Result<SessionHandle, Problem> {
-    let id: SessionId = id.parse().map_err(|_| {
-        Problem::permanent("session_unknown", "There is no such session.")
-            .with_hint("Check the session's id, or list the sessions you can see.")
-    })?;
-    app.sessions.get(&id).await
-}
-
 pub async fn show(
     State(app): State<App>,
-    _: Caller,
+    viewer: Viewer,
     InPath(SessionPath { id }): InPath<SessionPath>,
 ) -> Result<Json<Session>, ApiFailure> {
-    Ok(Json(handle(&app, &id).await?.fold().await?.row))
+    Ok(Json(viewer.enter(&app, &id).await?.fold.row))
 }
 
 pub async fn update(
@@ -232,15 +230,23 @@ pub async fn update(
     if change == UpdateSession::default() {
         return Err(
             Problem::permanent("session_unchanged", "The request says nothing to change.")
-                .with_hint("Send `title`, `delivery`, `is_queue_paused` or several of them.")
+                .with_hint("Send `title`, `delivery`, `is_queue_paused`, `access` or several of them.")
                 .into(),
         );
     }
     if let Some(title) = &change.title {
         check_title(title)?;
     }
-    let handle = handle(&app, &id).await?;
+    let needs = match change.access {
+        Some(_) => Role::Owner,
+        None => Role::Editor,
+    };
+    let handle = access::enter(&app, &caller, &id, needs).await?.handle;
+    let changes_access = change.access.is_some();
     handle.update(change, caller.person.id).await?;
+    if changes_access {
+        app.rights.changed(RightsChange::Session(handle.id.clone()));
+    }
     Ok(Json(handle.fold().await?.row))
 }
 
@@ -261,11 +267,11 @@ fn check_title(title: &str) -> Result<(), Problem> {
 
 pub async fn events(
     State(app): State<App>,
-    _: Caller,
+    viewer: Viewer,
     InPath(SessionPath { id }): InPath<SessionPath>,
     InQuery(query): InQuery<EventQuery>,
 ) -> Result<Json<EventPage>, ApiFailure> {
-    let row = handle(&app, &id).await?.fold().await?.row;
+    let row = viewer.enter(&app, &id).await?.fold.row;
     let limit = query.limit.unwrap_or(DEFAULT_EVENTS).clamp(1, MAX_EVENTS);
     let events = app
         .store
@@ -285,17 +291,18 @@ pub async fn send_prompt(
     RequiredKey(key): RequiredKey,
     JsonBody(prompt): JsonBody<SendPrompt>,
 ) -> Result<Accepted<PromptReceipt>, ApiFailure> {
+    let Entered { handle, .. } = access::enter(&app, &caller, &id, Role::Editor).await?;
     let sent: Sent = sent::checked(&app, prompt, caller.person, key)?;
-    let receipt = handle(&app, &id).await?.send(sent).await?;
+    let receipt = handle.send(sent).await?;
     Ok(Accepted(receipt))
 }
 
 pub async fn open_prompts(
     State(app): State<App>,
-    _: Caller,
+    viewer: Viewer,
     InPath(SessionPath { id }): InPath<SessionPath>,
 ) -> Result<Json<OpenPrompts>, ApiFailure> {
-    let fold = handle(&app, &id).await?.fold().await?;
+    let fold = viewer.enter(&app, &id).await?.fold;
     Ok(Json(OpenPrompts {
         inserted: fold
             .running
@@ -323,8 +330,8 @@ pub async fn change_prompt(
     if let Some(text) = &change.text {
         sent::check_text(text)?;
     }
-    handle(&app, &id)
-        .await?
+    let Entered { handle, .. } = access::enter(&app, &caller, &id, Role::Editor).await?;
+    handle
         .change_prompt(queued_id(&prompt_id)?, change, caller.person.id)
         .await?;
     Ok(NoContent)
@@ -335,8 +342,8 @@ pub async fn cancel_prompt(
     caller: Caller,
     InPath(PromptPath { id, prompt_id }): InPath<PromptPath>,
 ) -> Result<NoContent, ApiFailure> {
-    handle(&app, &id)
-        .await?
+    let Entered { handle, .. } = access::enter(&app, &caller, &id, Role::Editor).await?;
+    handle
         .cancel_prompt(queued_id(&prompt_id)?, caller.person.id)
         .await?;
     Ok(NoContent)
@@ -354,7 +361,7 @@ pub async fn stop(
     InPath(SessionPath { id }): InPath<SessionPath>,
     InQuery(query): InQuery<StopQuery>,
 ) -> Result<Accepted<Session>, ApiFailure> {
-    let handle = handle(&app, &id).await?;
+    let Entered { handle, .. } = access::enter(&app, &caller, &id, Role::Editor).await?;
     handle.stop(caller.person.id, query.pauses_queue).await?;
     Ok(Accepted(handle.fold().await?.row))
 }
@@ -365,7 +372,7 @@ pub async fn retry_effect(
     InPath(SessionPath { id }): InPath<SessionPath>,
     JsonBody(body): JsonBody<RetryEffect>,
 ) -> Result<Accepted<Session>, ApiFailure> {
-    let handle = handle(&app, &id).await?;
+    let Entered { handle, .. } = access::enter(&app, &caller, &id, Role::Editor).await?;
     handle.retry_effect(body.effect_key, caller.person.id).await?;
     Ok(Accepted(handle.fold().await?.row))
 }
@@ -373,10 +380,10 @@ pub async fn retry_effect(
 /// What the session changed, as pushed, against its base branches. Empty before the first push. Paths are relative to the workspace.
 pub async fn diff(
     State(app): State<App>,
-    _: Caller,
+    viewer: Viewer,
     InPath(SessionPath { id }): InPath<SessionPath>,
 ) -> Result<Json<Diff>, ApiFailure> {
-    let fold = handle(&app, &id).await?.fold().await?;
+    let fold = viewer.enter(&app, &id).await?.fold;
     let row = &fold.row;
     let mut whole = Diff {
         files: Vec::new(),

@@ -1,24 +1,27 @@
 //! Terminals: of an environment, in a sandbox that is removed afterwards, and of a session's sandbox. Whoever may prompt may do
 //! there what an agent may.
 
+use super::access::{self, Viewer};
 use super::app::App;
+use super::audit;
 use super::caller::{Caller, sign_in_required};
 use super::failure::ApiFailure;
 use super::names::{Named, SessionPath};
 use super::parameters::{InPath, InQuery};
-use super::sessions;
+use super::rights::RightsChange;
 use super::socket;
 use crate::pool::{Borrowed, Kind};
 use crate::sandbox::{Sandbox, SandboxError, TerminalInput};
-use crate::session::command::shutting_down;
+use crate::session::command::{SessionHandle, shutting_down};
 use crate::session::{ChangeAuthor, git_identity};
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use futures_util::stream::SplitStream;
 use futures_util::{SinkExt as _, StreamExt as _};
+use greenroom_protocol::client::member::Role;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::shell::{ShellControl, ShellFrame, ShellQuery};
 use greenroom_protocol::guest::call::{Exec, Exit, OutputChunk, TerminalSize};
@@ -74,11 +77,14 @@ pub async fn of_environment(
         branch,
     };
     let upgrade = socket::upgraded(upgrade, MAX_CLIENT_MESSAGE_BYTES, HINT)?;
+    let target = format!("/v1/repositories/{}/shell", kind.repository);
+    let opened = Some(StatusCode::SWITCHING_PROTOCOLS);
+    audit::happens(&app, &caller.person.id, "openShell", &target, opened).await?;
     Ok(upgrade.on_upgrade(move |socket| async move {
         // The server waits for it before it ends.
         let tasks = app.services.tasks.clone();
         tasks.spawn(async move {
-            let mut shell = Shell::new(app, caller, socket);
+            let mut shell = Shell::new(app, caller, None, socket);
             let end = shell.in_environment(&kind, exec).await;
             shell.close(end).await;
         });
@@ -96,7 +102,7 @@ pub async fn of_session(
 ) -> Result<Response, ApiFailure> {
     let caller = caller?;
     socket::admit(&app, &caller, query.ticket.as_deref(), &headers)?;
-    let handle = sessions::handle(&app, &id).await?;
+    let handle = access::enter(&app, &caller, &id, Role::Editor).await?.handle;
     // What is committed there is the session's, by this person.
     let author = ChangeAuthor {
         person: caller.person.clone(),
@@ -108,10 +114,13 @@ pub async fn of_session(
             .with_hint("It starts with the next prompt.")
     })?;
     let upgrade = socket::upgraded(upgrade, MAX_CLIENT_MESSAGE_BYTES, HINT)?;
+    let target = format!("/v1/sessions/{}/shell", handle.id);
+    let opened = Some(StatusCode::SWITCHING_PROTOCOLS);
+    audit::happens(&app, &caller.person.id, "openShell", &target, opened).await?;
     Ok(upgrade.on_upgrade(move |socket| async move {
         let tasks = app.services.tasks.clone();
         tasks.spawn(async move {
-            let mut shell = Shell::new(app, caller, socket);
+            let mut shell = Shell::new(app, caller, Some(handle), socket);
             let end = shell.run(work.sandbox(), exec).await;
             drop(work);
             shell.close(end).await;
@@ -160,6 +169,8 @@ enum End {
 struct Shell {
     app: App,
     caller: Caller,
+    /// In whose sandbox it is; `None`: in one of its own.
+    session: Option<SessionHandle>,
     /// What goes to the client, one message after the other, as fast as it reads.
     told: mpsc::Sender<Message>,
     heard: SplitStream<WebSocket>,
@@ -167,7 +178,7 @@ struct Shell {
 }
 
 impl Shell {
-    fn new(app: App, caller: Caller, socket: WebSocket) -> Self {
+    fn new(app: App, caller: Caller, session: Option<SessionHandle>, socket: WebSocket) -> Self {
         let (mut sink, heard) = socket.split();
         let (told, mut messages) = mpsc::channel(WAITING_MESSAGES);
         let writer = tokio::spawn(async move {
@@ -180,6 +191,7 @@ impl Shell {
         Self {
             app,
             caller,
+            session,
             told,
             heard,
             writer,
@@ -220,6 +232,15 @@ impl Shell {
         look.tick().await;
         let mut heard_at = Instant::now();
         let shutdown = self.app.shutdown.clone();
+        let mut rights = self.app.rights.watch();
+        if let Err(end) = self.check_still().await {
+            return end;
+        }
+        let (viewer, session) = (Viewer::Person(self.caller.clone()), self.session.clone());
+        let concerns = |change: &RightsChange| match &session {
+            Some(session) => viewer.is_concerned(&session.id, change),
+            None => matches!(change, RightsChange::Person(person) if viewer.is_person(person)),
+        };
         let told = self.told.clone();
         let mut next: Option<Message> = None;
         let exit = loop {
@@ -229,6 +250,11 @@ impl Shell {
                 // What happens from time to time goes before what one side can do without end.
                 biased;
                 () = shutdown.cancelled() => break Err(End::Problem(shutting_down())),
+                () = rights.changed(concerns) => {
+                    if let Err(end) = self.check_still().await {
+                        break Err(end);
+                    }
+                }
                 _ = look.tick() => {
                     if let Err(end) = self.look(heard_at).await {
                         break Err(end);
@@ -281,13 +307,24 @@ impl Shell {
         }
     }
 
+    async fn check_still(&mut self) -> Result<(), End> {
+        let checked = match &self.session {
+            Some(session) => {
+                let viewer = Viewer::Person(self.caller.clone());
+                viewer.check_still(&self.app, session, Role::Editor).await
+            }
+            None => match self.caller.again(&self.app).await {
+                Ok(Some(_)) => Ok(()),
+                Ok(None) => Err(sign_in_required()),
+                Err(problem) => Err(problem),
+            },
+        };
+        checked.map_err(End::Problem)
+    }
+
     /// Whether the client is still welcome and there.
     async fn look(&mut self, heard_at: Instant) -> Result<(), End> {
-        match self.caller.is_still_signed_in(&self.app).await {
-            Ok(true) => {}
-            Ok(false) => return Err(End::Problem(sign_in_required())),
-            Err(problem) => return Err(End::Problem(problem)),
-        }
+        self.check_still().await?;
         if heard_at.elapsed() > SILENCE {
             return Err(End::Gone);
         }

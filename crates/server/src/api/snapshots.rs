@@ -1,5 +1,6 @@
 //! Snapshots of sessions: which there are, taking one, removing one.
 
+use super::access::{self, Entered};
 use super::app::App;
 use super::body::JsonBody;
 use super::caller::{Caller, check_owner};
@@ -11,16 +12,20 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::NoContent;
 use greenroom_protocol::client::image::RegistryImage;
+use greenroom_protocol::client::member::Role;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::session::{SessionSnapshot, SessionSnapshotList};
 use greenroom_protocol::id::SessionId;
 
 pub async fn list(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     InPath(path): InPath<SessionPath>,
 ) -> Result<Json<SessionSnapshotList>, ApiFailure> {
-    let session = known(&app, &path.id).await?;
+    let session = access::enter(&app, &caller, &path.id, Role::Viewer)
+        .await?
+        .handle
+        .id;
     let snapshots = app.catalog.snapshots(&session).await;
     Ok(Json(SessionSnapshotList {
         snapshots: snapshots.map_err(|error| error.problem())?,
@@ -30,10 +35,13 @@ pub async fn list(
 /// Pinned, because somebody wanted it.
 pub async fn take(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     InPath(path): InPath<SessionPath>,
 ) -> Result<Json<SessionSnapshot>, ApiFailure> {
-    let session = known(&app, &path.id).await?;
+    let session = access::enter(&app, &caller, &path.id, Role::Editor)
+        .await?
+        .handle
+        .id;
     let sandbox = app.catalog.sandbox(&session).await;
     let Some(sandbox) = sandbox.map_err(|error| error.problem())? else {
         return Err(
@@ -49,12 +57,11 @@ pub async fn take(
 
 pub async fn remove(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     InPath(path): InPath<SnapshotPath>,
 ) -> Result<NoContent, ApiFailure> {
-    let session = known(&app, &path.id).await?;
-    let snapshot = snapshot_of(&app, &session, &path.snapshot_id).await?;
-    let fold = app.sessions.get(&session).await?.fold().await?;
+    let Entered { fold, .. } = access::enter(&app, &caller, &path.id, Role::Editor).await?;
+    let snapshot = snapshot_of(&app, &fold.row.id, &path.snapshot_id).await?;
     if fold.forked_snapshot.as_ref() == Some(&snapshot.id) && !fold.had_sandbox {
         return Err(
             Problem::permanent("snapshot_needed", "The fork has its files nowhere else yet.")
@@ -72,10 +79,12 @@ pub async fn push(
     InPath(path): InPath<SnapshotPath>,
     JsonBody(body): JsonBody<RegistryImage>,
 ) -> Result<Json<RegistryImage>, ApiFailure> {
-    check_owner(&app, &caller).await?;
-    let session = known(&app, &path.id).await?;
-    let snapshot = snapshot_of(&app, &session, &path.snapshot_id).await?;
-    let row = app.sessions.get(&session).await?.fold().await?.row;
+    check_owner(&caller)?;
+    let row = access::enter(&app, &caller, &path.id, Role::Owner)
+        .await?
+        .fold
+        .row;
+    let snapshot = snapshot_of(&app, &row.id, &path.snapshot_id).await?;
     let pushed = app.images.push_session(&row, &snapshot.id, &body.reference);
     Ok(Json(pushed.await?))
 }
@@ -94,11 +103,4 @@ pub(super) async fn snapshot_of(
             Problem::permanent("snapshot_unknown", "The session has no such snapshot.")
                 .with_hint("List them with `greenroom session snapshots SESSION`.")
         })
-}
-
-async fn known(app: &App, id: &str) -> Result<SessionId, Problem> {
-    let unknown = || Problem::permanent("session_unknown", "There is no such session.");
-    let id: SessionId = id.parse().map_err(|_| unknown())?;
-    let found = app.catalog.session(&id).await.map_err(|error| error.problem())?;
-    found.map(|_| id).ok_or_else(unknown)
 }

@@ -3,6 +3,7 @@
 
 use super::app::App;
 use super::caller::{Caller, Proof, check_origin};
+use super::tickets::Holder;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::http::HeaderMap;
@@ -14,15 +15,19 @@ pub fn admit(app: &App, caller: &Caller, ticket: Option<&str>, headers: &HeaderM
         return Ok(());
     }
     check_origin(headers, app)?;
-    let holder = app.tickets.redeem(ticket.unwrap_or_default(), app.clock.now_ms());
-    match holder.is_some_and(|holder| holder.id == caller.person.id) {
-        true => Ok(()),
-        false => Err(Problem::permanent(
-            "ticket_invalid",
-            "The ticket was used, is too old, or is not yours.",
-        )
-        .with_hint("Ask for a new one at POST /v1/stream-tickets.")),
+    match app.tickets.redeem(ticket.unwrap_or_default(), app.clock.now_ms()) {
+        Some(Holder::Person(holder)) if holder == caller.person.id => Ok(()),
+        _ => Err(ticket_invalid()),
     }
+}
+
+/// What those get whose ticket opens nothing.
+pub fn ticket_invalid() -> Problem {
+    Problem::permanent(
+        "ticket_invalid",
+        "The ticket was used, is too old, or is not yours.",
+    )
+    .with_hint("Ask for a new one at POST /v1/stream-tickets.")
 }
 
 /// Becomes a WebSocket that takes messages of at most so many bytes. `hint` is for whoever came with something else.

@@ -2,6 +2,7 @@
 //! fold, then publish. Turns run as tasks of their own and come back through the same mailbox.
 
 mod effects;
+mod members;
 mod prompts;
 
 use super::command::{Command, SessionHandle};
@@ -90,6 +91,7 @@ impl Actor {
         self.services.listing.changed(Arc::new(self.fold.row.clone()));
         self.services.listing.has_texts(self.fold.row.id.clone());
         self.resume_effects().await;
+        self.forget_the_removed().await;
         let Some(running) = self.fold.running.clone() else {
             self.catch_up().await;
             return;
@@ -134,6 +136,17 @@ impl Actor {
             }
             Command::Update { change, by, reply } => {
                 let _ = reply.send(self.update(change, by).await);
+            }
+            Command::SetMember {
+                person,
+                role,
+                by,
+                reply,
+            } => {
+                let _ = reply.send(self.set_member(person, role, by).await);
+            }
+            Command::ForgetPerson { person, by, reply } => {
+                let _ = reply.send(self.forget_person(person, by).await);
             }
             Command::RetryEffect { key, by, reply } => {
                 let _ = reply.send(self.retry_effect(key, by).await);

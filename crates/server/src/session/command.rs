@@ -5,6 +5,7 @@ use super::sandbox_slot::SandboxSlot;
 use super::state::SessionFold;
 use greenroom_agent::world::{Inserted, MessageOf, Record, TurnEnd};
 use greenroom_protocol::client::event::{EventBody, SandboxUsage};
+use greenroom_protocol::client::member::Role;
 use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::prompt::{ChangePrompt, Delivery, ImageAttachment, PromptReceipt};
@@ -57,6 +58,18 @@ pub enum Command {
     },
     Update {
         change: UpdateSession,
+        by: PersonId,
+        reply: oneshot::Sender<Result<(), Problem>>,
+    },
+    SetMember {
+        person: Person,
+        /// `None`: no member any more.
+        role: Option<Role>,
+        by: PersonId,
+        reply: oneshot::Sender<Result<(), Problem>>,
+    },
+    ForgetPerson {
+        person: PersonId,
         by: PersonId,
         reply: oneshot::Sender<Result<(), Problem>>,
     },
@@ -144,6 +157,23 @@ impl SessionHandle {
     /// Changes what people can set of a session.
     pub async fn update(&self, change: UpdateSession, by: PersonId) -> Result<(), Problem> {
         self.ask(|reply| Command::Update { change, by, reply }).await?
+    }
+
+    /// Makes somebody a member, gives them another role, or takes it.
+    pub async fn set_member(&self, person: Person, role: Option<Role>, by: PersonId) -> Result<(), Problem> {
+        self.ask(|reply| Command::SetMember {
+            person,
+            role,
+            by,
+            reply,
+        })
+        .await?
+    }
+
+    /// Somebody may not use this server any more.
+    pub async fn forget_person(&self, person: PersonId, by: PersonId) -> Result<(), Problem> {
+        self.ask(|reply| Command::ForgetPerson { person, by, reply })
+            .await?
     }
 
     /// Tries something outside again that was given up.

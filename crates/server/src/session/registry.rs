@@ -93,6 +93,17 @@ impl SessionRegistry {
         }
     }
 
+    /// Those that are in memory.
+    pub async fn loaded(&self) -> Vec<SessionHandle> {
+        let slots: Vec<Slot> = self.loaded.lock().await.values().cloned().collect();
+        let mut loaded = Vec::new();
+        for slot in slots {
+            // One that is being loaded asks the catalog itself whom there is.
+            loaded.extend(slot.lock().await.clone());
+        }
+        loaded
+    }
+
     /// Ids that lead nowhere must not stay in memory. Whoever waits for this slot keeps it: two slots would mean two actors.
     async fn forget(&self, id: &SessionId, shared: &Slot) {
         let mut loaded = self.loaded.lock().await;

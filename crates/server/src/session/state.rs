@@ -2,6 +2,8 @@
 //! same fold over its log, so memory and disk cannot disagree.
 
 use greenroom_protocol::client::event::{Event, EventBody, SandboxState, TurnOutcome};
+use greenroom_protocol::client::member::{Member, Role};
+use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::prompt::{Delivery, Prompt, PromptState};
 use greenroom_protocol::client::pull_request::PullRequestState;
 use greenroom_protocol::client::session::{
@@ -77,6 +79,7 @@ impl SessionFold {
             model,
             is_scripted,
             created_by,
+            access,
         } = &event.body
         else {
             return None;
@@ -100,6 +103,11 @@ impl SessionFold {
             delivery: Delivery::default(),
             is_queue_paused: false,
             failed_effects: Vec::new(),
+            members: vec![Member {
+                person: created_by.clone(),
+                role: Role::Owner,
+            }],
+            access: *access,
         };
         Some(Self {
             row,
@@ -126,6 +134,26 @@ impl SessionFold {
                 state: SandboxState::Ready,
                 ..
             } => self.had_sandbox = true,
+            EventBody::SessionAccessChanged { access, .. } => self.row.access = *access,
+            EventBody::SessionMemberChanged { person, role, .. } => match role {
+                Some(role) => self.put_member(person, *role),
+                None => self.row.members.retain(|member| member.person.id != person.id),
+            },
+            EventBody::SessionHandedOver { to, .. } => {
+                for member in &mut self.row.members {
+                    if member.role == Role::Owner {
+                        member.role = Role::Editor;
+                    }
+                }
+                self.row.members.retain(|member| member.person.id != to.id);
+                self.row.members.insert(
+                    0,
+                    Member {
+                        person: to.clone(),
+                        role: Role::Owner,
+                    },
+                );
+            }
             EventBody::SessionTitled { title } => self.row.title.clone_from(title),
             EventBody::SessionStateChanged { state } => self.row.state = *state,
             EventBody::SessionDeliveryChanged { delivery, .. } => self.row.delivery = *delivery,
@@ -272,6 +300,18 @@ impl SessionFold {
         self.row.is_queue_paused &= !self.queue.is_empty();
     }
 
+    fn put_member(&mut self, person: &Person, role: Role) {
+        let member = Member {
+            person: person.clone(),
+            role,
+        };
+        let mut members = self.row.members.iter_mut();
+        match members.find(|known| known.person.id == person.id) {
+            Some(known) => *known = member,
+            None => self.row.members.push(member),
+        }
+    }
+
     /// The place behind all that waits to be inserted: whatever was moved, the newest is told last.
     fn behind_insertions(&self) -> usize {
         let is_insertion = |prompt: &Arc<Prompt>| prompt.delivery == Delivery::Insert;
@@ -286,9 +326,9 @@ impl SessionFold {
         self.queue.front().filter(|_| !self.row.is_queue_paused)
     }
 
-    /// Whether somebody may remove a prompt that waits, or let it run earlier or later: its author, and whoever began the session.
+    /// Whether somebody may remove a prompt that waits, or let it run earlier or later: its author, and the session's owner.
     pub fn may_order(&self, prompt: &Prompt, person: &PersonId) -> bool {
-        prompt.author.id == *person || self.row.created_by.id == *person
+        prompt.author.id == *person || self.row.owner().id == *person
     }
 
     /// Where a prompt stands that has not ended; `None` for ended and unknown ones.
@@ -344,7 +384,7 @@ pub fn branch_name(title: &str, session_id: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use greenroom_protocol::client::person::Person;
+    use greenroom_protocol::client::member::SessionAccess;
     use greenroom_protocol::id::SessionId;
 
     fn person(number: u128) -> Person {
@@ -378,6 +418,7 @@ mod tests {
             model: "m".to_owned(),
             is_scripted: true,
             created_by: person(1),
+            access: SessionAccess::Viewer,
         };
         let event = |seq, body| Event { seq, at_ms: 0, body };
         let mut fold = SessionFold::begin(&event(1, created)).unwrap();
@@ -395,6 +436,84 @@ mod tests {
                 fold.may_order(&fold.queue[0], &person(number).id),
                 expected,
                 "{number}"
+            );
+        }
+    }
+
+    #[test]
+    fn members_come_change_and_go_and_one_owns_the_session() {
+        let changed = |number, role| EventBody::SessionMemberChanged {
+            person: person(number),
+            role,
+            by: person(1).id,
+        };
+        let (owner, editor, viewer) = (Role::Owner, Role::Editor, Role::Viewer);
+        let handed = |number| EventBody::SessionHandedOver {
+            to: person(number),
+            by: person(1).id,
+        };
+        type Case<'a> = (Vec<EventBody>, &'a [(u128, Role)]);
+        let cases: [Case<'_>; 5] = [
+            (vec![], &[(1, owner)]),
+            (
+                vec![changed(2, Some(viewer)), changed(3, Some(editor))],
+                &[(1, owner), (2, viewer), (3, editor)],
+            ),
+            (
+                vec![
+                    changed(2, Some(viewer)),
+                    changed(3, Some(viewer)),
+                    changed(2, Some(editor)),
+                ],
+                &[(1, owner), (2, editor), (3, viewer)],
+            ),
+            (
+                vec![changed(2, Some(viewer)), changed(2, None), changed(9, None)],
+                &[(1, owner)],
+            ),
+            (
+                vec![changed(2, Some(viewer)), handed(2), handed(3)],
+                &[(3, owner), (2, editor), (1, editor)],
+            ),
+        ];
+        for (bodies, expected) in cases {
+            let row = session(bodies).row;
+            let members: Vec<_> = row
+                .members
+                .iter()
+                .map(|member| (member.person.clone(), member.role))
+                .collect();
+            let expected: Vec<_> = expected
+                .iter()
+                .map(|(number, role)| (person(*number), *role))
+                .collect();
+            assert_eq!(members, expected);
+            assert_eq!(row.owner(), &expected[0].0);
+        }
+    }
+
+    #[test]
+    fn what_somebody_may_do_is_the_most_of_what_they_and_everybody_may() {
+        let member = |role| EventBody::SessionMemberChanged {
+            person: person(2),
+            role: Some(role),
+            by: person(1).id,
+        };
+        for (role, access, expected) in [
+            (None, SessionAccess::Members, None),
+            (None, SessionAccess::Viewer, Some(Role::Viewer)),
+            (None, SessionAccess::Editor, Some(Role::Editor)),
+            (Some(Role::Viewer), SessionAccess::Members, Some(Role::Viewer)),
+            (Some(Role::Viewer), SessionAccess::Editor, Some(Role::Editor)),
+            (Some(Role::Editor), SessionAccess::Viewer, Some(Role::Editor)),
+        ] {
+            let by = person(1).id;
+            let mut bodies = vec![EventBody::SessionAccessChanged { access, by }];
+            bodies.extend(role.map(member));
+            assert_eq!(
+                session(bodies).row.role_of(&person(2).id),
+                expected,
+                "{role:?} {access:?}"
             );
         }
     }

@@ -151,5 +151,43 @@ CREATE TABLE session_indexed (
   seq INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 ",
+        // Several people: several owners, people who left, who sees which session, links into sessions, who did what.
+        "
+DROP INDEX people_owner;
+ALTER TABLE people ADD COLUMN removed_at_ms INTEGER;
+CREATE UNIQUE INDEX people_by_email ON people (email COLLATE NOCASE) WHERE removed_at_ms IS NULL;
+
+ALTER TABLE sessions ADD COLUMN access TEXT NOT NULL DEFAULT 'viewer';
+CREATE TABLE session_members (
+  person_id TEXT NOT NULL,
+  session_id TEXT NOT NULL,
+  PRIMARY KEY (person_id, session_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX session_members_by_session ON session_members (session_id);
+
+CREATE TABLE session_links (
+  id TEXT PRIMARY KEY,
+  hash BLOB NOT NULL UNIQUE,
+  session_id TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  role TEXT NOT NULL,
+  created_by TEXT NOT NULL REFERENCES people (id),
+  created_at_ms INTEGER NOT NULL,
+  expires_at_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX session_links_by_session ON session_links (session_id, id);
+
+CREATE TABLE audit (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  at_ms INTEGER NOT NULL,
+  person_id TEXT NOT NULL,
+  action TEXT NOT NULL,
+  target TEXT NOT NULL,
+  status INTEGER,
+  subject TEXT
+) STRICT;
+CREATE INDEX audit_by_age ON audit (at_ms);
+CREATE INDEX audit_by_person ON audit (person_id, id);
+",
     ],
 };

@@ -2,10 +2,11 @@
 //! truth about it; a row here is what lists show.
 
 use super::{Catalog, CatalogError, During, search};
+use greenroom_protocol::client::member::SessionAccess;
 use greenroom_protocol::client::session::{Session, SessionList, SessionState};
 use greenroom_protocol::id::{PersonId, SandboxId, SessionId};
 use rusqlite::types::Type;
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::str::FromStr;
 
 /// Most sessions in one page.
@@ -18,6 +19,8 @@ pub struct SessionQuery {
     pub repository: Option<String>,
     /// Only sessions whose title, or one prompt of which, has all these words or words that begin so.
     pub words: Option<String>,
+    /// Only sessions that this person may see; absent: all.
+    pub seen_by: Option<PersonId>,
     /// `next_cursor` of the page before; absent: from the start.
     pub cursor: Option<String>,
     /// 1 to 200; what lies outside is moved inside.
@@ -31,25 +34,31 @@ impl Catalog {
         let session = session.clone();
         self.database
             .write(move |db| {
-                db.prepare_cached(
-                    "INSERT INTO sessions (id, repository, state, updated_at_ms, last_seq, body)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-                     ON CONFLICT (id) DO UPDATE SET repository = excluded.repository, state = excluded.state,
-                       updated_at_ms = excluded.updated_at_ms, last_seq = excluded.last_seq, body = excluded.body
-                     WHERE excluded.last_seq >= sessions.last_seq",
-                )
-                .and_then(|mut insert| {
-                    insert.execute(params![
-                        session.id.as_str(),
-                        session.repository,
-                        state_name(session.state),
-                        session.updated_at_ms,
-                        session.last_seq,
-                        encode(&session)?,
-                    ])
-                })
-                .during("put session row")?;
-                Ok(())
+                let put = db
+                    .prepare_cached(
+                        "INSERT INTO sessions (id, repository, state, updated_at_ms, last_seq, body, access)
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                         ON CONFLICT (id) DO UPDATE SET repository = excluded.repository, state = excluded.state,
+                           updated_at_ms = excluded.updated_at_ms, last_seq = excluded.last_seq, body = excluded.body,
+                           access = excluded.access
+                         WHERE excluded.last_seq >= sessions.last_seq",
+                    )
+                    .and_then(|mut insert| {
+                        insert.execute(params![
+                            session.id.as_str(),
+                            session.repository,
+                            state_name(session.state),
+                            session.updated_at_ms,
+                            session.last_seq,
+                            encode(&session)?,
+                            access_name(session.access),
+                        ])
+                    })
+                    .during("put session row")?;
+                match put {
+                    0 => Ok(()),
+                    _ => put_members(db, &session).during("put session members"),
+                }
             })
             .await
     }
@@ -94,15 +103,23 @@ impl Catalog {
                     }
                     None => "?5 IS NULL",
                 };
+                let seen = match query.seen_by {
+                    Some(_) => {
+                        "(access <> 'members' OR id IN (SELECT session_id FROM session_members WHERE person_id = ?6))"
+                    }
+                    None => "?6 IS NULL",
+                };
+                let seen_by = query.seen_by.as_ref().map(PersonId::as_str);
                 let mut sessions: Vec<Session> = db
                     .prepare_cached(&format!(
                         "SELECT body FROM sessions WHERE (updated_at_ms, id) < (?1, ?2) AND {of_repository} AND {with_words}
+                         AND {seen}
                          ORDER BY updated_at_ms DESC, id DESC LIMIT ?3"
                     ))
                     .and_then(|mut rows| {
                         rows.query_map(
                             // One more than asked for tells whether there is another page.
-                            params![before_ms, before_id, limit + 1, query.repository, words],
+                            params![before_ms, before_id, limit + 1, query.repository, words, seen_by],
                             session_of,
                         )?
                         .collect()
@@ -149,6 +166,12 @@ impl Catalog {
                     })
                     .and_then(|_| {
                         db.execute("DELETE FROM session_indexed WHERE session_id = ?1", [id.as_str()])
+                    })
+                    .and_then(|_| {
+                        db.execute("DELETE FROM session_members WHERE session_id = ?1", [id.as_str()])
+                    })
+                    .and_then(|_| {
+                        db.execute("DELETE FROM session_links WHERE session_id = ?1", [id.as_str()])
                     })
                     .during("remove session row")?;
                 Ok(())
@@ -287,6 +310,30 @@ impl Catalog {
                 Ok(())
             })
             .await
+    }
+}
+
+/// Who finds a session although others do not.
+fn put_members(db: &Connection, session: &Session) -> rusqlite::Result<()> {
+    let ids: Vec<_> = session.members.iter().map(|member| &member.person.id).collect();
+    let ids = serde_json::to_string(&ids)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+    db.prepare_cached(
+        "DELETE FROM session_members WHERE session_id = ?1 AND person_id NOT IN (SELECT value FROM json_each(?2))",
+    )?
+    .execute(params![session.id.as_str(), ids])?;
+    db.prepare_cached(
+        "INSERT OR IGNORE INTO session_members (session_id, person_id) SELECT ?1, value FROM json_each(?2)",
+    )?
+    .execute(params![session.id.as_str(), ids])?;
+    Ok(())
+}
+
+fn access_name(access: SessionAccess) -> &'static str {
+    match access {
+        SessionAccess::Members => "members",
+        SessionAccess::Viewer => "viewer",
+        SessionAccess::Editor => "editor",
     }
 }
 

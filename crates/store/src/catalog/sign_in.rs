@@ -1,13 +1,13 @@
 //! API tokens, sign-in links and browser sessions. Only SHA-256 hashes of their secrets are stored; all are 256 random bits,
 //! so a plain hash is enough and looking one up by hash tells nothing through timing.
 
-use super::people::{find_person, person_of};
+use super::people::{find_account, find_person, person_of};
 use super::sessions::id_at;
 use super::{Catalog, CatalogError, During};
 use greenroom_protocol::client::person::{CreatedToken, Person};
 use greenroom_protocol::id::{PersonId, TokenId};
 use greenroom_stdx::secret::Secret;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::time::Duration;
 
 /// What API tokens start with, so that scanners find leaked ones.
@@ -21,11 +21,19 @@ pub struct TokenInfo {
     pub created_at_ms: i64,
 }
 
-/// Whose token it is.
+/// Who somebody turned out to be, and whether they own this server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TokenOwner {
-    pub token: TokenId,
+pub struct SignedIn {
     pub person: Person,
+    pub is_owner: bool,
+}
+
+/// Columns id, name, email, is_owner.
+fn signed_in_of(row: &Row<'_>) -> rusqlite::Result<SignedIn> {
+    Ok(SignedIn {
+        person: person_of(row)?,
+        is_owner: row.get(3)?,
+    })
 }
 
 impl Catalog {
@@ -52,22 +60,15 @@ impl Catalog {
     }
 
     /// Whose token this secret is; `None` if nobody's or revoked.
-    pub async fn token_owner(&self, secret: &str) -> Result<Option<TokenOwner>, CatalogError> {
+    pub async fn token_owner(&self, secret: &str) -> Result<Option<SignedIn>, CatalogError> {
         let hash = hash(secret);
         self.database
             .read(move |db| {
-                db.query_row(
-                    "SELECT p.id, p.name, p.email, t.id FROM api_tokens t JOIN people p ON p.id = t.person_id
-                     WHERE t.hash = ?1",
-                    [hash],
-                    |row| {
-                        Ok(TokenOwner {
-                            token: id_at(row, 3)?,
-                            person: person_of(row)?,
-                        })
-                    },
+                db.prepare_cached(
+                    "SELECT p.id, p.name, p.email, p.is_owner FROM api_tokens t JOIN people p ON p.id = t.person_id
+                     WHERE t.hash = ?1 AND p.removed_at_ms IS NULL",
                 )
-                .optional()
+                .and_then(|mut query| query.query_row([hash], signed_in_of).optional())
                 .during("find token")
             })
             .await
@@ -164,17 +165,15 @@ impl Catalog {
     }
 
     /// Who signed in with this cookie; `None` if nobody, expired or revoked.
-    pub async fn browser_session_owner(&self, secret: &str) -> Result<Option<Person>, CatalogError> {
+    pub async fn browser_session_owner(&self, secret: &str) -> Result<Option<SignedIn>, CatalogError> {
         let (hash, now_ms) = (hash(secret), self.clock.now_ms());
         self.database
             .read(move |db| {
-                db.query_row(
-                    "SELECT p.id, p.name, p.email FROM browser_sessions b JOIN people p ON p.id = b.person_id
-                     WHERE b.hash = ?1 AND b.expires_at_ms > ?2",
-                    params![hash, now_ms],
-                    person_of,
+                db.prepare_cached(
+                    "SELECT p.id, p.name, p.email, p.is_owner FROM browser_sessions b JOIN people p ON p.id = b.person_id
+                     WHERE b.hash = ?1 AND b.expires_at_ms > ?2 AND p.removed_at_ms IS NULL",
                 )
-                .optional()
+                .and_then(|mut query| query.query_row(params![hash, now_ms], signed_in_of).optional())
                 .during("find browser session")
             })
             .await
@@ -234,12 +233,13 @@ impl Catalog {
 }
 
 fn require_person(db: &Connection, person: &PersonId) -> Result<(), CatalogError> {
-    find_person(db, person)?
+    find_account(db, person)?
         .map(|_| ())
         .ok_or(CatalogError::PersonUnknown)
 }
 
-fn hash(secret: &str) -> Vec<u8> {
+/// What is stored of a secret.
+pub(super) fn hash(secret: &str) -> Vec<u8> {
     ring::digest::digest(&ring::digest::SHA256, secret.as_bytes())
         .as_ref()
         .to_vec()

@@ -1,14 +1,17 @@
 //! The catalog: sign-in, lists, creation receipts, secrets.
 
 use greenroom_protocol::client::image::{Image, ImageState};
-use greenroom_protocol::client::person::UpdateMe;
+use greenroom_protocol::client::member::{LinkKind, Member, Role, SessionAccess};
+use greenroom_protocol::client::person::{Person, UpdateMe};
 use greenroom_protocol::client::prompt::Delivery;
 use greenroom_protocol::client::session::{Session, SessionState};
 use greenroom_protocol::id::{PersonId, SandboxId, SessionId};
 use greenroom_stdx::clock::Clock;
 use greenroom_stdx::id::fresh_bits;
 use greenroom_stdx::secret::Secret;
-use greenroom_store::catalog::{Catalog, CatalogError, RepositoryRow, SearchText, SessionQuery};
+use greenroom_store::catalog::{
+    AuditQuery, Catalog, CatalogError, NewAuditEntry, NewLink, RepositoryRow, SearchText, SessionQuery,
+};
 use std::path::Path;
 use std::time::Duration;
 
@@ -145,7 +148,7 @@ async fn tokens_work_until_they_are_revoked() {
     let token = catalog.create_token(&owner.id, "laptop").await.unwrap();
     let other = catalog.create_token(&owner.id, "phone").await.unwrap();
     let found = catalog.token_owner(&token.secret).await.unwrap().unwrap();
-    assert_eq!((&found.token, &found.person), (&token.id, &owner));
+    assert_eq!((&found.person, found.is_owner), (&owner, true));
     for wrong in ["", "grt_", token.id.as_str(), &token.secret[..67]] {
         assert_eq!(catalog.token_owner(wrong).await.unwrap(), None, "{wrong:?}");
     }
@@ -217,7 +220,10 @@ async fn links_and_browser_sessions_expire() {
     clock.advance_ms(59_999);
     let second = catalog.create_browser_session(&owner.id, minute).await.unwrap();
     let third = catalog.create_browser_session(&owner.id, minute).await.unwrap();
-    let owner_of = async |secret: &Secret| catalog.browser_session_owner(secret.expose()).await.unwrap();
+    let owner_of = async |secret: &Secret| {
+        let found = catalog.browser_session_owner(secret.expose()).await.unwrap();
+        found.map(|found| found.person)
+    };
     assert_eq!(owner_of(&first).await, Some(owner.clone()));
     clock.advance_ms(1);
     assert_eq!(owner_of(&first).await, None);
@@ -273,6 +279,8 @@ async fn session(catalog: &Catalog, n: u128, repository: &str, updated_at_ms: i6
         delivery: Delivery::Queue,
         is_queue_paused: false,
         failed_effects: Vec::new(),
+        members: Vec::new(),
+        access: SessionAccess::Viewer,
     };
     catalog.put_session(&session).await.unwrap();
     session
@@ -299,6 +307,7 @@ async fn pages_of_sessions_hold_each_once() {
                 cursor,
                 limit: 4,
                 words: None,
+                seen_by: None,
             };
             let page = catalog.sessions(query).await.unwrap();
             assert!(page.sessions.len() <= 4);
@@ -537,4 +546,220 @@ async fn derived_keys_are_the_same_each_time_and_differ_by_purpose_and_key_file(
     assert_eq!(open(dir.path()).await.derived_key("one"), key);
     let other = tempfile::tempdir().unwrap();
     assert_ne!(open(other.path()).await.derived_key("one"), key);
+}
+
+#[tokio::test]
+async fn people_come_and_go_and_somebody_owns_the_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = open(dir.path()).await;
+    let owner = catalog.owner().await.unwrap();
+    let ada = catalog
+        .add_person("Ada".into(), "ada@example.com".into(), false)
+        .await
+        .unwrap();
+    let taken = catalog
+        .add_person("Other".into(), "Ada@Example.com".into(), true)
+        .await;
+    assert!(matches!(taken, Err(CatalogError::PersonExists)));
+    let update = UpdateMe {
+        email: Some("ada@example.com".into()),
+        ..UpdateMe::default()
+    };
+    let taken = catalog.update_person(&owner.id, update.clone()).await;
+    assert!(matches!(taken, Err(CatalogError::PersonExists)));
+    // One's own address is nobody else's.
+    catalog.update_person(&ada.person.id, update).await.unwrap();
+    for refused in [
+        catalog.remove_person(&owner.id).await,
+        catalog.set_owner(&owner.id, false).await.map(|_| ()),
+    ] {
+        assert!(matches!(refused, Err(CatalogError::LastOwner)));
+    }
+
+    let token = catalog.create_token(&ada.person.id, "laptop").await.unwrap();
+    let browser = catalog
+        .create_browser_session(&ada.person.id, Duration::from_secs(60))
+        .await
+        .unwrap();
+    let link = catalog
+        .create_sign_in_link(&ada.person.id, Duration::from_secs(60))
+        .await
+        .unwrap();
+    assert!(catalog.set_owner(&ada.person.id, true).await.unwrap().is_owner);
+    assert!(
+        catalog
+            .token_owner(&token.secret)
+            .await
+            .unwrap()
+            .unwrap()
+            .is_owner
+    );
+    assert_eq!(catalog.owner().await.unwrap(), owner, "the first");
+    catalog.remove_person(&ada.person.id).await.unwrap();
+    assert!(matches!(
+        catalog.remove_person(&ada.person.id).await,
+        Err(CatalogError::PersonUnknown)
+    ));
+    assert_eq!(catalog.token_owner(&token.secret).await.unwrap(), None);
+    assert_eq!(
+        catalog.browser_session_owner(browser.expose()).await.unwrap(),
+        None
+    );
+    assert_eq!(catalog.consume_sign_in_link(link.expose()).await.unwrap(), None);
+    assert!(matches!(
+        catalog
+            .create_sign_in_link(&ada.person.id, Duration::from_secs(60))
+            .await,
+        Err(CatalogError::PersonUnknown)
+    ));
+    assert_eq!(
+        catalog.person(&ada.person.id).await.unwrap(),
+        Some(ada.person.clone()),
+        "what she did has her name"
+    );
+    assert_eq!(catalog.accounts().await.unwrap().len(), 1);
+    catalog
+        .add_person("Ada".into(), "ada@example.com".into(), false)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn lists_hold_what_somebody_may_see() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = open(dir.path()).await;
+    let ada = catalog
+        .add_person("Ada".into(), "ada@example.com".into(), false)
+        .await
+        .unwrap()
+        .person;
+    let grace = catalog
+        .add_person("Grace".into(), "grace@example.com".into(), false)
+        .await
+        .unwrap()
+        .person;
+    let member = |person: &Person| Member {
+        person: person.clone(),
+        role: Role::Viewer,
+    };
+    let open_to_all = session(&catalog, 1, "shop", 1).await;
+    let of_ada = Session {
+        members: vec![member(&ada)],
+        access: SessionAccess::Members,
+        ..session(&catalog, 2, "shop", 2).await
+    };
+    catalog.put_session(&of_ada).await.unwrap();
+    let seen = async |by: Option<&Person>| {
+        let query = SessionQuery {
+            seen_by: by.map(|person| person.id.clone()),
+            limit: 10,
+            ..SessionQuery::default()
+        };
+        let page = catalog.sessions(query).await.unwrap();
+        page.sessions
+            .into_iter()
+            .map(|session| session.id)
+            .collect::<Vec<_>>()
+    };
+    let (first, second) = (open_to_all.id, of_ada.id.clone());
+    assert_eq!(seen(None).await, [second.clone(), first.clone()]);
+    assert_eq!(seen(Some(&ada)).await, [second.clone(), first.clone()]);
+    assert_eq!(seen(Some(&grace)).await, std::slice::from_ref(&first));
+    // Members come and go; a row that comes late changes nothing.
+    let handed_on = Session {
+        members: vec![member(&grace)],
+        last_seq: 9,
+        ..of_ada.clone()
+    };
+    catalog.put_session(&handed_on).await.unwrap();
+    catalog.put_session(&of_ada).await.unwrap();
+    assert_eq!(seen(Some(&ada)).await, std::slice::from_ref(&first));
+    assert_eq!(seen(Some(&grace)).await, [second, first]);
+}
+
+#[tokio::test]
+async fn links_into_sessions_let_in_until_they_expire_or_are_revoked() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::fixed(1000);
+    let catalog = open_at(dir.path(), &clock).await;
+    let owner = catalog.owner().await.unwrap();
+    let (one, other) = (SessionId::from_bits(1), SessionId::from_bits(2));
+    let new = |kind, role, seconds| NewLink {
+        session: one.clone(),
+        kind,
+        role,
+        created_by: owner.id.clone(),
+        valid_for: Duration::from_secs(seconds),
+    };
+    let (short, short_secret) = catalog
+        .create_link(new(LinkKind::Share, Role::Viewer, 60))
+        .await
+        .unwrap();
+    let (long, long_secret) = catalog
+        .create_link(new(LinkKind::Invite, Role::Editor, 600))
+        .await
+        .unwrap();
+    assert_eq!(catalog.links(&one).await.unwrap(), [short.clone(), long.clone()]);
+    assert_eq!(catalog.links(&other).await.unwrap(), []);
+    let holder = catalog.link_holder(short_secret.expose()).await.unwrap().unwrap();
+    assert_eq!(
+        (holder.link, holder.session, holder.kind),
+        (short.id.clone(), one.clone(), LinkKind::Share)
+    );
+    clock.advance_ms(60_000);
+    assert_eq!(catalog.link_holder(short_secret.expose()).await.unwrap(), None);
+    assert_eq!(catalog.links(&one).await.unwrap(), std::slice::from_ref(&long));
+    assert!(
+        !catalog.revoke_link(&other, &long.id).await.unwrap(),
+        "of another session"
+    );
+    let role = catalog
+        .link_holder(long_secret.expose())
+        .await
+        .unwrap()
+        .map(|holder| holder.role);
+    assert_eq!(role, Some(Role::Editor));
+    assert!(catalog.revoke_link(&one, &long.id).await.unwrap());
+    assert_eq!(catalog.link_holder(long_secret.expose()).await.unwrap(), None);
+    assert_eq!(catalog.link_holder("").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn what_was_done_is_kept_for_a_while_and_found_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::fixed(1000);
+    let catalog = open_at(dir.path(), &clock).await;
+    let owner = catalog.owner().await.unwrap();
+    let entry = |target: &str| NewAuditEntry {
+        person: owner.id.clone(),
+        action: "stop".to_owned(),
+        target: target.to_owned(),
+        status: None,
+    };
+    let first = catalog.begin_audit(entry("/a%_")).await.unwrap();
+    clock.advance_ms(10);
+    let second = catalog.begin_audit(entry("/b")).await.unwrap();
+    catalog.end_audit(second, 201, Some("made".into())).await.unwrap();
+    let found = async |about: Option<&str>| {
+        let query = AuditQuery {
+            about: about.map(str::to_owned),
+            limit: 10,
+            ..AuditQuery::default()
+        };
+        let page = catalog.audit(query).await.unwrap();
+        page.entries
+            .into_iter()
+            .map(|entry| (entry.id, entry.status))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        found(None).await,
+        [(second, Some(201)), (first, None)],
+        "begun, and nobody knows how it ended"
+    );
+    assert_eq!(found(Some("mad")).await, [(second, Some(201))]);
+    assert_eq!(found(Some("%_")).await, [(first, None)], "no pattern");
+    clock.advance_ms(995);
+    assert_eq!(catalog.forget_audit(Duration::from_secs(1)).await.unwrap(), 1);
+    assert_eq!(found(None).await, [(second, Some(201))]);
 }

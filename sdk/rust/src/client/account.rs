@@ -4,7 +4,7 @@ use super::Client;
 use crate::failure::ClientError;
 use greenroom_protocol::client::model::ModelList;
 use greenroom_protocol::client::person::{
-    CreateToken, CreatedToken, Health, Person, SignInLink, StreamTicket, UpdateMe,
+    CreateToken, CreatedToken, Health, Me, Person, SignInLink, StreamTicket, UpdateMe,
 };
 use greenroom_protocol::client::secret::{SecretNames, SetSecret};
 use greenroom_stdx::secret::Secret;
@@ -21,8 +21,8 @@ impl Client {
         self.get(&["openapi.json"]).await
     }
 
-    /// Whom the token belongs to.
-    pub async fn me(&self) -> Result<Person, ClientError> {
+    /// Whom the token belongs to, and whether they own the server.
+    pub async fn me(&self) -> Result<Me, ClientError> {
         self.get(&["me"]).await
     }
 

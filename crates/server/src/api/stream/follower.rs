@@ -1,11 +1,12 @@
 //! Follows a session for one client, over whatever carries it: subscribe first, replay from disk behind the client's cursor, then go on
 //! live. A reader too slow for the ring is brought up from disk again; one that does not read at all is let go with its cursor.
 
+use crate::api::access::Viewer;
 use crate::api::app::App;
-use crate::api::caller::{Caller, sign_in_required};
 use crate::session::command::{SessionHandle, shutting_down};
 use crate::session::hub::{HubFrame, Partial};
 use greenroom_protocol::client::event::{Event, EventBody};
+use greenroom_protocol::client::member::Role;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::stream::StreamFrame;
 use greenroom_protocol::id::{ItemId, SessionId};
@@ -62,7 +63,7 @@ impl From<Problem> for End {
 /// Who follows what.
 pub struct Following {
     pub app: App,
-    pub caller: Caller,
+    pub viewer: Viewer,
     pub handle: SessionHandle,
     pub session_id: SessionId,
     /// Number of the last event the client has.
@@ -73,14 +74,14 @@ pub struct Following {
 pub async fn follow<C: Connection>(following: Following, connection: C) {
     let Following {
         app,
-        caller,
+        viewer,
         handle,
         session_id,
         after,
     } = following;
     let mut follower = Follower {
         app,
-        caller,
+        viewer,
         handle,
         session_id,
         connection,
@@ -100,7 +101,7 @@ pub fn cursor_ahead() -> Problem {
 
 struct Follower<C> {
     app: App,
-    caller: Caller,
+    viewer: Viewer,
     handle: SessionHandle,
     session_id: SessionId,
     connection: C,
@@ -113,6 +114,9 @@ struct Follower<C> {
 impl<C: Connection> Follower<C> {
     async fn follow(&mut self) -> Result<(), End> {
         let (mut live, partials) = self.handle.hub.subscribe();
+        let mut rights = self.app.rights.watch();
+        // What they were let in by may have gone since.
+        self.check_still().await?;
         let row = self.handle.fold().await?.row;
         if self.cursor > row.last_seq {
             return Err(cursor_ahead().into());
@@ -137,8 +141,12 @@ impl<C: Connection> Follower<C> {
         let mut ping = tokio::time::interval(PING_EVERY);
         ping.tick().await;
         let shutdown = self.app.shutdown.clone();
+        let (viewer, session_id) = (self.viewer.clone(), self.session_id.clone());
         loop {
             tokio::select! {
+                // Whoever may no longer look sees nothing more.
+                biased;
+                () = rights.changed(|change| viewer.is_concerned(&session_id, change)) => self.check_still().await?,
                 () = shutdown.cancelled() => return Err(shutting_down().into()),
                 () = self.handle.closed() => {
                     return Err(Problem::transient("session_reloaded", "The session is being loaded again.").into());
@@ -146,13 +154,18 @@ impl<C: Connection> Follower<C> {
                 frame = live.recv() => self.live_frame(frame, &mut live).await?,
                 () = self.connection.gone() => return Err(End::Gone),
                 _ = ping.tick() => {
-                    if !self.caller.is_still_signed_in(&self.app).await? {
-                        return Err(sign_in_required().into());
-                    }
+                    self.check_still().await?;
                     self.connection.ping().await?;
                 }
             }
         }
+    }
+
+    async fn check_still(&mut self) -> Result<(), End> {
+        Ok(self
+            .viewer
+            .check_still(&self.app, &self.handle, Role::Viewer)
+            .await?)
     }
 
     async fn live_frame(

@@ -121,7 +121,7 @@ impl Actor {
         }
         let message = format!("This prompt is by {}.", prompt.author.name);
         Err(Problem::permanent("prompt_not_yours", message)
-            .with_hint("Its author can change it, or whoever began the session."))
+            .with_hint("Its author can change it, or the session's owner."))
     }
 
     pub(super) async fn cancel_prompt(&mut self, prompt_id: PromptId, by: PersonId) -> Result<(), Problem> {
@@ -232,6 +232,12 @@ impl Actor {
         if let Some(delivery) = change.delivery.filter(|delivery| *delivery != row.delivery) {
             events.push(EventBody::SessionDeliveryChanged {
                 delivery,
+                by: by.clone(),
+            });
+        }
+        if let Some(access) = change.access.filter(|access| *access != row.access) {
+            events.push(EventBody::SessionAccessChanged {
+                access,
                 by: by.clone(),
             });
         }

@@ -1,0 +1,169 @@
+//! Who may do what in a session, asked anew with each request. Who may not see one is told the same as if there were none.
+
+use super::app::App;
+use super::caller::{Caller, sign_in_required};
+use super::failure::ApiFailure;
+use super::rights::RightsChange;
+use crate::session::command::SessionHandle;
+use crate::session::state::SessionFold;
+use aide::OperationInput;
+use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
+use axum::http::request::Parts;
+use greenroom_protocol::client::member::{LinkKind, Role};
+use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::client::session::Session;
+use greenroom_protocol::id::{PersonId, SessionId};
+use greenroom_stdx::secret::Secret;
+use greenroom_store::catalog::{LINK_PREFIX, LinkHolder};
+
+/// A session that somebody may use.
+pub struct Entered {
+    pub handle: SessionHandle,
+    /// As it was when their right was looked at.
+    pub fold: SessionFold,
+    /// What they may do there.
+    pub role: Role,
+}
+
+/// The session if the caller may do there what `needs` says.
+pub async fn enter(app: &App, caller: &Caller, id: &str, needs: Role) -> Result<Entered, Problem> {
+    let (handle, fold) = found(app, id).await?;
+    let role = role_of(caller, &fold.row).ok_or_else(session_unknown)?;
+    match role >= needs {
+        true => Ok(Entered { handle, fold, role }),
+        false => Err(role_required(&fold.row, needs)),
+    }
+}
+
+/// What the caller may do in a session; `None`: not even know of it.
+pub fn role_of(caller: &Caller, row: &Session) -> Option<Role> {
+    match caller.is_owner {
+        true => Some(Role::Owner),
+        false => row.role_of(&caller.person.id),
+    }
+}
+
+async fn found(app: &App, id: &str) -> Result<(SessionHandle, SessionFold), Problem> {
+    let id: SessionId = id.parse().map_err(|_| session_unknown())?;
+    let handle = app.sessions.get(&id).await?;
+    let fold = handle.fold().await?;
+    Ok((handle, fold))
+}
+
+/// What those get who look for a session that does not exist, or not for them.
+pub fn session_unknown() -> Problem {
+    Problem::permanent("session_unknown", "There is no such session.")
+        .with_hint("Check the session's id, or list the sessions you can see.")
+}
+
+fn role_required(row: &Session, needs: Role) -> Problem {
+    let (may, to_become) = match needs {
+        Role::Owner => (
+            "Only the owner of this session may do that",
+            "to hand it over to you",
+        ),
+        Role::Editor | Role::Viewer => (
+            "You may watch this session, not change it",
+            "to make you an editor",
+        ),
+    };
+    Problem::permanent("role_required", format!("{may}."))
+        .with_hint(format!("Ask {} {to_become}.", row.owner().name))
+}
+
+/// Somebody who looks at a session: a person, or whoever holds a share link.
+#[derive(Clone)]
+pub enum Viewer {
+    Person(Caller),
+    Guest(Guest),
+}
+
+/// Whoever holds a share link.
+#[derive(Clone)]
+pub struct Guest {
+    pub holder: LinkHolder,
+    pub credential: Secret,
+}
+
+impl Guest {
+    /// Whom a share link's secret lets in.
+    pub async fn with(app: &App, credential: Secret) -> Result<Self, Problem> {
+        let holder = app.catalog.link_holder(credential.expose()).await;
+        let holder = holder.map_err(|error| error.problem())?;
+        match holder.filter(|holder| holder.kind == LinkKind::Share) {
+            Some(holder) => Ok(Self { holder, credential }),
+            None => Err(link_invalid()),
+        }
+    }
+}
+
+/// What those get whose link is no good.
+pub fn link_invalid() -> Problem {
+    Problem::permanent("link_invalid", "This link was revoked or is too old.")
+        .with_hint("Ask whoever gave it to you for another one.")
+}
+
+impl Viewer {
+    /// The session if they may look at it.
+    pub async fn enter(&self, app: &App, id: &str) -> Result<Entered, Problem> {
+        match self {
+            Self::Person(caller) => enter(app, caller, id, Role::Viewer).await,
+            Self::Guest(guest) if guest.holder.session.as_str() == id => {
+                let (handle, fold) = found(app, id).await?;
+                let role = Role::Viewer;
+                Ok(Entered { handle, fold, role })
+            }
+            Self::Guest(_) => Err(session_unknown()),
+        }
+    }
+
+    pub fn is_person(&self, person: &PersonId) -> bool {
+        matches!(self, Self::Person(caller) if caller.person.id == *person)
+    }
+
+    /// Whether a change of rights may be one of theirs in this session.
+    pub fn is_concerned(&self, session: &SessionId, change: &RightsChange) -> bool {
+        match (self, change) {
+            (Self::Person(_), RightsChange::Person(person)) => self.is_person(person),
+            (Self::Person(_), RightsChange::Session(changed)) => changed == session,
+            (Self::Guest(guest), RightsChange::Link(link)) => guest.holder.link == *link,
+            _ => false,
+        }
+    }
+
+    /// Refuses them if they may no longer do in this session what `needs` says; for what stays open longer than a request.
+    pub async fn check_still(&self, app: &App, handle: &SessionHandle, needs: Role) -> Result<(), Problem> {
+        match self {
+            Self::Person(caller) => {
+                let caller = caller.again(app).await?.ok_or_else(sign_in_required)?;
+                let row = handle.fold().await?.row;
+                let role = role_of(&caller, &row).ok_or_else(session_unknown)?;
+                match role >= needs {
+                    true => Ok(()),
+                    false => Err(role_required(&row, needs)),
+                }
+            }
+            Self::Guest(guest) => Guest::with(app, guest.credential.clone()).await.map(|_| ()),
+        }
+    }
+}
+
+impl OperationInput for Viewer {}
+
+impl FromRequestParts<App> for Viewer {
+    type Rejection = ApiFailure;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiFailure> {
+        match link_secret(&parts.headers) {
+            Some(secret) => Ok(Self::Guest(Guest::with(app, secret).await?)),
+            None => Ok(Self::Person(Caller::from_request_parts(parts, app).await?)),
+        }
+    }
+}
+
+/// The secret of a link that somebody came with instead of a token.
+fn link_secret(headers: &HeaderMap) -> Option<Secret> {
+    let secret = super::caller::bearer(headers)?;
+    secret.starts_with(LINK_PREFIX).then(|| Secret::new(secret))
+}

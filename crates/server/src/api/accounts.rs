@@ -1,0 +1,92 @@
+//! Who may use this server.
+
+use super::app::App;
+use super::audit;
+use super::body::JsonBody;
+use super::caller::{Caller, check_owner};
+use super::failure::ApiFailure;
+use super::names::PersonPath;
+use super::parameters::InPath;
+use super::people::{checked_email, checked_identity, sign_in_link};
+use super::reply::Created;
+use super::rights::RightsChange;
+use axum::Json;
+use axum::extract::State;
+use axum::response::NoContent;
+use greenroom_protocol::client::person::{
+    Account, AccountList, AddPerson, AddedPerson, SignInLink, UpdatePerson,
+};
+use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::id::PersonId;
+
+pub async fn list(State(app): State<App>, _: Caller) -> Result<Json<AccountList>, ApiFailure> {
+    let people = app.catalog.accounts().await.map_err(|error| error.problem())?;
+    Ok(Json(AccountList { people }))
+}
+
+pub async fn add(
+    State(app): State<App>,
+    caller: Caller,
+    JsonBody(body): JsonBody<AddPerson>,
+) -> Result<Created<AddedPerson>, ApiFailure> {
+    check_owner(&caller)?;
+    let name = checked_identity(&body.name, "name")?;
+    let email = checked_email(&body.email)?;
+    let person = app.catalog.add_person(name, email, body.is_owner).await;
+    let person = person.map_err(|error| error.problem())?;
+    audit::about(person.person.id.as_str());
+    let sign_in = sign_in_link(&app, &person.person.id).await?;
+    Ok(Created(AddedPerson { person, sign_in }))
+}
+
+pub async fn update(
+    State(app): State<App>,
+    caller: Caller,
+    InPath(PersonPath { id }): InPath<PersonPath>,
+    JsonBody(body): JsonBody<UpdatePerson>,
+) -> Result<Json<Account>, ApiFailure> {
+    check_owner(&caller)?;
+    let id = known(&id)?;
+    let account = app.catalog.set_owner(&id, body.is_owner).await;
+    let account = account.map_err(|error| error.problem())?;
+    app.rights.changed(RightsChange::Person(id));
+    Ok(Json(account))
+}
+
+/// Somebody may no longer use this server: what they have open ends at once, and what they asked for is not done, or not further.
+pub async fn remove(
+    State(app): State<App>,
+    caller: Caller,
+    InPath(PersonPath { id }): InPath<PersonPath>,
+) -> Result<NoContent, ApiFailure> {
+    check_owner(&caller)?;
+    let id = known(&id)?;
+    app.catalog
+        .remove_person(&id)
+        .await
+        .map_err(|error| error.problem())?;
+    app.rights.changed(RightsChange::Person(id.clone()));
+    let by = caller.person.id;
+    for handle in app.sessions.loaded().await {
+        if let Err(problem) = handle.forget_person(id.clone(), by.clone()).await {
+            tracing::warn!(session = %handle.id, code = problem.code, "prompts of somebody who was removed stay in the queue");
+        }
+    }
+    Ok(NoContent)
+}
+
+pub async fn create_sign_in_link(
+    State(app): State<App>,
+    caller: Caller,
+    InPath(PersonPath { id }): InPath<PersonPath>,
+) -> Result<Created<SignInLink>, ApiFailure> {
+    check_owner(&caller)?;
+    let id = known(&id)?;
+    Ok(Created(sign_in_link(&app, &id).await?))
+}
+
+fn known(id: &str) -> Result<PersonId, Problem> {
+    id.parse().map_err(|_| {
+        Problem::permanent("person_unknown", "There is no such person.").with_hint("See GET /v1/people.")
+    })
+}
