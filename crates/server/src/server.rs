@@ -203,7 +203,7 @@ async fn recover(app: App) {
     }
 }
 
-/// Stops sandboxes that nobody uses, those from before this start included.
+/// Stops sandboxes that nobody uses, those from before this start included, and forgets conversations that nobody goes on with.
 async fn rest_idle_sandboxes(app: App, shutdown: CancellationToken) {
     adopt_sandboxes(&app).await;
     let services = &app.services;
@@ -211,6 +211,9 @@ async fn rest_idle_sandboxes(app: App, shutdown: CancellationToken) {
         tokio::select! {
             () = tokio::time::sleep(services.running.look_every()) => {}
             () = shutdown.cancelled() => return,
+        }
+        for handle in app.sessions.loaded().await {
+            handle.conversation.rest(services.clock.now_ms());
         }
         for (sandbox, handle) in services.running.overdue(services.clock.now_ms()) {
             match handle

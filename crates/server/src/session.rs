@@ -1,6 +1,6 @@
 //! Sessions: one actor each, the only writer of the session's log.
 //!
-//! `state` folds events into what a session is; `actor` decides, appends and publishes; `turn` runs the agent; `workspace`,
+//! `state` folds events into what a session is; `actor` decides, appends and publishes; `turn` runs the agent, which `conversation` tells what was said before; `workspace`,
 //! `checkout` and `service_watch` bring a sandbox, `running` and `sandbox_slot` put it to rest; `snapshots` and `fork` keep and copy it; `changes`, `platform` and `outbox` bring the work to the forge; `listing`
 //! keeps what lists show and what sessions are found by.
 
@@ -8,6 +8,7 @@ mod actor;
 mod changes;
 mod checkout;
 pub mod command;
+mod conversation;
 mod first_request;
 pub mod fork;
 pub mod hub;

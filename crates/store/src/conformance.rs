@@ -76,7 +76,10 @@ async fn unknown_sessions_are_told_apart(store: &dyn SessionStore) {
         Err(ReadError::Unknown)
     ));
     assert!(matches!(store.last_seq(&session).await, Err(ReadError::Unknown)));
-    assert!(matches!(store.journal(&session).await, Err(ReadError::Unknown)));
+    assert!(matches!(
+        store.journal(&session, 0).await,
+        Err(ReadError::Unknown)
+    ));
     assert!(matches!(
         store.receipt(&session, &person, "k").await,
         Err(ReadError::Unknown)
@@ -265,12 +268,17 @@ async fn appends_are_idempotent(store: &dyn SessionStore) {
     for batch in [step(1), step(1), step(2)] {
         assert_eq!(store.append(&session, newer, 2, batch).await.unwrap(), 2);
     }
-    let journal = store.journal(&session).await.unwrap();
+    let journal = store.journal(&session, 0).await.unwrap();
     assert_eq!(
         journal.iter().map(|row| &row.entry["step"]).collect::<Vec<_>>(),
         [1, 2]
     );
     assert_eq!(journal[0].turn_id, turn_id);
+    for known in 0..=journal.len() {
+        let rest = store.journal(&session, known as u64).await.unwrap();
+        assert_eq!(rest, journal[known..], "behind the first {known}");
+    }
+    assert_eq!(store.journal(&session, u64::MAX).await.unwrap(), []);
     assert_eq!(store.last_seq(&session).await.unwrap(), 2);
 }
 
@@ -481,7 +489,7 @@ async fn a_refused_batch_leaves_no_trace(store: &dyn SessionStore) {
         Err(AppendError::IntentConflict { .. })
     ));
     assert_eq!(store.last_seq(&session).await.unwrap(), 0);
-    assert_eq!(store.journal(&session).await.unwrap(), []);
+    assert_eq!(store.journal(&session, 0).await.unwrap(), []);
     assert_eq!(store.receipt(&session, &person, "k").await.unwrap(), None);
     assert_eq!(store.outbox_pending(&session).await.unwrap(), []);
     let whole = Batch {
@@ -489,7 +497,7 @@ async fn a_refused_batch_leaves_no_trace(store: &dyn SessionStore) {
         ..batch
     };
     assert_eq!(store.append(&session, epoch, 0, whole).await.unwrap(), 1);
-    assert_eq!(store.journal(&session).await.unwrap().len(), 1);
+    assert_eq!(store.journal(&session, 0).await.unwrap().len(), 1);
     assert!(store.receipt(&session, &person, "k").await.unwrap().is_some());
     assert_eq!(store.outbox_pending(&session).await.unwrap().len(), 1);
 }

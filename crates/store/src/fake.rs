@@ -242,8 +242,11 @@ impl SessionStore for MemorySessionStore {
         self.read_with(session, MemorySession::last_seq)
     }
 
-    async fn journal(&self, session: &SessionId) -> Result<Vec<JournalRow>, ReadError> {
-        self.read_with(session, |session| session.journal.clone())
+    async fn journal(&self, session: &SessionId, known: u64) -> Result<Vec<JournalRow>, ReadError> {
+        let known = usize::try_from(known).unwrap_or(usize::MAX);
+        self.read_with(session, |session| {
+            session.journal.iter().skip(known).cloned().collect()
+        })
     }
 
     async fn receipt(

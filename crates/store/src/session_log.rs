@@ -69,8 +69,8 @@ pub trait SessionStore: Send + Sync {
     /// Number of the last event, 0 if there is none.
     async fn last_seq(&self, session: &SessionId) -> Result<u64, ReadError>;
 
-    /// All journal rows of all turns, in the order they were appended.
-    async fn journal(&self, session: &SessionId) -> Result<Vec<JournalRow>, ReadError>;
+    /// Journal rows of all turns in the order they were appended, without the first `known` of them.
+    async fn journal(&self, session: &SessionId, known: u64) -> Result<Vec<JournalRow>, ReadError>;
 
     /// What this person was answered to the command with this idempotency key, if it was accepted.
     async fn receipt(

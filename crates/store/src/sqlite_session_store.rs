@@ -142,8 +142,8 @@ impl SessionStore for SqliteSessionStore {
         self.read_with(session, LogFile::last_seq).await
     }
 
-    async fn journal(&self, session: &SessionId) -> Result<Vec<JournalRow>, ReadError> {
-        self.read_with(session, LogFile::journal).await
+    async fn journal(&self, session: &SessionId, known: u64) -> Result<Vec<JournalRow>, ReadError> {
+        self.read_with(session, move |log| log.journal(known)).await
     }
 
     async fn receipt(

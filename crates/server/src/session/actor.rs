@@ -6,6 +6,7 @@ mod members;
 mod prompts;
 
 use super::command::{Command, SessionHandle};
+use super::conversation::Conversation;
 use super::hub::Hub;
 use super::listing;
 use super::sandbox_slot::SandboxSlot;
@@ -41,6 +42,8 @@ pub struct Actor {
     pub(super) sender: mpsc::WeakSender<Command>,
     /// The session's sandbox, for its turns.
     pub(super) sandbox: Arc<SandboxSlot>,
+    /// What its model was told and said, for its turns.
+    pub(super) conversation: Arc<Conversation>,
     /// The end of a turn that the log has not taken yet.
     pub(super) pending_end: Option<EventBody>,
     /// Stops the running turn.
@@ -57,6 +60,7 @@ impl Actor {
             sender: self.sender.upgrade()?,
             hub: self.hub.clone(),
             sandbox: self.sandbox.clone(),
+            conversation: self.conversation.clone(),
         })
     }
 

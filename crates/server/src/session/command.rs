@@ -1,5 +1,6 @@
 //! What can be asked of a session's actor, and the handle to ask it.
 
+use super::conversation::Conversation;
 use super::hub::Hub;
 use super::sandbox_slot::SandboxSlot;
 use super::state::SessionFold;
@@ -114,6 +115,8 @@ pub struct SessionHandle {
     pub hub: Arc<Hub>,
     /// The session's sandbox.
     pub sandbox: Arc<SandboxSlot>,
+    /// What its model was told and said.
+    pub conversation: Arc<Conversation>,
 }
 
 impl SessionHandle {

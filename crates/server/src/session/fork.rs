@@ -195,7 +195,7 @@ async fn inherited(
         after = last.seq;
         page.into_iter().for_each(|event| inherited.push(event));
     }
-    let journal = services.store.journal(&session.id).await;
+    let journal = services.store.journal(&session.id, 0).await;
     let mut journal = journal.map_err(|error| error.problem())?;
     journal.retain(|row| inherited.remembers(row.at_ms));
     let now_ms = services.clock.now_ms();

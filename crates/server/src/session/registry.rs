@@ -3,6 +3,7 @@
 
 use super::actor::Actor;
 use super::command::{MAILBOX_COMMANDS, SessionHandle};
+use super::conversation::Conversation;
 use super::hub::Hub;
 use super::sandbox_slot::SandboxSlot;
 use super::services::SessionServices;
@@ -151,6 +152,7 @@ impl SessionRegistry {
         let hub = Arc::new(Hub::default());
         let shutdown = self.shutdown.child_token();
         let sandbox = Arc::new(SandboxSlot::new(has_past));
+        let conversation = Arc::new(Conversation::default());
         let actor = Actor {
             services: self.services.clone(),
             fold,
@@ -159,6 +161,7 @@ impl SessionRegistry {
             mailbox,
             sender: sender.downgrade(),
             sandbox: sandbox.clone(),
+            conversation: conversation.clone(),
             pending_end: None,
             stop: shutdown.child_token(),
             shutdown,
@@ -169,6 +172,7 @@ impl SessionRegistry {
             sender,
             hub,
             sandbox,
+            conversation,
         })
     }
 }

@@ -163,6 +163,7 @@ mod tests {
             sender: tokio::sync::mpsc::channel(1).0,
             hub: Arc::new(Hub::default()),
             sandbox: Arc::new(SandboxSlot::new(false)),
+            conversation: Arc::default(),
         }
     }
 

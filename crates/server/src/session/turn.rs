@@ -13,10 +13,9 @@ use crate::environment::BoundedEnvironment;
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use greenroom_agent::world::{
-    Inserted, JournalEntry, MessageOf, Record, RecordError, Recorder, SessionFacts, TurnEnd, TurnInput,
-    TurnResult,
+    Inserted, MessageOf, Record, RecordError, Recorder, SessionFacts, TurnEnd, TurnInput, TurnResult,
 };
-use greenroom_llm::conversation::{Message, TokenUsage};
+use greenroom_llm::conversation::TokenUsage;
 use greenroom_llm::failure::ModelFailure;
 use greenroom_protocol::client::event::{EventBody, Item, ItemBody, SandboxUsage};
 use greenroom_protocol::client::problem::Problem;
@@ -101,7 +100,7 @@ async fn run(
     );
     // Both are reads of the disk; the environment is one more for the sandbox's start, and for what the model is told.
     let (conversation, environment) = tokio::join!(
-        conversation(&services, &fold, &running.turn_id),
+        handle.conversation.of_turn(&services, &row.id, &running.turn_id),
         workspace.environment(),
     );
     let (history, resumed) = match conversation {
@@ -276,34 +275,6 @@ fn failed(problem: Problem) -> TurnEnd {
         result: TurnResult::Failed(problem),
         usage: TokenUsage::default(),
     }
-}
-
-/// The messages of earlier turns, and what this turn already wrote.
-async fn conversation(
-    services: &SessionServices,
-    fold: &SessionFold,
-    turn_id: &TurnId,
-) -> Result<(Vec<Message>, Vec<JournalEntry>), Problem> {
-    let rows = services
-        .store
-        .journal(&fold.row.id)
-        .await
-        .map_err(|error| error.problem())?;
-    let mut history = Vec::new();
-    let mut own = Vec::new();
-    for row in rows {
-        let entry: JournalEntry = serde_json::from_value(row.entry).map_err(|error| {
-            tracing::error!(session = %fold.row.id, %error, "journal entry cannot be read");
-            Problem::permanent("session_corrupt", "This session's journal cannot be read.")
-                .with_hint("start a new session; this one stays readable")
-        })?;
-        if row.turn_id == *turn_id {
-            own.push(entry);
-        } else if let JournalEntry::Message { message } = entry {
-            history.push(message);
-        }
-    }
-    Ok((history, own))
 }
 
 /// Goes on with an effect whose result is not on disk, after a restart or because somebody asked.

@@ -230,14 +230,16 @@ impl LogFile {
         Ok(events)
     }
 
-    pub fn journal(&self) -> Result<Vec<JournalRow>, StorageFailure> {
+    /// Rows are only ever added, and numbered from 1.
+    pub fn journal(&self, known: u64) -> Result<Vec<JournalRow>, StorageFailure> {
+        let known = i64::try_from(known).unwrap_or(i64::MAX);
         self.during(
             "read journal",
             self.db
-                .prepare_cached("SELECT at_ms, turn_id, entry FROM journal ORDER BY id")
+                .prepare_cached("SELECT at_ms, turn_id, entry FROM journal WHERE id > ?1 ORDER BY id")
                 .and_then(|mut query| {
                     query
-                        .query_map([], |row| {
+                        .query_map([known], |row| {
                             Ok(JournalRow {
                                 at_ms: row.get(0)?,
                                 turn_id: text_at(row, 1)?,
