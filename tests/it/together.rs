@@ -306,3 +306,92 @@ async fn server_sent_events_tell_the_same_and_go_on_where_the_client_was() {
     );
     product.stop();
 }
+
+/// Who watches, as a frame tells it: names, and whether they are away and write.
+fn watching(frame: &Value) -> Vec<(String, bool, bool)> {
+    let watching = frame["presence"]["watching"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    watching
+        .iter()
+        .map(|watcher| {
+            let name = watcher["person"]["name"].as_str().unwrap().to_owned();
+            (name, watcher["is_away"] == true, !watcher["draft"].is_null())
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn people_see_who_watches_and_who_writes() {
+    let mut product = Product::with_script(FIX);
+    let api = start_with_answer(&mut product).await;
+    let (ada, _) = api.add_person("Ada").await;
+    let (grace, _) = api.add_person("Grace").await;
+    let session = ada.create_session("answer").await;
+    let link = ada
+        .must_post(
+            &format!("/v1/sessions/{session}/links"),
+            json!({ "kind": "share" }),
+        )
+        .await;
+    let guest = api.with_token(link["url"].as_str().unwrap().split_once("#token=").unwrap().1);
+    let is = |name: &str, is_away, writes| (name.to_owned(), is_away, writes);
+
+    let mut adas = ada.stream(&session, 0).await;
+    adas.until(|frame| watching(frame) == [is("Ada", false, false)])
+        .await;
+    let mut graces = grace.stream(&session, 0).await;
+    adas.until(|frame| watching(frame) == [is("Ada", false, false), is("Grace", false, false)])
+        .await;
+    let guests = guest.stream(&session, 0).await;
+    adas.until(|frame| frame["presence"]["guests"] == 1).await;
+
+    // Who may only watch writes nothing that others hear of; what makes no sense is no reason to end.
+    let draft = json!({ "frame": "presence", "draft": { "length": 5, "cursor": 99 } });
+    for nonsense in [
+        json!({ "frame": "dance" }),
+        json!([]),
+        json!({ "frame": "presence", "draft": { "length": -1 } }),
+    ] {
+        graces.say(nonsense).await;
+    }
+    graces.say(draft.clone()).await;
+    graces
+        .say(json!({ "frame": "presence", "is_away": true, "draft": { "length": 5, "cursor": 5 } }))
+        .await;
+    adas.until(|frame| watching(frame) == [is("Ada", false, false), is("Grace", true, false)])
+        .await;
+    adas.say(draft).await;
+    let frames = graces
+        .until(|frame| watching(frame).first() == Some(&is("Ada", false, true)))
+        .await;
+    let told = &frames.last().unwrap()["presence"]["watching"][0]["draft"];
+    assert_eq!(
+        *told,
+        json!({ "length": 5, "cursor": 5 }),
+        "a cursor is in its text"
+    );
+    // A burst is told at most every 100 ms, and its end always.
+    for length in 0..200 {
+        adas.say(json!({ "frame": "presence", "draft": { "length": length, "cursor": 0 } }))
+            .await;
+    }
+    let frames = graces
+        .until(|frame| frame["presence"]["watching"][0]["draft"]["length"] == 199)
+        .await;
+    assert!(frames.len() < 60, "{} frames", frames.len());
+    // Nobody writes for ever.
+    graces
+        .until(|frame| watching(frame).first() == Some(&is("Ada", false, false)))
+        .await;
+
+    drop(graces);
+    drop(guests);
+    adas.until(|frame| watching(frame) == [is("Ada", false, false)] && frame["presence"]["guests"] == 0)
+        .await;
+    // Nothing of it is kept.
+    let events = ada.events(&session).await;
+    assert_eq!(events.len(), 1, "{}", pretty(&events));
+    product.stop();
+}

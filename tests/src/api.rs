@@ -1,7 +1,7 @@
 //! Plain HTTP and WebSocket against a server: status and JSON, nothing hidden.
 
 use crate::product::DEADLINE;
-use futures_util::StreamExt as _;
+use futures_util::{SinkExt as _, StreamExt as _};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::time::Instant;
@@ -246,6 +246,12 @@ impl Stream {
                 _ => {}
             }
         }
+    }
+
+    /// Says something to the server.
+    pub async fn say(&mut self, frame: Value) {
+        let message = Message::text(frame.to_string());
+        self.socket.send(message).await.expect("say it");
     }
 
     /// Frames up to and with the first that satisfies `is_last`.

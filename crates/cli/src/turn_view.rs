@@ -42,6 +42,7 @@ impl TurnView {
             | StreamFrame::Hello { .. }
             | StreamFrame::CaughtUp { .. }
             | StreamFrame::Session { .. }
+            | StreamFrame::Presence { .. }
             | StreamFrame::Unknown(_) => Vec::new(),
         }
     }

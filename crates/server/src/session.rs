@@ -1,7 +1,7 @@
 //! Sessions: one actor each, the only writer of the session's log.
 //!
 //! `state` folds events into what a session is; `actor` decides, appends and publishes; `turn` runs the agent, which `conversation` tells what was said before; `workspace`,
-//! `checkout` and `service_watch` bring a sandbox, `running` and `sandbox_slot` put it to rest; `snapshots` and `fork` keep and copy it; `changes`, `platform` and `outbox` bring the work to the forge; `listing`
+//! `checkout` and `service_watch` bring a sandbox, `running` and `sandbox_slot` put it to rest; `snapshots` and `fork` keep and copy it; `changes`, `platform` and `outbox` bring the work to the forge; `hub` and `presence` tell those who watch; `listing`
 //! keeps what lists show and what sessions are found by.
 
 mod actor;
@@ -16,6 +16,7 @@ mod inherited;
 pub mod listing;
 mod outbox;
 mod platform;
+mod presence;
 pub mod registry;
 mod run;
 pub mod running;

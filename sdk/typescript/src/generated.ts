@@ -2693,6 +2693,10 @@ export interface components {
             session: components["schemas"]["Session"];
         } | {
             /** @constant */
+            frame: "presence";
+            presence: components["schemas"]["Presence"];
+        } | {
+            /** @constant */
             frame: "closing";
             problem: components["schemas"]["Problem"];
             /** Format: uint64 */
@@ -2700,10 +2704,48 @@ export interface components {
         };
         /** @description Which text of an item a delta extends. */
         DeltaChannel: "message" | "reasoning" | "input" | "output";
+        /** @description Who watches a session at a moment. */
+        Presence: {
+            /** @description Signed-in people, each once however many windows they have, in the order in which they came. */
+            watching: components["schemas"]["Watcher"][];
+            /**
+             * Format: uint32
+             * @description How many watch by a share link.
+             */
+            guests: number;
+        };
+        /** @description Somebody who watches. */
+        Watcher: {
+            person: components["schemas"]["Person"];
+            /** @description Has it open, but looks at something else. */
+            is_away: boolean;
+            /** @description The prompt that they write; absent: they write none. */
+            draft?: components["schemas"]["DraftState"] | null;
+        };
+        /** @description A prompt that somebody writes, without its text. */
+        DraftState: {
+            /**
+             * Format: uint32
+             * @description Its length, in UTF-16 code units as browsers count.
+             */
+            length: number;
+            /**
+             * Format: uint32
+             * @description Where its cursor is, or its selection begins; at most `length`.
+             */
+            cursor: number;
+        };
         /** @description What a client may send. */
         ClientFrame: {
             /** @constant */
             frame: "ping";
+        } | {
+            /** @constant */
+            frame: "presence";
+            /** @default false */
+            is_away: boolean;
+            /** @description The prompt that they write; only of those who may prompt. */
+            draft?: components["schemas"]["DraftState"] | null;
         };
     };
     responses: never;

@@ -8,6 +8,7 @@ import type {
   Item,
   Member,
   Person,
+  Presence,
   Problem,
   Prompt,
   PromptState,
@@ -161,9 +162,13 @@ export interface SessionView {
   /** What was pushed last, once for each repository. */
   readonly changes: readonly ChangeView[];
   readonly pullRequests: readonly PullRequestLink[];
+  /** Who watches now. */
+  readonly presence: Presence;
   /** Why the server closed the stream, until it is joined again. */
   readonly closing: Problem | null;
 }
+
+const NOBODY: Presence = { watching: [], guests: 0 };
 
 /** The view before the first frame. */
 export const EMPTY_SESSION_VIEW: SessionView = {
@@ -192,6 +197,7 @@ export const EMPTY_SESSION_VIEW: SessionView = {
   services: [],
   changes: [],
   pullRequests: [],
+  presence: NOBODY,
   closing: null,
 };
 
@@ -220,8 +226,10 @@ export function reduceFrame(view: SessionView, frame: StreamFrame): SessionView 
       return applyDelta(view, frame.item_id, frame.channel, frame.offset, frame.text);
     case "session":
       return applySession(view, frame.session);
+    case "presence":
+      return { ...view, presence: frame.presence };
     case "closing":
-      return { ...view, closing: frame.problem };
+      return { ...view, closing: frame.problem, presence: NOBODY };
     default:
       return view;
   }

@@ -1,7 +1,7 @@
 // Follows one session over a WebSocket: joins at a cursor, comes back after every loss, never skips and never repeats.
 // Must not interpret events beyond their number.
 import { ProblemError } from "./problem.ts";
-import type { Problem, StreamFrame } from "./wire.ts";
+import type { DraftState, Problem, StreamFrame } from "./wire.ts";
 
 /** How the connection stands. */
 export type StreamStatus =
@@ -36,6 +36,7 @@ export interface StreamOptions {
 const FIRST_DELAY_MS = 250;
 const LONGEST_DELAY_MS = 10_000;
 const PING_EVERY_MS = 25_000;
+const TELL_EVERY_MS = 150;
 
 /** Wait before attempt number `attempt` (from 1), half of it random so that clients do not return at once. */
 export function reconnectDelayMs(attempt: number, random: number): number {
@@ -65,6 +66,9 @@ export class SessionStream {
   #socket: SocketLike | null = null;
   #retryTimer: unknown = null;
   #pingTimer: unknown = null;
+  #tellTimer: unknown = null;
+  #watching: { is_away: boolean; draft: DraftState | null } | null = null;
+  #isOpen = false;
   #isClosed = false;
   /** Grows with each connection, so that late callbacks of an old one do nothing. */
   #connection = 0;
@@ -97,8 +101,28 @@ export class SessionStream {
     void this.#connect();
   }
 
+  /** Tells others how this client watches. At most so often as the server takes it; of several changes the last counts. */
+  tell(watching: { is_away: boolean; draft: DraftState | null }): void {
+    this.#watching = watching;
+    this.#tellTimer ??= this.#options.setTimer(() => {
+      this.#tellTimer = null;
+      this.#sendWatching();
+    }, TELL_EVERY_MS);
+  }
+
+  /** What was told, or has to be told again to a new socket. */
+  #sendWatching(): void {
+    if (this.#socket === null || !this.#isOpen || this.#watching === null) return;
+    const { is_away, draft } = this.#watching;
+    this.#socket.send(
+      JSON.stringify({ frame: "presence", is_away, ...(draft === null ? {} : { draft }) }),
+    );
+  }
+
   close(): void {
     this.#isClosed = true;
+    if (this.#tellTimer !== null) this.#options.clearTimer(this.#tellTimer);
+    this.#tellTimer = null;
     this.#clearRetry();
     this.#dropSocket();
   }
@@ -152,6 +176,9 @@ export class SessionStream {
     switch (frame.frame) {
       case "hello":
         this.#attempt = 0;
+        this.#isOpen = true;
+        // Only that somebody looks at something else: a draft is told when it changes.
+        if (this.#watching?.is_away === true) this.#sendWatching();
         this.#options.onStatus({ status: "open" });
         break;
       case "event":
@@ -206,6 +233,7 @@ export class SessionStream {
 
   #dropSocket(): void {
     this.#clearPing();
+    this.#isOpen = false;
     this.#connection += 1;
     const socket = this.#socket;
     this.#socket = null;

@@ -224,10 +224,15 @@ export interface EventPage {
 }
 
 export type DeltaChannel = components["schemas"]["DeltaChannel"];
+export type DraftState = components["schemas"]["DraftState"];
+export type Watcher = components["schemas"]["Watcher"];
+export type Presence = components["schemas"]["Presence"];
+
 export type StreamFrame =
   | { frame: "hello"; generation: number; session_id: string; last_seq: number }
   | { frame: "event"; event: Event }
   | { frame: "caught_up"; last_seq: number }
   | { frame: "delta"; item_id: string; channel: DeltaChannel; offset: number; text: string }
   | { frame: "session"; session: Session }
+  | { frame: "presence"; presence: Presence }
   | { frame: "closing"; problem: Problem; last_seq: number };

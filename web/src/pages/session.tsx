@@ -11,6 +11,7 @@ import { ForkDialog } from "../session/fork-dialog.tsx";
 import { maySteer } from "../session/session-context.ts";
 import { useSessionStream } from "../session/session-store.ts";
 import { SessionTabs, WatchOnly } from "../session/session-tabs.tsx";
+import { TypingLine, Watchers } from "../session/watchers.tsx";
 import { ShareDialog } from "../session/share-dialog.tsx";
 import { Button, buttonClass } from "../ui/button.tsx";
 import { Icon } from "../ui/icon.tsx";
@@ -41,7 +42,7 @@ export function SessionPage() {
 }
 
 function FollowedSession({ sessionId }: { sessionId: string }) {
-  const { view, connection } = useSessionStream(client, sessionId);
+  const { view, connection, tell } = useSessionStream(client, sessionId);
   const me = useMe().data;
   usePageTitle(view.title);
   // Until both are known nothing is taken away that a moment later is there.
@@ -52,7 +53,8 @@ function FollowedSession({ sessionId }: { sessionId: string }) {
       view={view}
       role={role}
       actions={
-        <div className="-mr-2 flex">
+        <div className="-mr-2 flex items-center">
+          <Watchers presence={view.presence} meId={me?.id ?? null} />
           <ForkButton sessionId={sessionId} isReady={view.lastSeq > 0} />
           <ShareButton view={view} role={role} />
         </div>
@@ -60,8 +62,9 @@ function FollowedSession({ sessionId }: { sessionId: string }) {
       bottom={
         <>
           <ConnectionLine connection={connection} />
+          <TypingLine presence={view.presence} meId={me?.id ?? null} />
           {maySteer(role) ? (
-            <Composer sessionId={sessionId} view={view} />
+            <Composer sessionId={sessionId} view={view} tell={tell} />
           ) : (
             <WatchOnly>
               You may watch this session. {view.members[0]?.person.name ?? "Its owner"} can make you

@@ -8,11 +8,21 @@ import { Icon } from "../ui/icon.tsx";
 import { ProblemNotice } from "../ui/notice.tsx";
 import { PromptBox } from "./prompt-box.tsx";
 import { Queue } from "./queue.tsx";
+import type { SessionStore } from "./session-store.ts";
 
 /** Two presses of Escape within this time stop the turn. */
 const DOUBLE_PRESS_MS = 600;
 
-export function Composer({ sessionId, view }: { sessionId: string; view: SessionView }) {
+export function Composer({
+  sessionId,
+  view,
+  tell,
+}: {
+  sessionId: string;
+  view: SessionView;
+  /** Tells others that a prompt is written here. */
+  tell: SessionStore["tell"];
+}) {
   const [text, setText] = useDraft(sessionId);
   const [images, setImages] = useState<ImageAttachment[]>([]);
   const send = useSendPrompt(sessionId);
@@ -41,6 +51,7 @@ export function Composer({ sessionId, view }: { sessionId: string; view: Session
     stop.mutate();
   });
   const failure = send.error ?? stop.error;
+  const tellDraft = useTellDraft(text, tell);
 
   return (
     <div className="grid gap-2">
@@ -61,6 +72,7 @@ export function Composer({ sessionId, view }: { sessionId: string; view: Session
           onSend={() => {
             submit(view.delivery);
           }}
+          onCursor={tellDraft}
           rows={2}
           actions={
             <>
@@ -112,6 +124,44 @@ const MEANINGS: Record<Delivery, string> = {
 /** The session's default stands last, where Send is. */
 function inOrder(last: Delivery): Delivery[] {
   return last === "queue" ? ["insert", "queue"] : ["queue", "insert"];
+}
+
+/** Tells others whether this page is in front, and how far its prompt is while somebody writes it. */
+function useTellDraft(text: string, tell: SessionStore["tell"]): (cursor: number | null) => void {
+  const cursor = useRef<number | null>(null);
+  const latest = useRef(text);
+  const publish = useRef(() => undefined as void);
+  useEffect(() => {
+    latest.current = text;
+    publish.current = () => {
+      const length = latest.current.length;
+      tell({
+        is_away: document.hidden,
+        draft:
+          cursor.current === null || length === 0
+            ? null
+            : { length, cursor: Math.min(cursor.current, length) },
+      });
+    };
+  });
+  // A prompt that was sent is no longer written.
+  const isEmpty = text === "";
+  useEffect(() => {
+    if (isEmpty) publish.current();
+  }, [isEmpty]);
+  useEffect(() => {
+    const look = () => {
+      publish.current();
+    };
+    document.addEventListener("visibilitychange", look);
+    return () => {
+      document.removeEventListener("visibilitychange", look);
+    };
+  }, []);
+  return (at) => {
+    cursor.current = at;
+    publish.current();
+  };
 }
 
 function useDoubleEscape(isActive: boolean, run: () => void): void {

@@ -15,6 +15,8 @@ export interface PromptBoxProps {
   images: ImageAttachment[];
   onImages: (images: ImageAttachment[]) => void;
   onSend: () => void;
+  /** Where its cursor is; null: nobody writes in it. */
+  onCursor?: (at: number | null) => void;
   /** Lines shown before it grows. */
   rows: number;
   isAutoFocused?: boolean;
@@ -63,6 +65,12 @@ export function PromptBox(props: PromptBoxProps) {
         style={{ minHeight: `${String(props.rows * 1.5 + 0.75)}rem` }}
         onChange={(event) => {
           props.onText(event.target.value);
+        }}
+        onSelect={(event) => {
+          props.onCursor?.(event.currentTarget.selectionStart);
+        }}
+        onBlur={() => {
+          props.onCursor?.(null);
         }}
         onKeyDown={(event) => {
           if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {

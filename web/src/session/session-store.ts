@@ -1,5 +1,6 @@
 // Holds the view of one followed session for React: frames in, batched snapshots out. Must not render.
 import {
+  type DraftState,
   EMPTY_SESSION_VIEW,
   type GreenroomClient,
   reduceFrame,
@@ -23,6 +24,7 @@ const BATCH_MS = 24;
 export class SessionStore {
   readonly #client: GreenroomClient;
   readonly #sessionId: string;
+  #stream: SessionStream | null = null;
   readonly #listeners = new Set<() => void>();
   #snapshot: SessionSnapshot = {
     view: EMPTY_SESSION_VIEW,
@@ -43,6 +45,11 @@ export class SessionStore {
 
   readonly snapshot = (): SessionSnapshot => this.#snapshot;
 
+  /** Tells others how this page watches. */
+  readonly tell = (watching: { is_away: boolean; draft: DraftState | null }): void => {
+    this.#stream?.tell(watching);
+  };
+
   follow(): () => void {
     const stream = new SessionStream({
       after: this.#snapshot.view.lastSeq,
@@ -59,11 +66,13 @@ export class SessionStore {
     const retry = () => {
       stream.retryNow();
     };
+    this.#stream = stream;
     window.addEventListener("online", retry);
     stream.start();
     return () => {
       window.removeEventListener("online", retry);
       stream.close();
+      this.#stream = null;
       this.#flush();
     };
   }
@@ -92,8 +101,11 @@ export class SessionStore {
 }
 
 /** Follows a session as long as the component is shown. */
-export function useSessionStream(client: GreenroomClient, sessionId: string): SessionSnapshot {
+export function useSessionStream(
+  client: GreenroomClient,
+  sessionId: string,
+): SessionSnapshot & Pick<SessionStore, "tell"> {
   const [store] = useState(() => new SessionStore(client, sessionId));
   useEffect(() => store.follow(), [store]);
-  return useSyncExternalStore(store.subscribe, store.snapshot);
+  return { ...useSyncExternalStore(store.subscribe, store.snapshot), tell: store.tell };
 }

@@ -1,6 +1,7 @@
 //! Frames of `GET /v1/sessions/{id}/stream?after=seq`: JSON text messages, server to client unless said otherwise.
 
 use super::event::Event;
+use super::person::Person;
 use super::problem::Problem;
 use super::session::Session;
 use crate::id::{ItemId, SessionId};
@@ -31,11 +32,46 @@ pub enum StreamFrame {
     },
     /// The session's row in lists changed.
     Session { session: Box<Session> },
+    /// Who watches now, whenever that changes. Not stored.
+    Presence { presence: Presence },
     /// The server closes the stream; reconnect with the cursor if `retryable`.
     Closing { problem: Problem, last_seq: u64 },
     #[serde(untagged)]
     #[cfg_attr(feature = "schema", schemars(skip))]
     Unknown(serde_json::Value),
+}
+
+/// Who watches a session at a moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Presence {
+    /// Signed-in people, each once however many windows they have, in the order in which they came.
+    pub watching: Vec<Watcher>,
+    /// How many watch by a share link.
+    pub guests: u32,
+}
+
+/// Somebody who watches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Watcher {
+    pub person: Person,
+    /// Has it open, but looks at something else.
+    pub is_away: bool,
+    /// The prompt that they write; absent: they write none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draft: Option<DraftState>,
+}
+
+/// A prompt that somebody writes, without its text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct DraftState {
+    /// Its length, in UTF-16 code units as browsers count.
+    pub length: u32,
+    /// Where its cursor is, or its selection begins; at most `length`.
+    pub cursor: u32,
 }
 
 /// Which text of an item a delta extends.
@@ -60,4 +96,13 @@ pub enum DeltaChannel {
 pub enum ClientFrame {
     /// Keeps proxies from closing an idle socket; not answered.
     Ping {},
+    /// How the sender watches, for others to see. Send it when it changes, at most every 100 ms; a draft is forgotten after ten seconds without
+    /// another.
+    Presence {
+        #[serde(default)]
+        is_away: bool,
+        /// The prompt that they write; only of those who may prompt.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        draft: Option<DraftState>,
+    },
 }

@@ -57,7 +57,8 @@ pub fn session_unknown() -> Problem {
         .with_hint("Check the session's id, or list the sessions you can see.")
 }
 
-fn role_required(row: &Session, needs: Role) -> Problem {
+/// What those get who may do less in a session than it takes.
+pub fn role_required(row: &Session, needs: Role) -> Problem {
     let (may, to_become) = match needs {
         Role::Owner => (
             "Only the owner of this session may do that",
@@ -132,19 +133,18 @@ impl Viewer {
         }
     }
 
-    /// Refuses them if they may no longer do in this session what `needs` says; for what stays open longer than a request.
-    pub async fn check_still(&self, app: &App, handle: &SessionHandle, needs: Role) -> Result<(), Problem> {
+    /// What they may do in this session now, if they may still look at it; for what stays open longer than a request.
+    pub async fn role_still(&self, app: &App, handle: &SessionHandle) -> Result<Role, Problem> {
         match self {
             Self::Person(caller) => {
                 let caller = caller.again(app).await?.ok_or_else(sign_in_required)?;
                 let row = handle.fold().await?.row;
-                let role = role_of(&caller, &row).ok_or_else(session_unknown)?;
-                match role >= needs {
-                    true => Ok(()),
-                    false => Err(role_required(&row, needs)),
-                }
+                role_of(&caller, &row).ok_or_else(session_unknown)
             }
-            Self::Guest(guest) => Guest::with(app, guest.credential.clone()).await.map(|_| ()),
+            Self::Guest(guest) => {
+                Guest::with(app, guest.credential.clone()).await?;
+                Ok(Role::Viewer)
+            }
         }
     }
 }

@@ -311,7 +311,14 @@ impl Shell {
         let checked = match &self.session {
             Some(session) => {
                 let viewer = Viewer::Person(self.caller.clone());
-                viewer.check_still(&self.app, session, Role::Editor).await
+                match viewer.role_still(&self.app, session).await {
+                    Ok(role) if role >= Role::Editor => Ok(()),
+                    Ok(_) => match session.fold().await {
+                        Ok(fold) => Err(access::role_required(&fold.row, Role::Editor)),
+                        Err(problem) => Err(problem),
+                    },
+                    Err(problem) => Err(problem),
+                }
             }
             None => match self.caller.again(&self.app).await {
                 Ok(Some(_)) => Ok(()),

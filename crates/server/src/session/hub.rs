@@ -1,9 +1,11 @@
 //! Fan-out of one session to its sockets. Holds the text of unfinished items, so that whoever joins in the middle gets it,
 //! and a small ring of recent frames; a reader that falls behind the ring reads the log again instead.
 
+use super::presence::Room;
 use greenroom_protocol::client::event::{Event, EventBody};
+use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::session::Session;
-use greenroom_protocol::client::stream::DeltaChannel;
+use greenroom_protocol::client::stream::{DeltaChannel, DraftState, Presence};
 use greenroom_protocol::id::ItemId;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::broadcast;
@@ -24,6 +26,7 @@ pub enum HubFrame {
         text: Arc<str>,
     },
     Session(Arc<Session>),
+    Presence(Arc<Presence>),
 }
 
 /// Text so far of an unfinished item.
@@ -41,6 +44,7 @@ pub struct Partial {
 pub struct Hub {
     sender: broadcast::Sender<HubFrame>,
     partials: Mutex<Vec<Partial>>,
+    room: Mutex<Room>,
 }
 
 impl Default for Hub {
@@ -48,6 +52,7 @@ impl Default for Hub {
         Self {
             sender: broadcast::channel(RING_FRAMES).0,
             partials: Mutex::new(Vec::new()),
+            room: Mutex::default(),
         }
     }
 }
@@ -122,8 +127,60 @@ impl Hub {
         let _ = self.sender.send(HubFrame::Session(row));
     }
 
+    /// Somebody watches, until what this returns is dropped. `None`: a guest.
+    pub fn sit(self: &Arc<Self>, person: Option<Person>) -> Seat {
+        let number = self.change_room(|room| room.sit(person));
+        Seat {
+            hub: self.clone(),
+            number,
+        }
+    }
+
+    /// Who watches now.
+    pub fn presence(&self) -> Presence {
+        self.lock_room().presence()
+    }
+
+    /// Changes who watches, and tells everybody if it makes a difference to them.
+    fn change_room<T>(&self, change: impl FnOnce(&mut Room) -> T) -> T {
+        let mut room = self.lock_room();
+        let before = room.presence();
+        let done = change(&mut room);
+        let after = room.presence();
+        if before != after {
+            // While the room is locked, so that the last word is the newest.
+            let _ = self.sender.send(HubFrame::Presence(Arc::new(after)));
+        }
+        done
+    }
+
+    fn lock_room(&self) -> MutexGuard<'_, Room> {
+        self.room.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<Partial>> {
         // The texts stay usable whatever a panicking publisher left: worst case one delta is missing.
         self.partials.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The place of somebody who watches; they are gone when it is dropped.
+#[derive(Debug)]
+pub struct Seat {
+    hub: Arc<Hub>,
+    number: u64,
+}
+
+impl Seat {
+    /// How they watch now.
+    pub fn change(&self, is_away: bool, draft: Option<DraftState>) {
+        self.hub
+            .change_room(|room| room.change(self.number, is_away, draft));
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.hub.change_room(|room| room.leave(self.number));
     }
 }

@@ -4,14 +4,14 @@
 use crate::api::access::Viewer;
 use crate::api::app::App;
 use crate::session::command::{SessionHandle, shutting_down};
-use crate::session::hub::{HubFrame, Partial};
+use crate::session::hub::{HubFrame, Partial, Seat};
 use greenroom_protocol::client::event::{Event, EventBody};
 use greenroom_protocol::client::member::Role;
 use greenroom_protocol::client::problem::Problem;
-use greenroom_protocol::client::stream::StreamFrame;
+use greenroom_protocol::client::stream::{ClientFrame, DraftState, StreamFrame};
 use greenroom_protocol::id::{ItemId, SessionId};
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -30,8 +30,8 @@ pub trait Connection: Send {
     /// Shows that the server is still there, and finds out whether the client is.
     fn ping(&mut self) -> impl Future<Output = Result<(), Gone>> + Send;
 
-    /// Returns when the client is gone. May be dropped at any time.
-    fn gone(&mut self) -> impl Future<Output = ()> + Send;
+    /// What the client says next. May be dropped at any time; then nothing is lost.
+    fn heard(&mut self) -> impl Future<Output = Result<ClientFrame, Gone>> + Send;
 
     /// Ends it after the last frame.
     fn close(&mut self, reason: &str) -> impl Future<Output = ()> + Send;
@@ -39,6 +39,64 @@ pub trait Connection: Send {
 
 /// The client went away; there is nobody to tell.
 pub struct Gone;
+
+/// Between two changes of how somebody watches that others hear of.
+const PRESENCE_EVERY: Duration = Duration::from_millis(100);
+/// After which a draft of which nothing is heard any more is no longer written.
+const DRAFT_FORGOTTEN: Duration = Duration::from_secs(10);
+
+/// How this client watches, as told to others: at most so often, and a draft no longer than it is written.
+struct Watching {
+    seat: Seat,
+    told_at: Option<Instant>,
+    /// Not told yet.
+    next: Option<(bool, Option<DraftState>)>,
+    is_away: bool,
+    /// When the draft that others know of is forgotten.
+    forget_at: Option<Instant>,
+}
+
+impl Watching {
+    fn new(seat: Seat) -> Self {
+        Self {
+            seat,
+            told_at: None,
+            next: None,
+            is_away: false,
+            forget_at: None,
+        }
+    }
+
+    fn told(&mut self, is_away: bool, draft: Option<DraftState>) {
+        let draft = draft.map(|draft| DraftState {
+            cursor: draft.cursor.min(draft.length),
+            ..draft
+        });
+        self.next = Some((is_away, draft));
+    }
+
+    /// Returns when others have to hear something.
+    async fn due(&self) {
+        let at = match (self.next, self.told_at) {
+            (Some(_), Some(told_at)) => Some(told_at + PRESENCE_EVERY),
+            (Some(_), None) => return,
+            (None, _) => self.forget_at,
+        };
+        match at {
+            Some(at) => tokio::time::sleep_until(at.into()).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn settle(&mut self) {
+        let (is_away, draft) = self.next.take().unwrap_or((self.is_away, None));
+        let now = Instant::now();
+        self.told_at = Some(now);
+        self.is_away = is_away;
+        self.forget_at = draft.map(|_| now + DRAFT_FORGOTTEN);
+        self.seat.change(is_away, draft);
+    }
+}
 
 /// Why a stream ends.
 enum End {
@@ -85,6 +143,7 @@ pub async fn follow<C: Connection>(following: Following, connection: C) {
         handle,
         session_id,
         connection,
+        may_prompt: false,
         cursor: after,
         completed: HashSet::new(),
     };
@@ -105,6 +164,8 @@ struct Follower<C> {
     handle: SessionHandle,
     session_id: SessionId,
     connection: C,
+    /// Whether others are told what this client writes.
+    may_prompt: bool,
     /// Number of the last event the client has.
     cursor: u64,
     /// Items whose completion the client has, in this connection: late deltas of them are not sent.
@@ -138,6 +199,12 @@ impl<C: Connection> Follower<C> {
             last_seq: self.cursor,
         })
         .await?;
+        let person = match &self.viewer {
+            Viewer::Person(caller) => Some(caller.person.clone()),
+            Viewer::Guest(_) => None,
+        };
+        // Everybody hears of it, this client too.
+        let mut watching = Watching::new(self.handle.hub.sit(person));
         let mut ping = tokio::time::interval(PING_EVERY);
         ping.tick().await;
         let shutdown = self.app.shutdown.clone();
@@ -152,7 +219,13 @@ impl<C: Connection> Follower<C> {
                     return Err(Problem::transient("session_reloaded", "The session is being loaded again.").into());
                 }
                 frame = live.recv() => self.live_frame(frame, &mut live).await?,
-                () = self.connection.gone() => return Err(End::Gone),
+                () = watching.due() => watching.settle(),
+                heard = self.connection.heard() => {
+                    if let ClientFrame::Presence { is_away, draft } = heard? {
+                        let draft = draft.filter(|_| self.may_prompt);
+                        watching.told(is_away, draft);
+                    }
+                }
                 _ = ping.tick() => {
                     self.check_still().await?;
                     self.connection.ping().await?;
@@ -162,10 +235,9 @@ impl<C: Connection> Follower<C> {
     }
 
     async fn check_still(&mut self) -> Result<(), End> {
-        Ok(self
-            .viewer
-            .check_still(&self.app, &self.handle, Role::Viewer)
-            .await?)
+        let role = self.viewer.role_still(&self.app, &self.handle).await?;
+        self.may_prompt = role >= Role::Editor;
+        Ok(())
     }
 
     async fn live_frame(
@@ -205,11 +277,18 @@ impl<C: Connection> Follower<C> {
                 let session = Box::new((*row).clone());
                 self.send(&StreamFrame::Session { session }).await
             }
+            Ok(HubFrame::Presence(presence)) => {
+                let presence = (*presence).clone();
+                self.send(&StreamFrame::Presence { presence }).await
+            }
             Err(RecvError::Lagged(_)) => {
                 let partials;
                 (*live, partials) = self.handle.hub.subscribe();
                 self.replay().await?;
-                self.send_partials(partials).await
+                self.send_partials(partials).await?;
+                // The newest of what is told but once may be among what was missed.
+                let presence = self.handle.hub.presence();
+                self.send(&StreamFrame::Presence { presence }).await
             }
             Err(RecvError::Closed) => Err(shutting_down().into()),
         }

@@ -4,7 +4,7 @@
 use super::follower::{Connection, Gone, SEND_TIMEOUT};
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse as _, Response};
-use greenroom_protocol::client::stream::StreamFrame;
+use greenroom_protocol::client::stream::{ClientFrame, StreamFrame};
 use std::convert::Infallible;
 use tokio::sync::mpsc;
 
@@ -51,8 +51,9 @@ impl Connection for OverServerSent {
         self.send_event(Event::default().comment("")).await
     }
 
-    async fn gone(&mut self) {
+    async fn heard(&mut self) -> Result<ClientFrame, Gone> {
         self.0.closed().await;
+        Err(Gone)
     }
 
     async fn close(&mut self, _: &str) {}

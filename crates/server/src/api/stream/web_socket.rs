@@ -2,7 +2,7 @@
 
 use super::follower::{Connection, Gone, SEND_TIMEOUT};
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
-use greenroom_protocol::client::stream::StreamFrame;
+use greenroom_protocol::client::stream::{ClientFrame, StreamFrame};
 
 pub struct OverWebSocket(pub WebSocket);
 
@@ -26,11 +26,16 @@ impl Connection for OverWebSocket {
         self.send_message(Message::Ping(Vec::new().into())).await
     }
 
-    async fn gone(&mut self) {
+    async fn heard(&mut self) -> Result<ClientFrame, Gone> {
         loop {
             match self.0.recv().await {
-                None | Some(Err(_) | Ok(Message::Close(_))) => return,
-                // What clients say only keeps the socket open; unknown frames of newer clients are no reason to end it.
+                None | Some(Err(_) | Ok(Message::Close(_))) => return Err(Gone),
+                Some(Ok(Message::Text(text))) => {
+                    // Unknown frames of newer clients are no reason to end it.
+                    if let Ok(frame) = serde_json::from_str(&text) {
+                        return Ok(frame);
+                    }
+                }
                 Some(Ok(_)) => {}
             }
         }
