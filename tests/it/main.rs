@@ -25,6 +25,7 @@ mod limits;
 mod links;
 mod ordinary_user;
 mod people;
+mod people_leaving;
 mod pool;
 mod receipts;
 mod repositories;

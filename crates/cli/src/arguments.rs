@@ -489,14 +489,22 @@ pub enum PersonCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Make somebody an owner of this server, or take that from them. For owners
-    #[command(after_help = "Examples:\n  greenroom person set ada@example.com --owner true")]
+    /// Change somebody's name or address, or whether they own this server. For owners
+    #[command(
+        after_help = "Examples:\n  greenroom person set ada@example.com --owner true\n  greenroom person set ada@example.com --name \"Ada King\" --email ada.king@example.com"
+    )]
     Set {
         /// An id, an address or a name
         person: String,
+        /// Shown beside prompts and in commits from now on
+        #[arg(long, required_unless_present_any = ["email", "owner"])]
+        name: Option<String>,
+        /// In commits from now on
+        #[arg(long)]
+        email: Option<String>,
         /// Whether they own this server
         #[arg(long, action = clap::ArgAction::Set)]
-        owner: bool,
+        owner: Option<bool>,
     },
     /// Somebody may no longer use this server: what they have open ends at once. For owners
     #[command(after_help = "Examples:\n  greenroom person remove ada@example.com")]

@@ -18,6 +18,7 @@ use crate::session::command::SessionHandle;
 use crate::session::fork;
 use crate::session::listing::{self, Listing};
 use crate::session::registry::SessionRegistry;
+use crate::session::right::Removed;
 use crate::session::running::{RunningBounds, RunningSandboxes};
 use crate::session::services::SessionServices;
 use crate::session::snapshots::SnapshotBounds;
@@ -91,6 +92,7 @@ impl Server {
             shutdown: shutdown.clone(),
             node: "local".to_owned(),
             listing: Listing::default(),
+            removed: Removed::default(),
             tasks: tasks.clone(),
         });
         let app = App::new(Parts {

@@ -1,6 +1,6 @@
 //! Sessions: one actor each, the only writer of the session's log.
 //!
-//! `state` folds events into what a session is; `actor` decides, appends and publishes; `turn` runs the agent, which `conversation` tells what was said before; `workspace`,
+//! `state` folds events into what a session is; `actor` decides, if whoever asks has the `right`, appends and publishes; `turn` runs the agent, which `conversation` tells what was said before; `workspace`,
 //! `checkout` and `service_watch` bring a sandbox, `running` and `sandbox_slot` put it to rest; `snapshots` and `fork` keep and copy it; `changes`, `platform` and `outbox` bring the work to the forge; `hub` and `presence` tell those who watch; `listing`
 //! keeps what lists show and what sessions are found by.
 
@@ -18,6 +18,7 @@ mod outbox;
 mod platform;
 mod presence;
 pub mod registry;
+pub mod right;
 mod run;
 pub mod running;
 mod sandbox_slot;

@@ -1070,6 +1070,7 @@ export interface components {
         /** @description Body of `PATCH /v1/me`: what a person may change about themselves. */
         UpdateMe: {
             name?: string | null;
+            /** @description Only of owners of the server: commits are attributed by it. They change it for others too. */
             email?: string | null;
         };
         /** @description A person as others see them: author of prompts and commits. */
@@ -1145,10 +1146,13 @@ export interface components {
             /** @description `usr_…` */
             id: string;
         };
-        /** @description Body of `PATCH /v1/people/{id}`. */
+        /** @description Body of `PATCH /v1/people/{id}`; at least one of them. */
         UpdatePerson: {
+            name?: string | null;
+            /** @description Nobody else's on this server. */
+            email?: string | null;
             /** @description Whether they own this server. It always has an owner. */
-            is_owner: boolean;
+            is_owner?: boolean | null;
         };
         /** @description Which audit entries to list. */
         AuditListQuery: {
@@ -1186,6 +1190,7 @@ export interface components {
             id: number;
             /** Format: int64 */
             at_ms: number;
+            /** @description As they were called then. */
             person: components["schemas"]["Person"];
             /** @description What was asked for: the operation of the API, such as `setMember`; `gitPush`, `openShell`. */
             action: string;
@@ -3100,7 +3105,7 @@ export interface operations {
             };
             cookie?: never;
         };
-        /** @description Body of `PATCH /v1/people/{id}`. */
+        /** @description Body of `PATCH /v1/people/{id}`; at least one of them. */
         requestBody: {
             content: {
                 "application/json": components["schemas"]["UpdatePerson"];

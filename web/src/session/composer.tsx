@@ -130,7 +130,7 @@ function inOrder(last: Delivery): Delivery[] {
 function useTellDraft(text: string, tell: SessionStore["tell"]): (cursor: number | null) => void {
   const cursor = useRef<number | null>(null);
   const latest = useRef(text);
-  const publish = useRef(() => undefined as void);
+  const publish = useRef<() => void>(() => undefined);
   useEffect(() => {
     latest.current = text;
     publish.current = () => {

@@ -90,13 +90,15 @@ pub async fn session_id(client: &Client, text: &str) -> Result<SessionId, Failur
 /// Somebody who may use the server, by their id, address or name.
 pub async fn person(client: &Client, text: &str) -> Result<Person, Failure> {
     let people = client.people().await?.people;
-    let mut found: Vec<_> = people
-        .into_iter()
-        .map(|account| account.person)
-        .filter(|person| {
-            person.id.as_str() == text || person.email.eq_ignore_ascii_case(text) || person.name == text
-        })
-        .collect();
+    let people: Vec<_> = people.into_iter().map(|account| account.person).collect();
+    // What names one person goes before what several may be called.
+    let exact = people
+        .iter()
+        .find(|person| person.id.as_str() == text || person.email.eq_ignore_ascii_case(text));
+    if let Some(person) = exact {
+        return Ok(person.clone());
+    }
+    let mut found: Vec<_> = people.into_iter().filter(|person| person.name == text).collect();
     match (found.pop(), found.is_empty()) {
         (Some(person), true) => Ok(person),
         (Some(_), false) => Err(Failure::usage(

@@ -5,7 +5,7 @@ use crate::arguments::{AuditArguments, Global, PersonCommand};
 use crate::connection;
 use crate::failure::{Exit, Failure};
 use crate::terminal::{Span, Style, Terminal};
-use greenroom_protocol::client::person::{AddPerson, SignInLink};
+use greenroom_protocol::client::person::{Account, AddPerson, SignInLink, UpdatePerson};
 use greenroom_sdk::AuditFilter;
 
 /// Carries out one of the person commands.
@@ -57,11 +57,21 @@ pub async fn run(global: &Global, command: PersonCommand, terminal: Terminal) ->
                 false => tell_link(&link, &person.name, terminal)?,
             }
         }
-        PersonCommand::Set { person, owner } => {
+        PersonCommand::Set {
+            person,
+            name,
+            email,
+            owner,
+        } => {
             let person = input::person(&client, &person).await?;
-            let account = client.set_server_owner(&person.id, owner).await?;
-            let is = if account.is_owner { "owns" } else { "uses" };
-            let text = format!("{} {is} this server", account.person.name);
+            let update = UpdatePerson {
+                name,
+                email,
+                is_owner: owner,
+            };
+            let Account { person, is_owner, .. } = client.update_person(&person.id, &update).await?;
+            let is = if is_owner { "owns" } else { "uses" };
+            let text = format!("{} <{}> {is} this server", person.name, person.email);
             terminal.line(&[Span::plain(crate::terminal::printable(&text))])?;
         }
         PersonCommand::Remove { person } => {

@@ -10,6 +10,7 @@ pub struct AuditEntry {
     /// Counts up; later entries have larger ones.
     pub id: u64,
     pub at_ms: i64,
+    /// As they were called then.
     pub person: Person,
     /// What was asked for: the operation of the API, such as `setMember`; `gitPush`, `openShell`.
     pub action: String,

@@ -56,13 +56,19 @@ pub struct AddPerson {
     pub is_owner: bool,
 }
 
-/// Body of `PATCH /v1/people/{id}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Body of `PATCH /v1/people/{id}`; at least one of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct UpdatePerson {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Nobody else's on this server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
     /// Whether they own this server. It always has an owner.
-    pub is_owner: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub is_owner: Option<bool>,
 }
 
 /// Answer to `POST /v1/people`.
@@ -90,6 +96,7 @@ pub struct SignIn {
 pub struct UpdateMe {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// Only of owners of the server: commits are attributed by it. They change it for others too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
 }

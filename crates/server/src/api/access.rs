@@ -5,6 +5,7 @@ use super::caller::{Caller, sign_in_required};
 use super::failure::ApiFailure;
 use super::rights::RightsChange;
 use crate::session::command::SessionHandle;
+use crate::session::right::{Right, session_unknown};
 use crate::session::state::SessionFold;
 use aide::OperationInput;
 use axum::extract::FromRequestParts;
@@ -29,11 +30,18 @@ pub struct Entered {
 /// The session if the caller may do there what `needs` says.
 pub async fn enter(app: &App, caller: &Caller, id: &str, needs: Role) -> Result<Entered, Problem> {
     let (handle, fold) = found(app, id).await?;
-    let role = role_of(caller, &fold.row).ok_or_else(session_unknown)?;
-    match role >= needs {
-        true => Ok(Entered { handle, fold, role }),
-        false => Err(role_required(&fold.row, needs)),
-    }
+    let right = Right {
+        person: caller.person.id.clone(),
+        is_server_owner: caller.is_owner,
+        needs,
+    };
+    let role = right.check(&fold.row)?;
+    Ok(Entered {
+        // They may lose it until it is done.
+        handle: handle.with_right(right),
+        fold,
+        role,
+    })
 }
 
 /// What the caller may do in a session; `None`: not even know of it.
@@ -49,28 +57,6 @@ async fn found(app: &App, id: &str) -> Result<(SessionHandle, SessionFold), Prob
     let handle = app.sessions.get(&id).await?;
     let fold = handle.fold().await?;
     Ok((handle, fold))
-}
-
-/// What those get who look for a session that does not exist, or not for them.
-pub fn session_unknown() -> Problem {
-    Problem::permanent("session_unknown", "There is no such session.")
-        .with_hint("Check the session's id, or list the sessions you can see.")
-}
-
-/// What those get who may do less in a session than it takes.
-pub fn role_required(row: &Session, needs: Role) -> Problem {
-    let (may, to_become) = match needs {
-        Role::Owner => (
-            "Only the owner of this session may do that",
-            "to hand it over to you",
-        ),
-        Role::Editor | Role::Viewer => (
-            "You may watch this session, not change it",
-            "to make you an editor",
-        ),
-    };
-    Problem::permanent("role_required", format!("{may}."))
-        .with_hint(format!("Ask {} {to_become}.", row.owner().name))
 }
 
 /// Somebody who looks at a session: a person, or whoever holds a share link.

@@ -7,7 +7,7 @@ use super::caller::{Caller, check_owner};
 use super::failure::ApiFailure;
 use super::names::PersonPath;
 use super::parameters::InPath;
-use super::people::{checked_email, checked_identity, sign_in_link};
+use super::people::{self, checked_email, checked_name, sign_in_link};
 use super::reply::Created;
 use super::rights::RightsChange;
 use axum::Json;
@@ -30,7 +30,7 @@ pub async fn add(
     JsonBody(body): JsonBody<AddPerson>,
 ) -> Result<Created<AddedPerson>, ApiFailure> {
     check_owner(&caller)?;
-    let name = checked_identity(&body.name, "name")?;
+    let name = checked_name(&body.name)?;
     let email = checked_email(&body.email)?;
     let person = app.catalog.add_person(name, email, body.is_owner).await;
     let person = person.map_err(|error| error.problem())?;
@@ -47,9 +47,28 @@ pub async fn update(
 ) -> Result<Json<Account>, ApiFailure> {
     check_owner(&caller)?;
     let id = known(&id)?;
-    let account = app.catalog.set_owner(&id, body.is_owner).await;
+    if body == UpdatePerson::default() {
+        return Err(
+            Problem::permanent("person_unchanged", "The request says nothing to change.")
+                .with_hint("Send `name`, `email`, `is_owner` or several of them.")
+                .into(),
+        );
+    }
+    let update = UpdatePerson {
+        name: body.name.as_deref().map(checked_name).transpose()?,
+        email: body.email.as_deref().map(checked_email).transpose()?,
+        ..body
+    };
+    let before = app.catalog.account(&id).await.map_err(|error| error.problem())?;
+    let account = app.catalog.update_account(&id, update).await;
     let account = account.map_err(|error| error.problem())?;
+    if let Some(before) = before {
+        audit::about(&people::renamed(&before.person, &account.person));
+    }
     app.rights.changed(RightsChange::Person(id));
+    if !account.is_owner {
+        end_unentitled(&app, &caller.person.id).await;
+    }
     Ok(Json(account))
 }
 
@@ -61,18 +80,24 @@ pub async fn remove(
 ) -> Result<NoContent, ApiFailure> {
     check_owner(&caller)?;
     let id = known(&id)?;
-    app.catalog
-        .remove_person(&id)
-        .await
-        .map_err(|error| error.problem())?;
-    app.rights.changed(RightsChange::Person(id.clone()));
-    let by = caller.person.id;
+    let links = app.catalog.remove_person(&id).await;
+    let links = links.map_err(|error| error.problem())?;
+    app.services.removed.add(id.clone());
+    app.rights.changed(RightsChange::Person(id));
+    for link in links {
+        app.rights.changed(RightsChange::Link(link));
+    }
+    end_unentitled(&app, &caller.person.id).await;
+    Ok(NoContent)
+}
+
+/// In all sessions that are in memory; the others look when they are loaded.
+async fn end_unentitled(app: &App, by: &PersonId) {
     for handle in app.sessions.loaded().await {
-        if let Err(problem) = handle.forget_person(id.clone(), by.clone()).await {
-            tracing::warn!(session = %handle.id, code = problem.code, "prompts of somebody who was removed stay in the queue");
+        if let Err(problem) = handle.end_unentitled(by.clone()).await {
+            tracing::warn!(session = %handle.id, code = problem.code, "what somebody asked for who may not any more goes on");
         }
     }
-    Ok(NoContent)
 }
 
 pub async fn create_sign_in_link(

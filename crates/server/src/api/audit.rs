@@ -13,8 +13,8 @@ use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use greenroom_protocol::client::audit::AuditPage;
+use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
-use greenroom_protocol::id::PersonId;
 use greenroom_stdx::chain::Chain;
 use greenroom_store::catalog::{AuditQuery, NewAuditEntry};
 use std::cell::RefCell;
@@ -68,34 +68,46 @@ pub async fn record(
         return next.run(Request::from_parts(parts, body)).await;
     };
     let new = NewAuditEntry {
-        person: caller.person.id.clone(),
+        person: caller.person.clone(),
         action: action.clone(),
         target: parts.uri.path().to_owned(),
         status: None,
     };
     let request = Request::from_parts(parts, body);
-    let run = SUBJECT.scope(RefCell::new(None), async {
+    // To its end, whether the caller waits or not: what is half done would be half undone by nobody, and written down as unknown.
+    let tasks = app.services.tasks.clone();
+    let ran = tasks.spawn(async move {
+        if LOGGED_ELSEWHERE.contains(&action.as_str()) {
+            let (response, subject) = run(request, next).await;
+            let status = response.status().as_u16();
+            app.services.tasks.clone().spawn(async move {
+                if let Ok(id) = begin(&app, new).await {
+                    end(&app, id, status, subject).await;
+                }
+            });
+            return response;
+        }
+        let id = match begin(&app, new).await {
+            Ok(id) => id,
+            Err(problem) => return ApiFailure(problem).into_response(),
+        };
+        let (response, subject) = run(request, next).await;
+        end(&app, id, response.status().as_u16(), subject).await;
+        response
+    });
+    ran.await.unwrap_or_else(|_| {
+        let problem = Problem::permanent("internal", "Something in the server broke in this command.");
+        ApiFailure(problem).into_response()
+    })
+}
+
+/// The answer, and what the command was about.
+async fn run(request: Request, next: Next) -> (Response, Option<String>) {
+    let answered = async {
         let response = next.run(request).await;
         (response, SUBJECT.with(RefCell::take))
-    });
-    if LOGGED_ELSEWHERE.contains(&action.as_str()) {
-        let (response, subject) = run.await;
-        let status = response.status().as_u16();
-        let tasks = app.services.tasks.clone();
-        tasks.spawn(async move {
-            if let Ok(id) = begin(&app, new).await {
-                end(&app, id, status, subject).await;
-            }
-        });
-        return response;
-    }
-    let id = match begin(&app, new).await {
-        Ok(id) => id,
-        Err(problem) => return ApiFailure(problem).into_response(),
     };
-    let (response, subject) = run.await;
-    end(&app, id, response.status().as_u16(), subject).await;
-    response
+    SUBJECT.scope(RefCell::new(None), answered).await
 }
 
 fn action_of(actions: &Actions, request: &Request) -> Option<String> {
@@ -110,7 +122,7 @@ fn action_of(actions: &Actions, request: &Request) -> Option<String> {
 /// Writes down what is no command of the API, with its status if that is known; answers with the entry's number.
 pub async fn happens(
     app: &App,
-    person: &PersonId,
+    person: &Person,
     action: &str,
     target: &str,
     status: Option<StatusCode>,

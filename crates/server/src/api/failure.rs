@@ -25,7 +25,7 @@ fn status_of(problem: &Problem) -> StatusCode {
             StatusCode::UNAUTHORIZED
         }
         "origin_refused" | "host_refused" | "own_change" | "owner_required" | "role_required"
-        | "prompt_not_yours" => StatusCode::FORBIDDEN,
+        | "member_removed" | "prompt_not_yours" => StatusCode::FORBIDDEN,
         "not_found" => StatusCode::NOT_FOUND,
         "method_not_allowed" => StatusCode::METHOD_NOT_ALLOWED,
         "upgrade_required" => StatusCode::UPGRADE_REQUIRED,

@@ -29,7 +29,7 @@ pub async fn serve_member(State(app): State<App>, request: Request) -> Response 
         return ask_for_token();
     };
     let person = match app.catalog.token_owner(&secret).await {
-        Ok(Some(owner)) => owner.person.id,
+        Ok(Some(owner)) => owner.person,
         Ok(None) => return ask_for_token(),
         Err(error) => return ApiFailure(error.problem()).into_response(),
     };

@@ -19,7 +19,7 @@ use greenroom_protocol::client::member::{
 };
 use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
-use greenroom_protocol::id::PersonId;
+use greenroom_protocol::id::{PersonId, SessionId};
 use greenroom_store::catalog::NewLink;
 use std::time::Duration;
 
@@ -53,10 +53,14 @@ pub async fn set(
 ) -> Result<Json<MemberList>, ApiFailure> {
     let entered = access::enter(&app, &caller, &id, Role::Owner).await?;
     let person = person(&app, &person_id).await?;
-    let handle = entered.handle;
+    let (handle, before) = (entered.handle, entered.fold.row);
     handle
         .set_member(person, Some(role), caller.person.id.clone())
         .await?;
+    if role == Role::Owner {
+        // Who may do what here is another's to say from now on.
+        revoke_links_of(&app, &handle.id, &before.owner().id).await?;
+    }
     app.rights.changed(RightsChange::Session(handle.id.clone()));
     let row = handle.fold().await?.row;
     Ok(Json(MemberList {
@@ -84,9 +88,19 @@ pub async fn remove(
         Problem::permanent("member_unknown", "This person is no member of this session.")
             .with_hint("See GET /v1/sessions/{id}/members.")
     })?;
+    let person = member.person.id.clone();
     handle.set_member(member.person, None, caller.person.id).await?;
+    revoke_links_of(&app, &handle.id, &person).await?;
     app.rights.changed(RightsChange::Session(handle.id.clone()));
     Ok(NoContent)
+}
+
+async fn revoke_links_of(app: &App, session: &SessionId, person: &PersonId) -> Result<(), Problem> {
+    let links = app.catalog.revoke_links_of(session, person).await;
+    for link in links.map_err(|error| error.problem())? {
+        app.rights.changed(RightsChange::Link(link));
+    }
+    Ok(())
 }
 
 /// Somebody who may use this server, and who is therefore no secret to a person on it.
@@ -209,12 +223,26 @@ pub async fn join(
 ) -> Result<Created<JoinedSession>, ApiFailure> {
     let holder = app.catalog.link_holder(&token).await;
     let holder = holder.map_err(|error| error.problem())?;
-    let holder = holder
-        .filter(|holder| holder.kind == LinkKind::Invite)
-        .ok_or_else(link_invalid)?;
+    let holder = holder.ok_or_else(link_invalid)?;
+    if holder.kind != LinkKind::Invite {
+        return Err(
+            Problem::permanent("link_is_for_watching", "This link is for watching only.")
+                .with_hint("Open it in a browser; who wants to join needs an invite link.")
+                .into(),
+        );
+    }
     let handle = app.sessions.get(&holder.session).await?;
     audit::about(handle.id.as_str());
-    let row = handle.fold().await?.row;
+    let fold = handle.fold().await?;
+    if fold.removed_members.contains(&caller.person.id) {
+        let hint = format!("Ask {} to let you in again.", fold.row.owner().name);
+        return Err(
+            Problem::permanent("member_removed", "You were taken out of this session.")
+                .with_hint(hint)
+                .into(),
+        );
+    }
+    let row = fold.row;
     let member = row
         .members
         .iter()

@@ -63,7 +63,7 @@ pub async fn sign_in(
         )
         .with_hint("An owner of the server can make a new one: `greenroom person sign-in-link`, or `greenroom sign-in-link` on the server's machine for the first owner.")
     })?;
-    audit::happens(&app, &person.id, "signIn", "/v1/sign-in", Some(StatusCode::OK)).await?;
+    audit::happens(&app, &person, "signIn", "/v1/sign-in", Some(StatusCode::OK)).await?;
     let secret = app
         .catalog
         .create_browser_session(&person.id, BROWSER_SESSION)
@@ -139,12 +139,22 @@ pub async fn update_me(
     caller: Caller,
     JsonBody(update): JsonBody<UpdateMe>,
 ) -> Result<Json<Person>, ApiFailure> {
+    let before = caller.person.clone();
     let name = update
         .name
-        .map_or(Ok(caller.person.name), |name| checked_identity(&name, "name"))?;
-    let email = update
-        .email
-        .map_or(Ok(caller.person.email), |email| checked_email(&email))?;
+        .map_or(Ok(caller.person.name), |name| checked_name(&name))?;
+    let email = match update.email {
+        Some(email) if email != before.email && !caller.is_owner => {
+            return Err(Problem::permanent(
+                "owner_required",
+                "Only an owner of this server may change an address: commits are attributed by it.",
+            )
+            .with_hint("Ask one of those whom `greenroom person list` names.")
+            .into());
+        }
+        Some(email) => checked_email(&email)?,
+        None => caller.person.email,
+    };
     let update = UpdateMe {
         name: Some(name),
         email: Some(email),
@@ -154,7 +164,29 @@ pub async fn update_me(
         .update_person(&caller.person.id, update)
         .await
         .map_err(|error| error.problem())?;
+    audit::about(&renamed(&before, &person));
     Ok(Json(person))
+}
+
+/// What became of somebody's name and address.
+pub(super) fn renamed(before: &Person, after: &Person) -> String {
+    let [before, after] = [before, after].map(|person| format!("{} <{}>", person.name, person.email));
+    match before == after {
+        true => after,
+        false => format!("{before} → {after}"),
+    }
+}
+
+/// A name that can stand in a commit, and is not taken for somebody's address or id.
+pub(super) fn checked_name(text: &str) -> Result<String, Problem> {
+    let name = checked_identity(text, "name")?;
+    match name.contains('@') || name.starts_with(PersonId::PREFIX) {
+        false => Ok(name),
+        true => Err(
+            Problem::permanent("name_invalid", "This name looks like an address or an id.")
+                .with_hint("Leave @ out, and do not begin with usr_."),
+        ),
+    }
 }
 
 /// An address that can stand in a commit.
@@ -174,13 +206,13 @@ pub(super) fn checked_email(text: &str) -> Result<String, Problem> {
 }
 
 /// Names and addresses go into commits, whose header lines end at a line break and quote addresses in `<>`.
-pub(super) fn checked_identity(text: &str, field: &str) -> Result<String, Problem> {
+fn checked_identity(text: &str, field: &str) -> Result<String, Problem> {
     let text = text.trim();
     let is_fit = !text.is_empty()
         && text.chars().count() <= MAX_NAME_CHARS
-        && !text
-            .chars()
-            .any(|character| character.is_control() || matches!(character, '<' | '>'));
+        && !text.chars().any(|character| {
+            character.is_control() || matches!(character, '<' | '>') || is_invisible(character)
+        });
     if is_fit {
         return Ok(text.to_owned());
     }
@@ -191,6 +223,12 @@ pub(super) fn checked_identity(text: &str, field: &str) -> Result<String, Proble
     .with_hint(format!(
         "Use 1 to {MAX_NAME_CHARS} characters without line breaks, < and >."
     )))
+}
+
+/// What shows nothing, or lets a text be shown in another order than it has: with it one name can look like another.
+fn is_invisible(character: char) -> bool {
+    matches!(character, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 pub async fn create_token(
@@ -277,12 +315,17 @@ mod tests {
 
     #[test]
     fn identities_fit_into_commits() {
-        for bad in ["", "  ", "a\nb", "a <b>", &"x".repeat(101)] {
-            assert!(checked_identity(bad, "name").is_err(), "{bad:?}");
+        let invisible = ["\u{200b}", "a\u{202e}b", "a\u{2028}b", "a\u{feff}"];
+        for bad in ["", "  ", "a\nb", "a <b>", &"x".repeat(101), "usr_1", "a@b"]
+            .into_iter()
+            .chain(invisible)
+        {
+            assert!(checked_name(bad).is_err(), "{bad:?}");
         }
-        assert_eq!(
-            checked_identity("  Ada Lovelace ", "name").unwrap(),
-            "Ada Lovelace"
-        );
+        for bad in ["", "a", "@b", "a@", "a b@c", "a@b\u{200b}"] {
+            assert!(checked_email(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(checked_email(" ada@example.com ").unwrap(), "ada@example.com");
+        assert_eq!(checked_name("  Ada Lovelace ").unwrap(), "Ada Lovelace");
     }
 }

@@ -2,7 +2,7 @@
 
 use greenroom_protocol::id::{LinkId, PersonId, SessionId};
 use tokio::sync::broadcast;
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
 /// Changes kept for whoever is slow to look; one that misses some looks as if all concerned it.
 const RING_CHANGES: usize = 64;
@@ -43,6 +43,18 @@ impl Rights {
 pub struct RightsWatch(broadcast::Receiver<RightsChange>);
 
 impl RightsWatch {
+    /// Whether there was a change since the last look that may concern whom `concerns` says.
+    pub fn has_changed(&mut self, concerns: impl Fn(&RightsChange) -> bool) -> bool {
+        let mut has_changed = false;
+        loop {
+            match self.0.try_recv() {
+                Ok(change) => has_changed |= concerns(&change),
+                Err(TryRecvError::Lagged(_)) => has_changed = true,
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return has_changed,
+            }
+        }
+    }
+
     /// Waits for a change that may concern whom `concerns` says. May be dropped at any time.
     pub async fn changed(&mut self, concerns: impl Fn(&RightsChange) -> bool) {
         loop {

@@ -14,12 +14,13 @@ use super::rights::RightsChange;
 use super::sent;
 use crate::session::command::{Sent, SessionHandle};
 use crate::session::digest_of;
+use crate::session::right::session_unknown;
 use crate::session::state::{MAX_TITLE_CHARS, UNTITLED, branch_name, title_from_prompt};
 use axum::Json;
 use axum::extract::State;
 use axum::response::NoContent;
 use greenroom_protocol::client::event::{EventBody, EventPage};
-use greenroom_protocol::client::member::Role;
+use greenroom_protocol::client::member::{Role, SessionAccess};
 use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::prompt::{
@@ -72,8 +73,12 @@ pub async fn create(
     ]);
     let (id, known) = claim(&app, &caller.person, key.as_deref(), &digest).await?;
     let handle = match known {
-        // Repeated: what was right then stays right.
-        Some(handle) => handle,
+        // Repeated: what was right then stays right, but for who may see it.
+        Some(handle) => {
+            let row = handle.fold().await?.row;
+            access::role_of(&caller, &row).ok_or_else(session_unknown)?;
+            handle
+        }
         None => {
             let created = session_created(&app, &caller.person, &body, &id).await?;
             let begin = Batch {
@@ -181,12 +186,17 @@ async fn session_created(
         }
     };
     let model = app.models.resolve(body.model.as_deref())?;
+    let access = body.access.unwrap_or(app.settings.session_access);
     let title = body
         .prompt
         .as_deref()
         .map_or_else(|| UNTITLED.to_owned(), title_from_prompt);
     Ok(EventBody::SessionCreated {
-        branch: branch_name(&title, id.as_str()),
+        // A branch is seen by all who see the repository.
+        branch: match access {
+            SessionAccess::Members => branch_name("", id.as_str()),
+            _ => branch_name(&title, id.as_str()),
+        },
         session_id: id.clone(),
         title,
         repository: body.repository.clone(),
@@ -194,7 +204,7 @@ async fn session_created(
         model: model.id,
         is_scripted: model.is_scripted,
         created_by: person.clone(),
-        access: body.access.unwrap_or(app.settings.session_access),
+        access,
     })
 }
 

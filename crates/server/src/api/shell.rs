@@ -13,6 +13,7 @@ use super::socket;
 use crate::pool::{Borrowed, Kind};
 use crate::sandbox::{Sandbox, SandboxError, TerminalInput};
 use crate::session::command::{SessionHandle, shutting_down};
+use crate::session::right::role_required;
 use crate::session::{ChangeAuthor, git_identity};
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
@@ -79,7 +80,7 @@ pub async fn of_environment(
     let upgrade = socket::upgraded(upgrade, MAX_CLIENT_MESSAGE_BYTES, HINT)?;
     let target = format!("/v1/repositories/{}/shell", kind.repository);
     let opened = Some(StatusCode::SWITCHING_PROTOCOLS);
-    audit::happens(&app, &caller.person.id, "openShell", &target, opened).await?;
+    audit::happens(&app, &caller.person, "openShell", &target, opened).await?;
     Ok(upgrade.on_upgrade(move |socket| async move {
         // The server waits for it before it ends.
         let tasks = app.services.tasks.clone();
@@ -116,7 +117,7 @@ pub async fn of_session(
     let upgrade = socket::upgraded(upgrade, MAX_CLIENT_MESSAGE_BYTES, HINT)?;
     let target = format!("/v1/sessions/{}/shell", handle.id);
     let opened = Some(StatusCode::SWITCHING_PROTOCOLS);
-    audit::happens(&app, &caller.person.id, "openShell", &target, opened).await?;
+    audit::happens(&app, &caller.person, "openShell", &target, opened).await?;
     Ok(upgrade.on_upgrade(move |socket| async move {
         let tasks = app.services.tasks.clone();
         tasks.spawn(async move {
@@ -314,7 +315,7 @@ impl Shell {
                 match viewer.role_still(&self.app, session).await {
                     Ok(role) if role >= Role::Editor => Ok(()),
                     Ok(_) => match session.fold().await {
-                        Ok(fold) => Err(access::role_required(&fold.row, Role::Editor)),
+                        Ok(fold) => Err(role_required(&fold.row, Role::Editor)),
                         Err(problem) => Err(problem),
                     },
                     Err(problem) => Err(problem),

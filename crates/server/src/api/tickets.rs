@@ -11,6 +11,8 @@ use std::sync::{Mutex, PoisonError};
 const LIFETIME_MS: i64 = 30_000;
 /// Unused tickets kept; more than this at once is nobody's honest use.
 const MAX_TICKETS: usize = 4_096;
+/// Of those one person, or those who share one link.
+const MAX_TICKETS_OF_ONE: usize = 128;
 
 /// Whom a ticket lets in.
 #[derive(Debug, Clone)]
@@ -18,6 +20,16 @@ pub enum Holder {
     Person(PersonId),
     /// Whoever has this secret of a share link.
     Guest(Secret),
+}
+
+impl Holder {
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Person(one), Self::Person(other)) => one == other,
+            (Self::Guest(one), Self::Guest(other)) => one.expose() == other.expose(),
+            _ => false,
+        }
+    }
 }
 
 /// Tickets that were given out and not used.
@@ -31,7 +43,8 @@ impl Tickets {
     pub fn issue(&self, holder: Holder, now_ms: i64) -> Option<String> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|_, (_, expires_at_ms)| *expires_at_ms > now_ms);
-        if open.len() >= MAX_TICKETS {
+        let own = open.values().filter(|(other, _)| other.is_same(&holder)).count();
+        if open.len() >= MAX_TICKETS || own >= MAX_TICKETS_OF_ONE {
             return None;
         }
         let ticket = random_token();
@@ -74,6 +87,10 @@ mod tests {
         let redeemed = tickets.redeem(&ticket, 1);
         assert!(matches!(redeemed, Some(Holder::Person(person)) if person == PersonId::from_bits(1)));
         assert!(tickets.redeem(&ticket, 1).is_none(), "used twice");
+        // Whoever asks for many keeps nobody else out.
+        while tickets.issue(ada(), 0).is_some() {}
+        assert!(tickets.issue(Holder::Person(PersonId::from_bits(2)), 0).is_some());
+        let tickets = Tickets::default();
         let late = tickets.issue(ada(), 0).unwrap();
         assert!(tickets.redeem(&late, LIFETIME_MS).is_none(), "used late");
         assert!(tickets.redeem("made up", 0).is_none());

@@ -5,10 +5,11 @@ mod effects;
 mod members;
 mod prompts;
 
-use super::command::{Command, SessionHandle};
+use super::command::{Command, Mail, SessionHandle};
 use super::conversation::Conversation;
 use super::hub::Hub;
 use super::listing;
+use super::right::{Right, session_unknown};
 use super::sandbox_slot::SandboxSlot;
 use super::services::SessionServices;
 use super::state::SessionFold;
@@ -37,9 +38,9 @@ pub struct Actor {
     pub(super) fold: SessionFold,
     pub(super) epoch: u64,
     pub(super) hub: Arc<Hub>,
-    pub(super) mailbox: mpsc::Receiver<Command>,
+    pub(super) mailbox: mpsc::Receiver<Mail>,
     /// For the tasks it starts.
-    pub(super) sender: mpsc::WeakSender<Command>,
+    pub(super) sender: mpsc::WeakSender<Mail>,
     /// The session's sandbox, for its turns.
     pub(super) sandbox: Arc<SandboxSlot>,
     /// What its model was told and said, for its turns.
@@ -58,6 +59,7 @@ impl Actor {
         Some(SessionHandle {
             id: self.fold.row.id.clone(),
             sender: self.sender.upgrade()?,
+            right: None,
             hub: self.hub.clone(),
             sandbox: self.sandbox.clone(),
             conversation: self.conversation.clone(),
@@ -79,8 +81,13 @@ impl Actor {
                     continue;
                 }
             };
-            let Some(command) = command else { break };
-            self.handle(command).await;
+            let Some(Mail { right, command }) = command else {
+                break;
+            };
+            match right.map(|right| self.check(&right)) {
+                Some(Err(problem)) if !matches!(command, Command::Row { .. }) => command.refuse(problem),
+                _ => self.handle(command).await,
+            }
             self.catch_up().await;
         }
         let lease = self.services.store.release(&self.fold.row.id, self.epoch).await;
@@ -95,7 +102,10 @@ impl Actor {
         self.services.listing.changed(Arc::new(self.fold.row.clone()));
         self.services.listing.has_texts(self.fold.row.id.clone());
         self.resume_effects().await;
-        self.forget_the_removed().await;
+        let owner = self.fold.row.owner().id.clone();
+        if let Err(problem) = self.end_unentitled(&owner).await {
+            tracing::warn!(session = %self.fold.row.id, code = problem.code, "what somebody asked for who may not any more goes on");
+        }
         let Some(running) = self.fold.running.clone() else {
             self.catch_up().await;
             return;
@@ -112,6 +122,14 @@ impl Actor {
             self.stop.cancel();
         }
         turn::spawn(self, running, turn::Start::Resumed);
+    }
+
+    /// Whoever asked may have lost the right to it on the way here.
+    fn check(&self, right: &Right) -> Result<(), Problem> {
+        match self.services.removed.has(&right.person) {
+            true => Err(session_unknown()),
+            false => right.check(&self.fold.row).map(|_| ()),
+        }
     }
 
     async fn handle(&mut self, command: Command) {
@@ -149,8 +167,8 @@ impl Actor {
             } => {
                 let _ = reply.send(self.set_member(person, role, by).await);
             }
-            Command::ForgetPerson { person, by, reply } => {
-                let _ = reply.send(self.forget_person(person, by).await);
+            Command::EndUnentitled { by, reply } => {
+                let _ = reply.send(self.end_unentitled(&by).await);
             }
             Command::RetryEffect { key, by, reply } => {
                 let _ = reply.send(self.retry_effect(key, by).await);

@@ -2,6 +2,7 @@
 
 use super::conversation::Conversation;
 use super::hub::Hub;
+use super::right::Right;
 use super::sandbox_slot::SandboxSlot;
 use super::state::SessionFold;
 use greenroom_agent::world::{Inserted, MessageOf, Record, TurnEnd};
@@ -32,6 +33,19 @@ pub struct Sent {
     pub key: String,
     /// Digest of everything the sender sent under this key.
     pub digest: String,
+}
+
+/// What comes to the actor.
+pub struct Mail {
+    /// What whoever asks has to have for it; `None`: the platform itself asks.
+    pub right: Option<Right>,
+    pub command: Command,
+}
+
+impl From<Command> for Mail {
+    fn from(command: Command) -> Self {
+        Self { right: None, command }
+    }
 }
 
 /// A message to the actor. Each is answered, unless the server goes down.
@@ -69,8 +83,8 @@ pub enum Command {
         by: PersonId,
         reply: oneshot::Sender<Result<(), Problem>>,
     },
-    ForgetPerson {
-        person: PersonId,
+    /// Nothing is done any more for whoever may not prompt here now.
+    EndUnentitled {
         by: PersonId,
         reply: oneshot::Sender<Result<(), Problem>>,
     },
@@ -107,11 +121,34 @@ pub enum Command {
     Row { reply: oneshot::Sender<SessionFold> },
 }
 
+impl Command {
+    /// Does not do it. What only tells how the session is is never refused here.
+    pub(super) fn refuse(self, problem: Problem) {
+        // A caller that went away needs no answer.
+        match self {
+            Self::Send { reply, .. } => drop(reply.send(Err(problem))),
+            Self::CancelPrompt { reply, .. }
+            | Self::ChangePrompt { reply, .. }
+            | Self::Stop { reply, .. }
+            | Self::Update { reply, .. }
+            | Self::SetMember { reply, .. }
+            | Self::EndUnentitled { reply, .. }
+            | Self::RetryEffect { reply, .. }
+            | Self::Record { reply, .. } => drop(reply.send(Err(problem))),
+            Self::TakeInserted { reply, .. } => drop(reply.send(Err(problem))),
+            Self::Append { reply, .. } => drop(reply.send(Err(problem))),
+            Self::TurnEnded { .. } | Self::Row { .. } => {}
+        }
+    }
+}
+
 /// How everyone else reaches a session.
 #[derive(Clone)]
 pub struct SessionHandle {
     pub id: SessionId,
-    pub(super) sender: mpsc::Sender<Command>,
+    pub(super) sender: mpsc::Sender<Mail>,
+    /// What whoever asks through this handle has to have.
+    pub(super) right: Option<Right>,
     pub hub: Arc<Hub>,
     /// The session's sandbox.
     pub sandbox: Arc<SandboxSlot>,
@@ -173,10 +210,17 @@ impl SessionHandle {
         .await?
     }
 
-    /// Somebody may not use this server any more.
-    pub async fn forget_person(&self, person: PersonId, by: PersonId) -> Result<(), Problem> {
-        self.ask(|reply| Command::ForgetPerson { person, by, reply })
-            .await?
+    /// Nothing is done any more for whoever may not prompt here now.
+    pub async fn end_unentitled(&self, by: PersonId) -> Result<(), Problem> {
+        self.ask(|reply| Command::EndUnentitled { by, reply }).await?
+    }
+
+    /// The same session for somebody who must have a right when what they ask for is done.
+    pub fn with_right(self, right: Right) -> Self {
+        Self {
+            right: Some(right),
+            ..self
+        }
     }
 
     /// Tries something outside again that was given up.
@@ -221,10 +265,11 @@ impl SessionHandle {
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
     ) -> Result<T, Problem> {
         let (reply, answer) = oneshot::channel();
-        self.sender
-            .send(command(reply))
-            .await
-            .map_err(|_| shutting_down())?;
+        let mail = Mail {
+            right: self.right.clone(),
+            command: command(reply),
+        };
+        self.sender.send(mail).await.map_err(|_| shutting_down())?;
         answer.await.map_err(|_| shutting_down())
     }
 }

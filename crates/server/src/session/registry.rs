@@ -170,6 +170,7 @@ impl SessionRegistry {
         Ok(SessionHandle {
             id: id.clone(),
             sender,
+            right: None,
             hub,
             sandbox,
             conversation,

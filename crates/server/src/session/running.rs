@@ -160,6 +160,7 @@ mod tests {
     fn handle() -> SessionHandle {
         SessionHandle {
             id: greenroom_protocol::id::SessionId::from_bits(0),
+            right: None,
             sender: tokio::sync::mpsc::channel(1).0,
             hub: Arc::new(Hub::default()),
             sandbox: Arc::new(SandboxSlot::new(false)),

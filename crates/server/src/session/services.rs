@@ -1,6 +1,7 @@
 //! What every session actor shares: the log, the forge, models, sandboxes, the clock.
 
 use super::listing::Listing;
+use super::right::Removed;
 use super::running::RunningSandboxes;
 use super::snapshots::SnapshotBounds;
 use crate::changes::RepositoryChanges;
@@ -43,6 +44,7 @@ pub struct SessionServices {
     /// Name of this server in leases.
     pub node: String,
     pub listing: Listing,
+    pub removed: Removed,
     pub tasks: TaskTracker,
 }
 

@@ -63,6 +63,8 @@ pub struct SessionFold {
     pub pushed: Vec<Pushed>,
     /// Whether its sandbox was ready once.
     pub had_sandbox: bool,
+    /// Whom others took out, and nobody let in again.
+    pub removed_members: Vec<PersonId>,
     /// What its first sandbox begins with, if it is a fork.
     pub forked_snapshot: Option<SnapshotId>,
 }
@@ -115,6 +117,7 @@ impl SessionFold {
             running: None,
             pushed: Vec::new(),
             had_sandbox: false,
+            removed_members: Vec::new(),
             forked_snapshot: None,
         })
     }
@@ -135,10 +138,19 @@ impl SessionFold {
                 ..
             } => self.had_sandbox = true,
             EventBody::SessionAccessChanged { access, .. } => self.row.access = *access,
-            EventBody::SessionMemberChanged { person, role, .. } => match role {
-                Some(role) => self.put_member(person, *role),
-                None => self.row.members.retain(|member| member.person.id != person.id),
-            },
+            EventBody::SessionMemberChanged { person, role, by } => {
+                self.removed_members.retain(|removed| *removed != person.id);
+                match role {
+                    Some(role) => self.put_member(person, *role),
+                    None => {
+                        self.row.members.retain(|member| member.person.id != person.id);
+                        // Who leaves may come back.
+                        if *by != person.id {
+                            self.removed_members.push(person.id.clone());
+                        }
+                    }
+                }
+            }
             EventBody::SessionHandedOver { to, .. } => {
                 for member in &mut self.row.members {
                     if member.role == Role::Owner {

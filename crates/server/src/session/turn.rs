@@ -68,7 +68,7 @@ pub(super) fn spawn(actor: &Actor, running: RunningTurn, start: Start) {
             end,
             sandbox,
         };
-        let _ = handle.sender.send(ended).await;
+        let _ = handle.sender.send(ended.into()).await;
     });
 }
 
@@ -349,7 +349,10 @@ impl Recorder for SessionRecorder {
             ..Batch::default()
         };
         // Best effort by contract: a full mailbox only means that people do not see this one wait.
-        let _ = self.handle.sender.try_send(Command::Append { batch, reply });
+        let _ = self
+            .handle
+            .sender
+            .try_send(Command::Append { batch, reply }.into());
     }
 }
 

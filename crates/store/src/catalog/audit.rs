@@ -3,6 +3,7 @@
 use super::people::person_of;
 use super::{Catalog, CatalogError, During};
 use greenroom_protocol::client::audit::{AuditEntry, AuditPage};
+use greenroom_protocol::client::person::Person;
 use greenroom_protocol::id::PersonId;
 use rusqlite::params;
 use std::time::Duration;
@@ -13,8 +14,9 @@ const MAX_PAGE: u32 = 500;
 /// What somebody is about to do, or did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewAuditEntry {
-    pub person: PersonId,
+    pub person: Person,
     pub action: String,
+    /// Cut if it is long.
     pub target: String,
     /// How it was answered, if that is known already.
     pub status: Option<u16>,
@@ -32,6 +34,16 @@ pub struct AuditQuery {
     pub limit: u32,
 }
 
+/// Longest text of an entry in characters: whoever is refused must not fill the disk.
+const MAX_TEXT_CHARS: usize = 400;
+
+fn cut(text: &str) -> &str {
+    match text.char_indices().nth(MAX_TEXT_CHARS) {
+        Some((end, _)) => &text[..end],
+        None => text,
+    }
+}
+
 impl Catalog {
     /// Writes down what somebody is about to do, or did; answers with the entry's number.
     pub async fn begin_audit(&self, new: NewAuditEntry) -> Result<u64, CatalogError> {
@@ -39,16 +51,19 @@ impl Catalog {
         self.database
             .write(move |db| {
                 db.prepare_cached(
-                    "INSERT INTO audit (at_ms, person_id, action, target, status) VALUES (?1, ?2, ?3, ?4, ?5)",
+                    "INSERT INTO audit (at_ms, person_id, person_name, person_email, action, target, status)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
                 )
                 .and_then(|mut insert| {
                     insert.insert(params![
-                            now_ms,
-                            new.person.as_str(),
-                            new.action,
-                            new.target,
-                            new.status
-                        ])
+                        now_ms,
+                        new.person.id.as_str(),
+                        new.person.name,
+                        new.person.email,
+                        new.action,
+                        cut(&new.target),
+                        new.status
+                    ])
                 })
                 .map(i64::unsigned_abs)
                 .during("begin audit entry")
@@ -61,7 +76,7 @@ impl Catalog {
         self.database
             .write(move |db| {
                 db.prepare_cached("UPDATE audit SET status = ?2, subject = ?3 WHERE id = ?1")
-                    .and_then(|mut update| update.execute(params![id, status, subject]))
+                    .and_then(|mut update| update.execute(params![id, status, subject.as_deref().map(cut)]))
                     .during("end audit entry")?;
                 Ok(())
             })
@@ -76,11 +91,11 @@ impl Catalog {
                 let before = query.before.and_then(|before| i64::try_from(before).ok());
                 let mut entries: Vec<AuditEntry> = db
                     .prepare_cached(
-                        "SELECT p.id, p.name, p.email, a.id, a.at_ms, a.action, a.target, a.status, a.subject
-                         FROM audit a JOIN people p ON p.id = a.person_id
-                         WHERE a.id < ?1 AND (?2 IS NULL OR a.person_id = ?2)
-                           AND (?3 IS NULL OR instr(a.target, ?3) > 0 OR instr(a.subject, ?3) > 0)
-                         ORDER BY a.id DESC LIMIT ?4",
+                        "SELECT person_id, person_name, person_email, id, at_ms, action, target, status, subject
+                         FROM audit
+                         WHERE id < ?1 AND (?2 IS NULL OR person_id = ?2)
+                           AND (?3 IS NULL OR instr(target, ?3) > 0 OR instr(subject, ?3) > 0)
+                         ORDER BY id DESC LIMIT ?4",
                     )
                     .and_then(|mut rows| {
                         rows.query_map(

@@ -7,7 +7,7 @@ use super::{Catalog, CatalogError, During};
 use greenroom_protocol::client::member::{LinkKind, Role, SessionLink};
 use greenroom_protocol::id::{LinkId, PersonId, SessionId};
 use greenroom_stdx::secret::Secret;
-use rusqlite::{OptionalExtension as _, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use std::time::Duration;
 
 /// What secrets of links start with, so that they are told from API tokens and scanners find leaked ones.
@@ -119,6 +119,18 @@ impl Catalog {
             .await
     }
 
+    /// Makes useless what somebody made of links into a session; answers with them.
+    pub async fn revoke_links_of(
+        &self,
+        session: &SessionId,
+        person: &PersonId,
+    ) -> Result<Vec<LinkId>, CatalogError> {
+        let (session, person) = (session.clone(), person.clone());
+        self.database
+            .write(move |db| revoke_links(db, Some(&session), &person))
+            .await
+    }
+
     /// Makes a link useless; tells whether there was one.
     pub async fn revoke_link(&self, session: &SessionId, link: &LinkId) -> Result<bool, CatalogError> {
         let (session, link) = (session.clone(), link.clone());
@@ -132,6 +144,26 @@ impl Catalog {
             })
             .await
     }
+}
+
+/// Ends the links that somebody made into a session, or into all.
+pub(super) fn revoke_links(
+    db: &Connection,
+    session: Option<&SessionId>,
+    created_by: &PersonId,
+) -> Result<Vec<LinkId>, CatalogError> {
+    db.prepare_cached(
+        "DELETE FROM session_links WHERE created_by = ?1 AND (?2 IS NULL OR session_id = ?2) RETURNING id",
+    )
+    .and_then(|mut query| {
+        query
+            .query_map(
+                params![created_by.as_str(), session.map(SessionId::as_str)],
+                |row| id_at(row, 0),
+            )?
+            .collect()
+    })
+    .during("revoke links of a person")
 }
 
 fn link_of(row: &Row<'_>) -> rusqlite::Result<SessionLink> {

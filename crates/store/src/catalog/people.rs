@@ -1,8 +1,8 @@
 //! People: who may use this server, and what their commits are signed with.
 
 use super::{Catalog, CatalogError, During};
-use greenroom_protocol::client::person::{Account, Person, UpdateMe};
-use greenroom_protocol::id::PersonId;
+use greenroom_protocol::client::person::{Account, Person, UpdateMe, UpdatePerson};
+use greenroom_protocol::id::{LinkId, PersonId};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 /// Name of an owner who has not said theirs.
@@ -87,28 +87,33 @@ impl Catalog {
             .await
     }
 
-    /// Makes somebody an owner of the server, or takes that from them. `LastOwner` if nobody would be left.
-    pub async fn set_owner(&self, id: &PersonId, is_owner: bool) -> Result<Account, CatalogError> {
+    /// Changes what an owner of the server may change of somebody. `LastOwner` if nobody would own it, `PersonExists` if the address
+    /// is another's.
+    pub async fn update_account(&self, id: &PersonId, update: UpdatePerson) -> Result<Account, CatalogError> {
         let id = id.clone();
         self.database
             .write(move |db| {
                 let account = find_account(db, &id)?.ok_or(CatalogError::PersonUnknown)?;
-                if account.is_owner && !is_owner {
+                if account.is_owner && update.is_owner == Some(false) {
                     check_another_owner(db, &id)?;
                 }
+                if let Some(email) = &update.email {
+                    check_email(db, email, Some(&id))?;
+                }
                 db.execute(
-                    "UPDATE people SET is_owner = ?2 WHERE id = ?1",
-                    params![id.as_str(), is_owner],
+                    "UPDATE people SET name = coalesce(?2, name), email = coalesce(?3, email),
+                       is_owner = coalesce(?4, is_owner) WHERE id = ?1",
+                    params![id.as_str(), update.name, update.email, update.is_owner],
                 )
-                .during("set owner")?;
-                Ok(Account { is_owner, ..account })
+                .during("update account")?;
+                find_account(db, &id)?.ok_or(CatalogError::PersonUnknown)
             })
             .await
     }
 
     /// Somebody leaves: their tokens, browsers and links are useless from now on. What they did stays, with their name.
-    /// `LastOwner` if nobody would own the server.
-    pub async fn remove_person(&self, id: &PersonId) -> Result<(), CatalogError> {
+    /// Answers with the links into sessions that end by it. `LastOwner` if nobody would own the server.
+    pub async fn remove_person(&self, id: &PersonId) -> Result<Vec<LinkId>, CatalogError> {
         let (id, now_ms) = (id.clone(), self.clock.now_ms());
         self.database
             .write(move |db| {
@@ -116,11 +121,11 @@ impl Catalog {
                 if account.is_owner {
                     check_another_owner(db, &id)?;
                 }
+                let links = super::links::revoke_links(db, None, &id)?;
                 for action in [
                     "DELETE FROM api_tokens WHERE person_id = ?1",
                     "DELETE FROM browser_sessions WHERE person_id = ?1",
                     "DELETE FROM sign_in_links WHERE person_id = ?1",
-                    "DELETE FROM session_links WHERE created_by = ?1",
                 ] {
                     db.execute(action, [id.as_str()]).during("remove person")?;
                 }
@@ -129,7 +134,7 @@ impl Catalog {
                     params![id.as_str(), now_ms],
                 )
                 .during("remove person")?;
-                Ok(())
+                Ok(links)
             })
             .await
     }

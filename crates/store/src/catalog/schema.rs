@@ -181,6 +181,9 @@ CREATE TABLE audit (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   at_ms INTEGER NOT NULL,
   person_id TEXT NOT NULL,
+  -- As they were called then.
+  person_name TEXT NOT NULL,
+  person_email TEXT NOT NULL,
   action TEXT NOT NULL,
   target TEXT NOT NULL,
   status INTEGER,

@@ -2,7 +2,7 @@
 
 use greenroom_protocol::client::image::{Image, ImageState};
 use greenroom_protocol::client::member::{LinkKind, Member, Role, SessionAccess};
-use greenroom_protocol::client::person::{Person, UpdateMe};
+use greenroom_protocol::client::person::{Person, UpdateMe, UpdatePerson};
 use greenroom_protocol::client::prompt::Delivery;
 use greenroom_protocol::client::session::{Session, SessionState};
 use greenroom_protocol::id::{PersonId, SandboxId, SessionId};
@@ -548,6 +548,13 @@ async fn derived_keys_are_the_same_each_time_and_differ_by_purpose_and_key_file(
     assert_ne!(open(other.path()).await.derived_key("one"), key);
 }
 
+fn owns(is_owner: bool) -> UpdatePerson {
+    UpdatePerson {
+        is_owner: Some(is_owner),
+        ..UpdatePerson::default()
+    }
+}
+
 #[tokio::test]
 async fn people_come_and_go_and_somebody_owns_the_server() {
     let dir = tempfile::tempdir().unwrap();
@@ -570,8 +577,8 @@ async fn people_come_and_go_and_somebody_owns_the_server() {
     // One's own address is nobody else's.
     catalog.update_person(&ada.person.id, update).await.unwrap();
     for refused in [
-        catalog.remove_person(&owner.id).await,
-        catalog.set_owner(&owner.id, false).await.map(|_| ()),
+        catalog.remove_person(&owner.id).await.map(|_| ()),
+        catalog.update_account(&owner.id, owns(false)).await.map(|_| ()),
     ] {
         assert!(matches!(refused, Err(CatalogError::LastOwner)));
     }
@@ -585,7 +592,13 @@ async fn people_come_and_go_and_somebody_owns_the_server() {
         .create_sign_in_link(&ada.person.id, Duration::from_secs(60))
         .await
         .unwrap();
-    assert!(catalog.set_owner(&ada.person.id, true).await.unwrap().is_owner);
+    assert!(
+        catalog
+            .update_account(&ada.person.id, owns(true))
+            .await
+            .unwrap()
+            .is_owner
+    );
     assert!(
         catalog
             .token_owner(&token.secret)
@@ -731,7 +744,7 @@ async fn what_was_done_is_kept_for_a_while_and_found_again() {
     let catalog = open_at(dir.path(), &clock).await;
     let owner = catalog.owner().await.unwrap();
     let entry = |target: &str| NewAuditEntry {
-        person: owner.id.clone(),
+        person: owner.clone(),
         action: "stop".to_owned(),
         target: target.to_owned(),
         status: None,

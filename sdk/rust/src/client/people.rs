@@ -33,11 +33,15 @@ impl Client {
         self.json(request.timeout(CALL_TIMEOUT), Repeat::Never).await
     }
 
-    /// Makes somebody an owner of the server, or takes that from them. Only for owners.
-    pub async fn set_server_owner(&self, person: &PersonId, is_owner: bool) -> Result<Account, ClientError> {
+    /// Changes somebody's name or address, or whether they own the server. Only for owners.
+    pub async fn update_person(
+        &self,
+        person: &PersonId,
+        update: &UpdatePerson,
+    ) -> Result<Account, ClientError> {
         let request = self
             .change(Method::PATCH, self.url(&["people", person.as_str()]))
-            .json(&UpdatePerson { is_owner });
+            .json(update);
         self.json(request.timeout(CALL_TIMEOUT), Repeat::Safe).await
     }
 

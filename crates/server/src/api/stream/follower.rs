@@ -3,6 +3,7 @@
 
 use crate::api::access::Viewer;
 use crate::api::app::App;
+use crate::api::rights::RightsWatch;
 use crate::session::command::{SessionHandle, shutting_down};
 use crate::session::hub::{HubFrame, Partial, Seat};
 use greenroom_protocol::client::event::{Event, EventBody};
@@ -137,12 +138,14 @@ pub async fn follow<C: Connection>(following: Following, connection: C) {
         session_id,
         after,
     } = following;
+    let rights = app.rights.watch();
     let mut follower = Follower {
         app,
         viewer,
         handle,
         session_id,
         connection,
+        rights,
         may_prompt: false,
         cursor: after,
         completed: HashSet::new(),
@@ -164,6 +167,8 @@ struct Follower<C> {
     handle: SessionHandle,
     session_id: SessionId,
     connection: C,
+    /// What ends what they may see, from before that was looked at.
+    rights: RightsWatch,
     /// Whether others are told what this client writes.
     may_prompt: bool,
     /// Number of the last event the client has.
@@ -175,7 +180,6 @@ struct Follower<C> {
 impl<C: Connection> Follower<C> {
     async fn follow(&mut self) -> Result<(), End> {
         let (mut live, partials) = self.handle.hub.subscribe();
-        let mut rights = self.app.rights.watch();
         // What they were let in by may have gone since.
         self.check_still().await?;
         let row = self.handle.fold().await?.row;
@@ -213,7 +217,7 @@ impl<C: Connection> Follower<C> {
             tokio::select! {
                 // Whoever may no longer look sees nothing more.
                 biased;
-                () = rights.changed(|change| viewer.is_concerned(&session_id, change)) => self.check_still().await?,
+                () = self.rights.changed(|change| viewer.is_concerned(&session_id, change)) => self.check_still().await?,
                 () = shutdown.cancelled() => return Err(shutting_down().into()),
                 () = self.handle.closed() => {
                     return Err(Problem::transient("session_reloaded", "The session is being loaded again.").into());
@@ -350,6 +354,14 @@ impl<C: Connection> Follower<C> {
     }
 
     async fn send(&mut self, frame: &StreamFrame) -> Result<(), End> {
+        // Also in the middle of much that is sent to somebody who reads slowly.
+        let (viewer, session_id) = (&self.viewer, &self.session_id);
+        if self
+            .rights
+            .has_changed(|change| viewer.is_concerned(session_id, change))
+        {
+            self.check_still().await?;
+        }
         Ok(self.connection.send(frame).await?)
     }
 

@@ -44,80 +44,58 @@ impl Actor {
             return Err(Problem::permanent("members_too_many", message)
                 .with_hint("Let everybody on this server in with `access` instead."));
         }
-        let person_id = person.id.clone();
         let changed = EventBody::SessionMemberChanged {
             person,
             role,
             by: by.clone(),
         };
-        let mut events = vec![changed];
-        if role.max(row.access.role()) < Some(Role::Editor) {
-            events.extend(self.withdrawn(&person_id, &by));
-        }
-        self.append_events(events).await.map(|_| ())
+        self.append_events(vec![changed]).await?;
+        self.end_unentitled(&by).await
     }
 
-    /// Somebody may not use this server any more: what they asked for is not done, or not further, and they are no member. Who owns
-    /// the session stays its owner on paper, until somebody hands it over.
-    pub(super) async fn forget_person(&mut self, person: PersonId, by: PersonId) -> Result<(), Problem> {
-        let row = &self.fold.row;
-        let member = row.members.iter().find(|member| member.person.id == person);
-        let changed = member.filter(|member| member.role != Role::Owner).map(|member| {
-            EventBody::SessionMemberChanged {
-                person: member.person.clone(),
-                role: None,
-                by: by.clone(),
-            }
-        });
-        let events: Vec<_> = changed.into_iter().chain(self.withdrawn(&person, &by)).collect();
-        if !events.is_empty() {
-            self.append_events(events).await?;
-        }
-        let running = self.fold.running.as_ref();
-        match running.is_some_and(|running| running.prompt.author.id == person) {
-            true => self.stop(by, false).await,
-            false => Ok(()),
-        }
-    }
-
-    /// Takes out of the queue what people asked for who were removed from this server while this session was not in memory.
-    pub(super) async fn forget_the_removed(&mut self) {
-        let mut authors: Vec<_> = self
+    /// Nothing is done any more for whoever may not prompt here now: what they asked for and waits is taken out, and their turn is stopped.
+    pub(super) async fn end_unentitled(&mut self, by: &PersonId) -> Result<(), Problem> {
+        let queued = self.fold.queue.iter().map(|prompt| &prompt.author.id);
+        let running = self
             .fold
-            .queue
-            .iter()
-            .map(|prompt| prompt.author.id.clone())
-            .collect();
+            .running
+            .as_ref()
+            .map(|running| &running.prompt.author.id);
+        let mut authors: Vec<_> = queued.chain(running).cloned().collect();
         authors.sort();
         authors.dedup();
+        let mut unentitled = Vec::new();
         for author in authors {
-            match self.services.catalog.account(&author).await {
-                Ok(Some(_)) => {}
-                Ok(None) => {
-                    let by = self.fold.row.owner().id.clone();
-                    if let Err(problem) = self.forget_person(author, by).await {
-                        tracing::warn!(session = %self.fold.row.id, code = problem.code, "prompts of somebody who left stay in the queue");
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(session = %self.fold.row.id, %error, "whether an author may still use this server is not known");
-                }
+            if !self.may_prompt(&author).await? {
+                unentitled.push(author);
             }
         }
-    }
-
-    /// That what somebody asked for and waits is not done.
-    fn withdrawn(&self, person: &PersonId, by: &PersonId) -> Vec<EventBody> {
-        let waiting = self
-            .fold
-            .queue
-            .iter()
-            .filter(|prompt| prompt.author.id == *person);
-        waiting
+        if unentitled.is_empty() {
+            return Ok(());
+        }
+        let waiting = self.fold.queue.iter();
+        let withdrawn: Vec<_> = waiting
+            .filter(|prompt| unentitled.contains(&prompt.author.id))
             .map(|prompt| EventBody::PromptCancelled {
                 prompt_id: prompt.id.clone(),
                 by: by.clone(),
             })
-            .collect()
+            .collect();
+        if !withdrawn.is_empty() {
+            self.append_events(withdrawn).await?;
+        }
+        let running = self.fold.running.as_ref();
+        match running.is_some_and(|running| unentitled.contains(&running.prompt.author.id)) {
+            true => self.stop(by.clone(), false).await,
+            false => Ok(()),
+        }
+    }
+
+    /// Whether somebody may use this server, and prompt in this session.
+    async fn may_prompt(&self, person: &PersonId) -> Result<bool, Problem> {
+        let account = self.services.catalog.account(person).await;
+        let account = account.map_err(|error| error.problem())?;
+        let role = self.fold.row.role_of(person);
+        Ok(account.is_some_and(|account| account.is_owner || role >= Some(Role::Editor)))
     }
 }

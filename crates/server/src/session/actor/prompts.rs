@@ -252,6 +252,7 @@ impl Actor {
                         .with_hint("A queue can be paused while something waits in it."),
                 );
             };
+            let by = by.clone();
             events.push(EventBody::SessionQueueChanged { is_paused, by });
             starts = !is_paused && self.fold.running.is_none();
             if starts {
@@ -266,7 +267,10 @@ impl Actor {
         if starts {
             self.spawn_running();
         }
-        Ok(())
+        match change.access {
+            Some(_) => self.end_unentitled(&by).await,
+            None => Ok(()),
+        }
     }
 }
 
