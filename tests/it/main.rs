@@ -33,6 +33,7 @@ mod script;
 mod search;
 mod services;
 mod shells;
+mod sleep;
 mod snapshots;
 mod together;
 mod wire_formats;

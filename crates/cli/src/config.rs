@@ -67,6 +67,7 @@ pub struct ServerConfig {
     pub allowed_origins: Vec<String>,
     /// What people may do in new sessions of which they are no members.
     pub session_access: SessionAccess,
+    pub session_idle: Duration,
     pub audit_days: u64,
 }
 

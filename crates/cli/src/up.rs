@@ -107,6 +107,7 @@ pub async fn up(config: Config, ready: impl FnOnce(&Ready)) -> anyhow::Result<()
         egress: egress(&config.egress)?,
         running: RunningBounds {
             idle: Duration::from_secs_f64(config.sandbox.idle_minutes * 60.0),
+            session_idle: config.server.session_idle,
             max_running: config.sandbox.max_running,
             sync_timeout: Duration::from_secs(config.sandbox.sync_timeout_seconds),
         },

@@ -60,6 +60,7 @@ pub struct Metrics {
     sandboxes_started: Family<BackendLabels, Counter>,
     sandbox_start_failures: Family<FailureLabels, Counter>,
     sandboxes_running: Gauge,
+    sessions_awake: Gauge,
     sandbox_start: Histogram,
     limit_hits: Family<LimitLabels, Counter>,
     turns: Family<TurnLabels, Counter>,
@@ -74,6 +75,7 @@ impl Default for Metrics {
         let sandboxes_started = Family::default();
         let sandbox_start_failures = Family::default();
         let sandboxes_running = Gauge::default();
+        let sessions_awake = Gauge::default();
         let sandbox_start = Histogram::new(START_BUCKETS);
         let limit_hits = Family::default();
         let turns = Family::default();
@@ -93,6 +95,11 @@ impl Default for Metrics {
             "sandbox_start_failures",
             "Sandboxes that could not be started, by the problem's code",
             sandbox_start_failures.clone(),
+        );
+        registry.register(
+            "sessions_awake",
+            "Sessions that are in memory",
+            sessions_awake.clone(),
         );
         registry.register(
             "sandboxes_running",
@@ -127,6 +134,7 @@ impl Default for Metrics {
             sandboxes_started,
             sandbox_start_failures,
             sandboxes_running,
+            sessions_awake,
             sandbox_start,
             limit_hits,
             turns,
@@ -169,6 +177,11 @@ impl Metrics {
             code: code.to_owned(),
         };
         self.sandbox_start_failures.get_or_create(&labels).inc();
+    }
+
+    /// So many sessions are in memory now.
+    pub fn set_sessions_awake(&self, count: usize) {
+        self.sessions_awake.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// So many sandboxes run now.
@@ -223,6 +236,7 @@ mod tests {
         metrics.sandbox_started(Backend::Namespace, Duration::from_millis(7));
         metrics.sandbox_start_failed("environment_invalid");
         metrics.set_sandboxes_running(3);
+        metrics.set_sessions_awake(5);
         metrics.limit_hit(LimitKind::Memory);
         metrics.turn_ended(&TurnOutcome::Completed);
         metrics.turn_ended(&TurnOutcome::Completed);
@@ -231,6 +245,7 @@ mod tests {
             "greenroom_sandboxes_started_total{backend=\"namespace\"} 1",
             "greenroom_sandbox_start_failures_total{code=\"environment_invalid\"} 1",
             "greenroom_sandboxes_running 3",
+            "greenroom_sessions_awake 5",
             "greenroom_sandbox_start_duration_seconds_bucket{le=\"0.005\"} 0",
             "greenroom_sandbox_start_duration_seconds_bucket{le=\"0.01\"} 1",
             "greenroom_sandbox_limit_hits_total{limit=\"memory\"} 1",

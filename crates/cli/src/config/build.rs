@@ -110,6 +110,7 @@ fn build(
                 "editor" => SessionAccess::Editor,
                 _ => SessionAccess::Viewer,
             },
+            session_idle: Duration::from_secs(get.integer("server.session_idle_seconds")),
             audit_days: get.integer("server.audit_days"),
         },
         models: ModelsConfig { default, providers },

@@ -93,6 +93,15 @@ pub const OPTIONS: &[OptionSpec] = &[
     },
     OptionSpec {
         section: "server",
+        name: "session_idle_seconds",
+        variable: "GREENROOM_SESSION_IDLE_SECONDS",
+        form: Form::Integer { min: 1, max: 604_800 },
+        default: "300",
+        meaning: "How long nothing is asked of a session whose sandbox does not run before it leaves memory. Whoever watches \
+                  stays connected, and it wakes when something is asked.",
+    },
+    OptionSpec {
+        section: "server",
         name: "audit_days",
         variable: "GREENROOM_AUDIT_DAYS",
         form: Form::Integer { min: 1, max: 3_650 },

@@ -120,12 +120,11 @@ impl Viewer {
     }
 
     /// What they may do in this session now, if they may still look at it; for what stays open longer than a request.
-    pub async fn role_still(&self, app: &App, handle: &SessionHandle) -> Result<Role, Problem> {
+    pub async fn role_still(&self, app: &App, row: &Session) -> Result<Role, Problem> {
         match self {
             Self::Person(caller) => {
                 let caller = caller.again(app).await?.ok_or_else(sign_in_required)?;
-                let row = handle.fold().await?.row;
-                role_of(&caller, &row).ok_or_else(session_unknown)
+                role_of(&caller, row).ok_or_else(session_unknown)
             }
             Self::Guest(guest) => {
                 Guest::with(app, guest.credential.clone()).await?;

@@ -40,7 +40,7 @@ pub struct Parts {
     pub store: Arc<dyn SessionStore>,
     pub forge: Arc<Forge>,
     pub models: ModelDirectory,
-    pub sessions: SessionRegistry,
+    pub sessions: Arc<SessionRegistry>,
     /// Held by whoever makes forks.
     pub forking: tokio::sync::Mutex<()>,
     pub services: Arc<SessionServices>,

@@ -312,12 +312,10 @@ impl Shell {
         let checked = match &self.session {
             Some(session) => {
                 let viewer = Viewer::Person(self.caller.clone());
-                match viewer.role_still(&self.app, session).await {
+                let row = session.fold().await.map_err(End::Problem)?.row;
+                match viewer.role_still(&self.app, &row).await {
                     Ok(role) if role >= Role::Editor => Ok(()),
-                    Ok(_) => match session.fold().await {
-                        Ok(fold) => Err(role_required(&fold.row, Role::Editor)),
-                        Err(problem) => Err(problem),
-                    },
+                    Ok(_) => Err(role_required(&row, Role::Editor)),
                     Err(problem) => Err(problem),
                 }
             }

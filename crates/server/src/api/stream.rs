@@ -52,7 +52,7 @@ pub async fn stream(
             session_id: row.id,
             app,
             viewer,
-            handle,
+            hub: handle.hub,
             after,
         })
     };

@@ -9,6 +9,7 @@ use super::command::{Command, Mail, SessionHandle};
 use super::conversation::Conversation;
 use super::hub::Hub;
 use super::listing;
+use super::registry::SessionRegistry;
 use super::right::{Right, session_unknown};
 use super::sandbox_slot::SandboxSlot;
 use super::services::SessionServices;
@@ -23,10 +24,12 @@ use greenroom_protocol::client::session::{Session, SessionState};
 use greenroom_protocol::id::{PersonId, TurnId};
 use greenroom_stdx::id::fresh_bits;
 use greenroom_store::session_log::{AppendError, Batch, JournalRow};
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 /// How long to wait before a turn's end is written again after the log refused it.
@@ -45,6 +48,7 @@ pub struct Actor {
     pub(super) sandbox: Arc<SandboxSlot>,
     /// What its model was told and said, for its turns.
     pub(super) conversation: Arc<Conversation>,
+    pub(super) registry: Weak<SessionRegistry>,
     /// The end of a turn that the log has not taken yet.
     pub(super) pending_end: Option<EventBody>,
     /// Stops the running turn.
@@ -60,22 +64,40 @@ impl Actor {
             id: self.fold.row.id.clone(),
             sender: self.sender.upgrade()?,
             right: None,
+            registry: self.registry.clone(),
             hub: self.hub.clone(),
             sandbox: self.sandbox.clone(),
             conversation: self.conversation.clone(),
         })
     }
 
-    /// Handles commands until the server shuts down or nobody can send any more.
-    pub async fn run(mut self) {
+    /// Handles commands until the server shuts down, nobody can send any more, or nothing was asked for a while. Boxed: an actor that falls
+    /// asleep may load the one after it.
+    pub fn run(self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(self.live())
+    }
+
+    async fn live(mut self) {
         self.recover().await;
         let mut again = tokio::time::interval(APPEND_RETRY);
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let idle = self.services.running.session_idle();
+        let mut asked_at = Instant::now();
         loop {
             let command = tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => break,
-                command = self.mailbox.recv() => command,
+                command = self.mailbox.recv() => {
+                    asked_at = Instant::now();
+                    command
+                }
+                () = tokio::time::sleep_until(asked_at + idle) => {
+                    if self.may_sleep() {
+                        break;
+                    }
+                    asked_at = Instant::now();
+                    continue;
+                }
                 _ = again.tick(), if self.has_unfinished() => {
                     self.catch_up().await;
                     continue;
@@ -90,17 +112,43 @@ impl Actor {
             }
             self.catch_up().await;
         }
+        // From here on whoever asks wakes the session anew; who asked already is not forgotten.
+        self.mailbox.close();
+        let mut late = Vec::new();
+        while let Some(mail) = self.mailbox.recv().await {
+            late.push(mail);
+        }
         let lease = self.services.store.release(&self.fold.row.id, self.epoch).await;
         if let Err(error) = lease {
             tracing::warn!(session = %self.fold.row.id, %error, "could not release the session's lease");
         }
+        if !self.shutdown.is_cancelled()
+            && let Some(registry) = self.registry.upgrade()
+        {
+            registry.fell_asleep(&self.fold.row.id, late).await;
+        }
+    }
+
+    /// Whether nothing is under way that memory is needed for: the log tells the rest.
+    fn may_sleep(&self) -> bool {
+        // The registry's, this, and whoever writes decisions down, which ends with this: no request, no effect outside and no terminal is
+        // on its way.
+        let known = 2 + usize::from(self.sandbox.has_writer.load(Ordering::Relaxed));
+        self.fold.running.is_none()
+            && self.fold.next().is_none()
+            && self.pending_end.is_none()
+            && self.sandbox.is_at_rest()
+            && Arc::strong_count(&self.sandbox) <= known
     }
 
     /// Goes on with what the log says was running, and starts what waits.
     async fn recover(&mut self) {
-        // The catalog's row may be older than the log.
-        self.services.listing.changed(Arc::new(self.fold.row.clone()));
-        self.services.listing.has_texts(self.fold.row.id.clone());
+        // The catalog's row may be older than the log, and what the session is found by with it.
+        let known = self.services.catalog.session(&self.fold.row.id).await;
+        if !known.is_ok_and(|known| known.as_ref() == Some(&self.fold.row)) {
+            self.services.listing.changed(Arc::new(self.fold.row.clone()));
+            self.services.listing.has_texts(self.fold.row.id.clone());
+        }
         self.resume_effects().await;
         let owner = self.fold.row.owner().id.clone();
         if let Err(problem) = self.end_unentitled(&owner).await {

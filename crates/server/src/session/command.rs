@@ -2,6 +2,7 @@
 
 use super::conversation::Conversation;
 use super::hub::Hub;
+use super::registry::SessionRegistry;
 use super::right::Right;
 use super::sandbox_slot::SandboxSlot;
 use super::state::SessionFold;
@@ -14,7 +15,8 @@ use greenroom_protocol::client::prompt::{ChangePrompt, Delivery, ImageAttachment
 use greenroom_protocol::client::session::UpdateSession;
 use greenroom_protocol::id::{PersonId, PromptId, SessionId, TurnId};
 use greenroom_store::session_log::Batch;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use tokio::sync::mpsc::error::SendError;
 use tokio::sync::{mpsc, oneshot};
 
 /// Commands that may wait for one actor.
@@ -149,6 +151,8 @@ pub struct SessionHandle {
     pub(super) sender: mpsc::Sender<Mail>,
     /// What whoever asks through this handle has to have.
     pub(super) right: Option<Right>,
+    /// Wakes the session when it sleeps.
+    pub(super) registry: Weak<SessionRegistry>,
     pub hub: Arc<Hub>,
     /// The session's sandbox.
     pub sandbox: Arc<SandboxSlot>,
@@ -269,7 +273,11 @@ impl SessionHandle {
             right: self.right.clone(),
             command: command(reply),
         };
-        self.sender.send(mail).await.map_err(|_| shutting_down())?;
+        if let Err(SendError(mail)) = self.sender.send(mail).await {
+            // It sleeps, or the server goes down.
+            let registry = self.registry.upgrade().ok_or_else(shutting_down)?;
+            registry.deliver(&self.id, mail).await?;
+        }
         answer.await.map_err(|_| shutting_down())
     }
 }

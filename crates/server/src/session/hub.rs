@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::broadcast;
 
 /// Frames kept for slow readers. `broadcast` allocates all of them up front, so this stays small.
-const RING_FRAMES: usize = 256;
+const RING_FRAMES: usize = 64;
 /// Text kept per unfinished item and channel, in bytes; what goes beyond is not replayed to joiners.
 const MAX_PARTIAL_BYTES: usize = 256 * 1024;
 
@@ -45,6 +45,8 @@ pub struct Hub {
     sender: broadcast::Sender<HubFrame>,
     partials: Mutex<Vec<Partial>>,
     room: Mutex<Room>,
+    /// The session's row as last told. Stays while the session sleeps.
+    row: Mutex<Option<Arc<Session>>>,
 }
 
 impl Default for Hub {
@@ -53,6 +55,7 @@ impl Default for Hub {
             sender: broadcast::channel(RING_FRAMES).0,
             partials: Mutex::new(Vec::new()),
             room: Mutex::default(),
+            row: Mutex::default(),
         }
     }
 }
@@ -122,8 +125,20 @@ impl Hub {
         });
     }
 
+    /// The session was loaded: what an actor before left unfinished is nobody's.
+    pub fn begin(&self, row: Arc<Session>) {
+        self.lock().clear();
+        *self.row.lock().unwrap_or_else(PoisonError::into_inner) = Some(row);
+    }
+
+    /// The session as last told.
+    pub fn row(&self) -> Option<Arc<Session>> {
+        self.row.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Publishes the session's row.
     pub fn publish_session(&self, row: Arc<Session>) {
+        *self.row.lock().unwrap_or_else(PoisonError::into_inner) = Some(row.clone());
         let _ = self.sender.send(HubFrame::Session(row));
     }
 

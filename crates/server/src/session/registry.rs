@@ -2,7 +2,7 @@
 //! the store's lease.
 
 use super::actor::Actor;
-use super::command::{MAILBOX_COMMANDS, SessionHandle};
+use super::command::{MAILBOX_COMMANDS, Mail, SessionHandle, shutting_down};
 use super::conversation::Conversation;
 use super::hub::Hub;
 use super::sandbox_slot::SandboxSlot;
@@ -13,8 +13,9 @@ use greenroom_protocol::client::session::SessionState;
 use greenroom_protocol::id::SessionId;
 use greenroom_store::session_log::{AcquireError, Batch};
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
+use tokio::sync::mpsc::error::SendError;
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -31,15 +32,71 @@ pub struct SessionRegistry {
     services: Arc<SessionServices>,
     shutdown: CancellationToken,
     loaded: Mutex<HashMap<SessionId, Slot>>,
+    /// Those who watch stay while a session sleeps, and find it again when it wakes.
+    hubs: std::sync::Mutex<HashMap<SessionId, Weak<Hub>>>,
+    itself: Weak<Self>,
 }
 
 impl SessionRegistry {
-    pub fn new(services: Arc<SessionServices>, shutdown: CancellationToken) -> Self {
-        Self {
+    pub fn new(services: Arc<SessionServices>, shutdown: CancellationToken) -> Arc<Self> {
+        Arc::new_cyclic(|itself| Self {
             services,
             shutdown,
             loaded: Mutex::new(HashMap::new()),
+            hubs: std::sync::Mutex::default(),
+            itself: itself.clone(),
+        })
+    }
+
+    /// Gives a session what came for it while it fell asleep.
+    pub(super) async fn deliver(&self, id: &SessionId, mut mail: Mail) -> Result<(), Problem> {
+        while !self.shutdown.is_cancelled() {
+            let handle = self.get(id).await?;
+            match handle.sender.send(mail).await {
+                Ok(()) => return Ok(()),
+                Err(SendError(back)) => mail = back,
+            }
         }
+        Err(shutting_down())
+    }
+
+    /// A session's actor has ended. What came for it meanwhile wakes it again.
+    pub(super) async fn fell_asleep(&self, id: &SessionId, late: Vec<Mail>) {
+        let shared = self.loaded.lock().await.get(id).cloned();
+        if let Some(shared) = shared {
+            self.forget(id, &shared).await;
+        }
+        self.lock_hubs().retain(|_, hub| hub.strong_count() > 0);
+        for mail in late {
+            if let Err(problem) = self.deliver(id, mail).await {
+                tracing::error!(session = %id, code = problem.code, "a command that came while a session fell asleep is lost: {}", problem.message);
+            }
+        }
+    }
+
+    /// How many sessions are in memory.
+    pub async fn awake(&self) -> usize {
+        let slots: Vec<Slot> = self.loaded.lock().await.values().cloned().collect();
+        // One that is being loaded is awake in a moment.
+        slots
+            .iter()
+            .filter(|slot| slot.try_lock().map_or(true, |slot| is_awake(&slot)))
+            .count()
+    }
+
+    fn lock_hubs(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, Weak<Hub>>> {
+        self.hubs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The session's hub: that of those who watch already, if somebody does.
+    fn hub(&self, id: &SessionId) -> Arc<Hub> {
+        let mut hubs = self.lock_hubs();
+        if let Some(hub) = hubs.get(id).and_then(Weak::upgrade) {
+            return hub;
+        }
+        let hub = Arc::new(Hub::default());
+        hubs.insert(id.clone(), Arc::downgrade(&hub));
+        hub
     }
 
     /// Makes a session; `begin` is what its log begins with, and its first event must be [`EventBody::SessionCreated`] of this id.
@@ -100,7 +157,8 @@ impl SessionRegistry {
         let mut loaded = Vec::new();
         for slot in slots {
             // One that is being loaded asks the catalog itself whom there is.
-            loaded.extend(slot.lock().await.clone());
+            let handle = slot.lock().await.clone();
+            loaded.extend(handle.filter(|handle| !handle.sender.is_closed()));
         }
         loaded
     }
@@ -110,7 +168,7 @@ impl SessionRegistry {
         let mut loaded = self.loaded.lock().await;
         let is_ours = loaded.get(id).is_some_and(|known| Arc::ptr_eq(known, shared));
         // One in the map, one here: nobody else has it, and nobody can get it while the map is locked.
-        if is_ours && Arc::strong_count(shared) == 2 && shared.try_lock().is_ok_and(|slot| slot.is_none()) {
+        if is_ours && Arc::strong_count(shared) == 2 && shared.try_lock().is_ok_and(|slot| !is_awake(&slot)) {
             loaded.remove(id);
         }
     }
@@ -149,7 +207,8 @@ impl SessionRegistry {
         // What an earlier process left in the sandbox may not have reached the forge.
         let has_past = fold.row.state != SessionState::Created;
         let (sender, mailbox) = mpsc::channel(MAILBOX_COMMANDS);
-        let hub = Arc::new(Hub::default());
+        let hub = self.hub(id);
+        hub.begin(Arc::new(fold.row.clone()));
         let shutdown = self.shutdown.child_token();
         let sandbox = Arc::new(SandboxSlot::new(has_past));
         let conversation = Arc::new(Conversation::default());
@@ -163,6 +222,7 @@ impl SessionRegistry {
             sandbox: sandbox.clone(),
             conversation: conversation.clone(),
             pending_end: None,
+            registry: self.itself.clone(),
             stop: shutdown.child_token(),
             shutdown,
         };
@@ -171,9 +231,14 @@ impl SessionRegistry {
             id: id.clone(),
             sender,
             right: None,
+            registry: self.itself.clone(),
             hub,
             sandbox,
             conversation,
         })
     }
+}
+
+fn is_awake(slot: &Option<SessionHandle>) -> bool {
+    slot.as_ref().is_some_and(|handle| !handle.sender.is_closed())
 }

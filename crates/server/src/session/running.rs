@@ -13,6 +13,8 @@ use std::time::Duration;
 pub struct RunningBounds {
     /// After this long without a turn a sandbox is stopped.
     pub idle: Duration,
+    /// How long nothing is asked of a session that has no sandbox until it leaves memory.
+    pub session_idle: Duration,
     /// At least 1.
     pub max_running: usize,
     /// How long a call that changes something waits for the workspace to be synced.
@@ -144,6 +146,11 @@ impl RunningSandboxes {
         self.bounds.max_running
     }
 
+    /// How long nothing is asked of a session that has no sandbox until it leaves memory.
+    pub fn session_idle(&self) -> Duration {
+        self.bounds.session_idle
+    }
+
     /// How long a call that changes something waits for the workspace to be synced.
     pub fn sync_timeout(&self) -> Duration {
         self.bounds.sync_timeout
@@ -161,6 +168,7 @@ mod tests {
         SessionHandle {
             id: greenroom_protocol::id::SessionId::from_bits(0),
             right: None,
+            registry: std::sync::Weak::new(),
             sender: tokio::sync::mpsc::channel(1).0,
             hub: Arc::new(Hub::default()),
             sandbox: Arc::new(SandboxSlot::new(false)),
@@ -176,6 +184,7 @@ mod tests {
     fn the_longest_idle_makes_room_and_busy_ones_never_do() {
         let running = RunningSandboxes::new(RunningBounds {
             idle: Duration::from_millis(100),
+            session_idle: Duration::MAX,
             max_running: 2,
             sync_timeout: Duration::ZERO,
         });

@@ -98,6 +98,15 @@ impl SandboxSlot {
         ready.clone().filter(|sandbox| sandbox.is_alive())
     }
 
+    /// Whether nothing of it is in memory that a fresh one would not find again.
+    pub(super) fn is_at_rest(&self) -> bool {
+        let is_stopped = self.ready.try_lock().is_ok_and(|ready| ready.is_none());
+        is_stopped
+            && self.adopted().is_none()
+            && self.early.borrow().is_none()
+            && self.people.load(Ordering::SeqCst) == 0
+    }
+
     /// The sandbox for a person to work in, if it runs now: what is changed there is pushed with the next turn.
     pub fn for_person(self: &Arc<Self>) -> Option<PersonsWork> {
         let sandbox = self.running().or_else(|| self.adopted())?;

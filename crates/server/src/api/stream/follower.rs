@@ -4,14 +4,16 @@
 use crate::api::access::Viewer;
 use crate::api::app::App;
 use crate::api::rights::RightsWatch;
-use crate::session::command::{SessionHandle, shutting_down};
-use crate::session::hub::{HubFrame, Partial, Seat};
+use crate::session::command::shutting_down;
+use crate::session::hub::{Hub, HubFrame, Partial, Seat};
 use greenroom_protocol::client::event::{Event, EventBody};
 use greenroom_protocol::client::member::Role;
 use greenroom_protocol::client::problem::Problem;
+use greenroom_protocol::client::session::Session;
 use greenroom_protocol::client::stream::{ClientFrame, DraftState, StreamFrame};
 use greenroom_protocol::id::{ItemId, SessionId};
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
@@ -123,7 +125,7 @@ impl From<Problem> for End {
 pub struct Following {
     pub app: App,
     pub viewer: Viewer,
-    pub handle: SessionHandle,
+    pub hub: Arc<Hub>,
     pub session_id: SessionId,
     /// Number of the last event the client has.
     pub after: u64,
@@ -134,7 +136,7 @@ pub async fn follow<C: Connection>(following: Following, connection: C) {
     let Following {
         app,
         viewer,
-        handle,
+        hub,
         session_id,
         after,
     } = following;
@@ -142,7 +144,7 @@ pub async fn follow<C: Connection>(following: Following, connection: C) {
     let mut follower = Follower {
         app,
         viewer,
-        handle,
+        hub,
         session_id,
         connection,
         rights,
@@ -164,7 +166,7 @@ pub fn cursor_ahead() -> Problem {
 struct Follower<C> {
     app: App,
     viewer: Viewer,
-    handle: SessionHandle,
+    hub: Arc<Hub>,
     session_id: SessionId,
     connection: C,
     /// What ends what they may see, from before that was looked at.
@@ -179,10 +181,10 @@ struct Follower<C> {
 
 impl<C: Connection> Follower<C> {
     async fn follow(&mut self) -> Result<(), End> {
-        let (mut live, partials) = self.handle.hub.subscribe();
+        let (mut live, partials) = self.hub.subscribe();
         // What they were let in by may have gone since.
         self.check_still().await?;
-        let row = self.handle.fold().await?.row;
+        let row = self.row().await?;
         if self.cursor > row.last_seq {
             return Err(cursor_ahead().into());
         }
@@ -196,7 +198,7 @@ impl<C: Connection> Follower<C> {
         self.replay().await?;
         self.send_partials(partials).await?;
         self.send(&StreamFrame::Session {
-            session: Box::new(row),
+            session: Box::new((*row).clone()),
         })
         .await?;
         self.send(&StreamFrame::CaughtUp {
@@ -208,7 +210,7 @@ impl<C: Connection> Follower<C> {
             Viewer::Guest(_) => None,
         };
         // Everybody hears of it, this client too.
-        let mut watching = Watching::new(self.handle.hub.sit(person));
+        let mut watching = Watching::new(self.hub.sit(person));
         let mut ping = tokio::time::interval(PING_EVERY);
         ping.tick().await;
         let shutdown = self.app.shutdown.clone();
@@ -219,9 +221,6 @@ impl<C: Connection> Follower<C> {
                 biased;
                 () = self.rights.changed(|change| viewer.is_concerned(&session_id, change)) => self.check_still().await?,
                 () = shutdown.cancelled() => return Err(shutting_down().into()),
-                () = self.handle.closed() => {
-                    return Err(Problem::transient("session_reloaded", "The session is being loaded again.").into());
-                }
                 frame = live.recv() => self.live_frame(frame, &mut live).await?,
                 () = watching.due() => watching.settle(),
                 heard = self.connection.heard() => {
@@ -238,8 +237,20 @@ impl<C: Connection> Follower<C> {
         }
     }
 
+    /// The session's row. One that sleeps is not woken for it.
+    async fn row(&mut self) -> Result<Arc<Session>, End> {
+        match self.hub.row() {
+            Some(row) => Ok(row),
+            None => {
+                let handle = self.app.sessions.get(&self.session_id).await?;
+                Ok(Arc::new(handle.fold().await?.row))
+            }
+        }
+    }
+
     async fn check_still(&mut self) -> Result<(), End> {
-        let role = self.viewer.role_still(&self.app, &self.handle).await?;
+        let row = self.row().await?;
+        let role = self.viewer.role_still(&self.app, &row).await?;
         self.may_prompt = role >= Role::Editor;
         Ok(())
     }
@@ -287,11 +298,11 @@ impl<C: Connection> Follower<C> {
             }
             Err(RecvError::Lagged(_)) => {
                 let partials;
-                (*live, partials) = self.handle.hub.subscribe();
+                (*live, partials) = self.hub.subscribe();
                 self.replay().await?;
                 self.send_partials(partials).await?;
                 // The newest of what is told but once may be among what was missed.
-                let presence = self.handle.hub.presence();
+                let presence = self.hub.presence();
                 self.send(&StreamFrame::Presence { presence }).await
             }
             Err(RecvError::Closed) => Err(shutting_down().into()),
@@ -332,7 +343,7 @@ impl<C: Connection> Follower<C> {
     /// Sends texts that were unfinished when this socket joined, and still are: an item that ended during the replay, or a
     /// step that was asked for again, leaves nothing behind.
     async fn send_partials(&mut self, mut partials: Vec<Partial>) -> Result<(), End> {
-        self.handle.hub.retain_unfinished(&mut partials);
+        self.hub.retain_unfinished(&mut partials);
         for Partial {
             item_id,
             channel,
