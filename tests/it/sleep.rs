@@ -116,7 +116,7 @@ say = "Hello."
     let other = api.start_session("answer", "hello").await;
     api.wait_for_turns(&other, 1).await;
     wait_until_awake(&api, 1).await;
-    let before = api.must_get(&format!("/v1/sessions?words=note")).await;
+    let before = api.must_get("/v1/sessions?words=note").await;
     assert_eq!(before["sessions"][0]["state"], "idle", "{before}");
 
     assert_eq!(api.prompt(&session, "two", "Please recall it.").await.0, 202);
