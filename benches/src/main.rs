@@ -7,6 +7,7 @@ mod product;
 mod prompt;
 mod report;
 mod sandbox;
+mod session;
 mod snapshot;
 mod stats;
 
@@ -31,6 +32,9 @@ async fn main() -> Result<()> {
     }
     if prompt::NAMES.iter().any(|name| name.starts_with(&prefix)) {
         results.extend(prompt::run().await?);
+    }
+    if session::NAMES.iter().any(|name| name.starts_with(&prefix)) {
+        results.extend(session::run().await?);
     }
     if image::NAMES.iter().any(|name| name.starts_with(&prefix)) {
         results.extend(image::run().await?);

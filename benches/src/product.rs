@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result, bail};
 use greenroom_sdk::{Client, Secret};
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -110,6 +111,11 @@ pub struct Server {
 impl Server {
     /// Starts it and measures until it answers.
     pub fn start(config: &Path, temp: &Path) -> Result<(Self, Duration)> {
+        Self::start_with(config, temp, &[])
+    }
+
+    /// The same with more in its environment.
+    pub fn start_with(config: &Path, temp: &Path, env: &[(&str, &str)]) -> Result<(Self, Duration)> {
         let binary =
             std::env::var_os("GREENROOM_BIN").context("set GREENROOM_BIN to a release build of greenroom")?;
         let data_dir = temp.join("data");
@@ -121,6 +127,7 @@ impl Server {
         command
             .arg("up")
             .env("GREENROOM_CONFIG", config)
+            .envs(env.iter().copied())
             .stdout(Stdio::null())
             .stderr(log);
         let child = command.spawn().context("start greenroom")?;
@@ -149,6 +156,32 @@ impl Server {
 }
 
 impl Server {
+    /// What it takes of the machine's memory, in KiB.
+    pub fn memory_kb(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let text = line.context("no memory in the process's status")?;
+        Ok(text.trim().trim_end_matches(" kB").parse()?)
+    }
+
+    /// What it answers at a path that the client does not know.
+    pub fn get(&self, path: &str) -> Result<String> {
+        let info: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(self.data_dir.join("server.json"))?)?;
+        let url = info["url"].as_str().context("no address")?;
+        let address = url.strip_prefix("http://").context("not plain HTTP")?;
+        let token = std::fs::read_to_string(self.data_dir.join("cli-token"))?;
+        let mut socket = std::net::TcpStream::connect(address)?;
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\nconnection: close\r\n\r\n",
+            token.trim()
+        );
+        socket.write_all(request.as_bytes())?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
     /// An address of the server's git with the right to use it.
     pub fn with_token(&self, clone_url: &str) -> Result<String> {
         let token = std::fs::read_to_string(self.data_dir.join("cli-token"))?;

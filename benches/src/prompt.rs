@@ -158,7 +158,7 @@ async fn new_session(client: &Client) -> Result<SessionId> {
         .id)
 }
 
-fn repository(temp: &Path) -> Result<String> {
+pub fn repository(temp: &Path) -> Result<String> {
     let directory = temp.join("repository");
     std::fs::create_dir_all(&directory)?;
     std::fs::write(directory.join("README.md"), "A repository.\n")?;

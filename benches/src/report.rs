@@ -58,6 +58,22 @@ pub struct Aim {
 }
 
 impl Measured {
+    /// An amount that was measured once, over `n` things.
+    pub fn amount(name: &str, unit: &str, n: usize, value: f64, aim: Option<f64>) -> Self {
+        Self {
+            name: name.to_owned(),
+            unit: unit.to_owned(),
+            n,
+            p50: value,
+            p99: value,
+            max: value,
+            aim_p50: aim,
+            aim_p99: None,
+            peers: BTreeMap::new(),
+            met: aim.is_none_or(|aim| value <= aim),
+        }
+    }
+
     /// A duration in milliseconds; `None` without samples.
     pub fn duration(name: &str, samples: &Samples, aim: Aim, peers: &[(&str, &Samples)]) -> Option<Self> {
         let Summary { n, p50, p99, max } = samples.summary_ms()?;

@@ -1,6 +1,6 @@
 //! Several people on one server: who may do what in a session, what ends when somebody may do less, and who did what.
 
-use crate::script::{FIX, add, start_with_answer};
+use crate::script::{FIX, add, commands, has_running_command, start_with_answer};
 use greenroom_system_tests::api::{is_event, of_type, pretty};
 use greenroom_system_tests::product::Product;
 use greenroom_system_tests::repo;
@@ -298,6 +298,52 @@ say = "Done."
         let (status, answer) = who.post(&format!("{pull_request}/reviews"), review).await;
         assert_eq!(status, expected, "{answer}");
     }
+    product.stop();
+}
+
+#[tokio::test]
+async fn who_spoke_to_a_turn_of_another_is_a_co_author() {
+    let script = commands(&[("slow", "sleep 2; echo one > one.txt")]);
+    let mut product = Product::with_script(&script);
+    let api = start_with_answer(&mut product).await;
+    let (ada, _) = api.add_person("Ada").await;
+    let (grace, _) = api.add_person("Grace").await;
+    let body = json!({ "repository": "answer", "prompt": "Be slow.", "access": "editor" });
+    let session = ada.must_post("/v1/sessions", body).await;
+    let session = session["session"]["id"].as_str().unwrap().to_owned();
+    ada.wait_for(&session, "a running command", has_running_command)
+        .await;
+    for (key, text) in [("one", "Mind the gap."), ("two", "And the other one.")] {
+        let request = grace
+            .request(Method::POST, &format!("/v1/sessions/{session}/prompts"))
+            .header("idempotency-key", key)
+            .json(&json!({ "text": text, "delivery": "insert" }));
+        assert_eq!(grace.send(request).await.0, 202);
+    }
+    let events = ada.wait_for_turns(&session, 1).await;
+    assert_eq!(
+        of_type(&events, "prompt.inserted").len(),
+        2,
+        "{}",
+        pretty(&events)
+    );
+    let commit = of_type(&events, "change.pushed")[0]["commit"].as_str().unwrap();
+    let remote = api
+        .url
+        .replacen("http://", &format!("http://x:{}@", api.token), 1);
+    let clone = product.root().join("clone");
+    let remote = format!("{remote}/git/answer.git");
+    repo::git(
+        product.root(),
+        &["clone", "-q", "--no-checkout", &remote, clone.to_str().unwrap()],
+    );
+    let shown = repo::git(&clone, &["show", "-s", "--format=%an%n%(trailers)", commit]);
+    let lines: Vec<_> = shown.lines().filter(|line| !line.is_empty()).collect();
+    let session = format!("Greenroom-Session: {session}");
+    assert_eq!(
+        lines,
+        ["Ada", &session, "Co-authored-by: Grace <grace@example.com>"]
+    );
     product.stop();
 }
 

@@ -50,6 +50,9 @@ test("somebody is let in, watches, is invited to work, and is removed", async ({
   await expect(grace.getByRole("region", { name: "Members" })).toContainText("Owner");
   await grace.keyboard.press("Escape");
 
+  await expect(page.getByRole("group", { name: `Watching: ${name}` })).toBeVisible();
+  await page.screenshot({ path: picture("session-watched") });
+
   // The owner invites editors by a link.
   await page.getByRole("button", { name: "Share" }).click();
   const dialog = page.getByRole("dialog", { name: "Share session" });
@@ -64,8 +67,11 @@ test("somebody is let in, watches, is invited to work, and is removed", async ({
   await grace.waitForURL(`**${path}`);
   expect(grace.url()).not.toContain("token");
   await grace.getByRole("textbox", { name: "Prompt", exact: true }).fill("Have a look at the cart");
+  await expect(page.getByText(`${name} writes a prompt`)).toBeVisible();
   await grace.getByRole("button", { name: "Send" }).click();
   await expect(page.getByText("Have a look at the cart")).toBeVisible();
+
+  await expect(page.getByText(`${name} writes a prompt`)).toBeHidden();
 
   // A role changes before everybody's eyes.
   const members = dialog.getByRole("region", { name: "Members" });

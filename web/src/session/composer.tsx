@@ -144,11 +144,10 @@ function useTellDraft(text: string, tell: SessionStore["tell"]): (cursor: number
       });
     };
   });
-  // A prompt that was sent is no longer written.
-  const isEmpty = text === "";
+  // A prompt that was sent is no longer written; one that is only shown, such as a draft of yesterday, is not written either.
   useEffect(() => {
-    if (isEmpty) publish.current();
-  }, [isEmpty]);
+    if (cursor.current !== null) publish.current();
+  }, [text]);
   useEffect(() => {
     const look = () => {
       publish.current();

@@ -64,6 +64,7 @@ export function PromptBox(props: PromptBoxProps) {
         className="block field-sizing-content max-h-[40vh] w-full resize-none bg-transparent px-3 pt-2.5 leading-6 placeholder:text-faint focus:outline-none max-sm:text-base"
         style={{ minHeight: `${String(props.rows * 1.5 + 0.75)}rem` }}
         onChange={(event) => {
+          props.onCursor?.(event.target.selectionStart);
           props.onText(event.target.value);
         }}
         onSelect={(event) => {

@@ -5,6 +5,7 @@ use super::checkout::{self, Place, Rejoined};
 use super::command::SessionHandle;
 use super::run::{Runner, disk_full};
 use super::services::SessionServices;
+use super::state::SessionFold;
 use super::workspace::SessionWorkspace;
 use crate::workspace_git::{self, PUSH, SETTLE};
 use greenroom_protocol::client::event::EventBody;
@@ -132,7 +133,7 @@ impl Push<'_> {
             false => self.check_place().await?,
         }
         self.settle().await?;
-        self.commit(subject, &row.id).await?;
+        self.commit(subject, &self.trailers(&fold)).await?;
         let head = self
             .runner
             .run(&["git", "rev-parse", "-q", "--verify", "HEAD"], self.env())
@@ -212,7 +213,24 @@ impl Push<'_> {
         }
     }
 
-    async fn commit(&self, subject: &str, session: &SessionId) -> Result<(), Problem> {
+    /// What stands at the end of a commit's message: its session, and who else spoke to its turn.
+    fn trailers(&self, fold: &SessionFold) -> String {
+        let mut lines = vec![format!("Greenroom-Session: {}", fold.row.id)];
+        let author = &self.workspace.author().person.id;
+        let inserted = fold.running.iter().flat_map(|running| &running.inserted);
+        for Person { name, email, .. } in inserted
+            .map(|prompt| &prompt.author)
+            .filter(|other| other.id != *author)
+        {
+            let line = format!("Co-authored-by: {name} <{email}>");
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+        lines.join("\n")
+    }
+
+    async fn commit(&self, subject: &str, trailers: &str) -> Result<(), Problem> {
         // What a repository configures must not decide whether work is kept.
         let argv = |arguments: &[&'static str]| [&["git"], UNCONFIGURED, arguments].concat();
         let add = argv(&["add", "-A"]);
@@ -236,8 +254,7 @@ impl Push<'_> {
         }
         let staged = argv(&["diff", "--cached", "--quiet"]);
         if !self.runner.run(&staged, self.env()).await?.is_success {
-            let trailer = format!("Greenroom-Session: {session}");
-            let commit = [&argv(&["commit", "-q", "-m"])[..], &[subject, "-m", &trailer]].concat();
+            let commit = [&argv(&["commit", "-q", "-m"])[..], &[subject, "-m", trailers]].concat();
             self.runner.checked(&commit, self.env(), "commit_failed").await?;
         }
         Ok(())
