@@ -5,11 +5,12 @@ import {
   queuedPrompts,
   reduceEvent,
   reduceFrame,
+  roleOf,
   runningTurn,
   type EntryView,
   type SessionView,
 } from "./reduce.ts";
-import type { Event, StreamFrame } from "./wire.ts";
+import type { Event, Member, Role, SessionAccess, StreamFrame } from "./wire.ts";
 
 const GOLDEN = new URL("../../../tests/golden/", import.meta.url);
 const logs = readdirSync(GOLDEN)
@@ -260,4 +261,55 @@ test("changes are kept once for each repository, the last push of each", () => {
     [null, "own2"],
     ["core", "core2"],
   ]);
+});
+
+test("members come, change and go, and one owns the session", () => {
+  const view = replay(eventsOf("fix-failing-test"));
+  const person = (id: string) => ({ id, name: id, email: `${id}@example.com` });
+  const after = (bodies: readonly object[]) =>
+    bodies.reduce<SessionView>(
+      (from, body) =>
+        reduceEvent(from, { seq: from.lastSeq + 1, at_ms: 0, by: "usr_1", ...body } as unknown as Event),
+      view,
+    );
+  const roles = (from: SessionView) =>
+    from.members.map((member: Member) => [member.person.name, member.role]);
+  const owner = view.createdBy?.name;
+  expect(roles(view)).toEqual([[owner, "owner"]]);
+  const grown = [
+    { type: "session.member_changed", person: person("a"), role: "viewer" },
+    { type: "session.member_changed", person: person("b"), role: "viewer" },
+    { type: "session.member_changed", person: person("a"), role: "editor" },
+  ];
+  expect(roles(after(grown))).toEqual([[owner, "owner"], ["a", "editor"], ["b", "viewer"]]);
+  const handed = after([...grown, { type: "session.handed_over", to: person("b") }]);
+  expect(roles(handed)).toEqual([["b", "owner"], [owner, "editor"], ["a", "editor"]]);
+  const left = after([...grown, { type: "session.member_changed", person: person("a") }]);
+  expect(roles(left)).toEqual([[owner, "owner"], ["b", "viewer"]]);
+  expect(after([{ type: "session.access_changed", access: "members" }]).access).toBe("members");
+  // None of it is a line in the transcript.
+  expect(handed.turns).toEqual(view.turns);
+});
+
+test.each<[Role | null, SessionAccess, boolean, Role | null]>([
+  [null, "members", false, null],
+  [null, "viewer", false, "viewer"],
+  [null, "editor", false, "editor"],
+  ["viewer", "members", false, "viewer"],
+  ["viewer", "editor", false, "editor"],
+  ["editor", "viewer", false, "editor"],
+  ["owner", "members", false, "owner"],
+  [null, "members", true, "owner"],
+])("a member as %s, others as %s, owner of the server: %s, may what %s may", (own, access, isOwner, expected) => {
+  const me = { id: "usr_me", name: "Me", email: "me@example.com" };
+  const members: Member[] = own === null ? [] : [{ person: me, role: own }];
+  expect(roleOf({ members, access }, { id: me.id, is_owner: isOwner })).toBe(expected);
+});
+
+test("who watches is as last told, and nobody is known to once the stream is closed", () => {
+  const presence = { watching: [{ person: { id: "u", name: "Ada", email: "" }, is_away: false }], guests: 2 };
+  const told = reduceFrame(EMPTY_SESSION_VIEW, { frame: "presence", presence });
+  expect(told.presence).toEqual(presence);
+  const problem = { code: "shutting_down", message: "", retryable: true };
+  expect(reduceFrame(told, { frame: "closing", problem, last_seq: 0 }).presence.watching).toEqual([]);
 });

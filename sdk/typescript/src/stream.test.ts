@@ -9,6 +9,7 @@ function stage(ticket: () => Promise<string> = () => Promise.resolve("t")) {
   const timers: { run: () => void; delayMs: number }[] = [];
   const frames: StreamFrame[] = [];
   const statuses: StreamStatus[] = [];
+  const said: string[] = [];
   const stream = new SessionStream({
     after: 0,
     ticket,
@@ -21,7 +22,9 @@ function stage(ticket: () => Promise<string> = () => Promise.resolve("t")) {
           onmessage: null,
           onclose: null,
           onerror: null,
-          send: () => undefined,
+          send: (text) => {
+            if (typeof text === "string") said.push(text);
+          },
           close: () => {
             entry.isClosed = true;
           },
@@ -49,7 +52,7 @@ function stage(ticket: () => Promise<string> = () => Promise.resolve("t")) {
   };
   const settle = () => new Promise<void>((resolve) => setImmediate(resolve));
   const seqs = () => frames.flatMap((frame) => (frame.frame === "event" ? [frame.event.seq] : []));
-  return { stream, sockets, timers, frames, statuses, say, settle, seqs };
+  return { stream, sockets, timers, frames, statuses, said, say, settle, seqs };
 }
 
 const hello = { frame: "hello", generation: 1, session_id: "s", last_seq: 9 };
@@ -150,4 +153,34 @@ test.each([
 test("the address keeps the page's security", () => {
   expect(streamUrl("https://host:1", "ses_1", 4, "a b")).toBe("wss://host:1/v1/sessions/ses_1/stream?after=4&ticket=a+b");
   expect(streamUrl("http://127.0.0.1:2", "ses_1", 0, "t")).toMatch(/^ws:\/\/127\.0\.0\.1:2\//u);
+});
+
+test("how a client watches is told when there is a server, the last of several, and away again to the next one", async () => {
+  const { stream, sockets, timers, said, say, settle } = stage();
+  const run = (at: number) => {
+    const [timer] = timers.splice(at, 1);
+    timer?.run();
+  };
+  stream.start();
+  await settle();
+  stream.tell({ is_away: false, draft: { length: 1, cursor: 1 } });
+  run(0);
+  expect(said).toEqual([]);
+  say(0, hello);
+  stream.tell({ is_away: false, draft: { length: 2, cursor: 2 } });
+  stream.tell({ is_away: true, draft: null });
+  expect(timers).toHaveLength(1);
+  run(0);
+  expect(said.map((text) => JSON.parse(text) as unknown)).toEqual([
+    { frame: "presence", is_away: true },
+  ]);
+  const first = sockets[0];
+  if (first !== undefined) drop(first.socket);
+  run(0);
+  await settle();
+  say(1, hello);
+  expect(said).toHaveLength(2);
+  stream.tell({ is_away: false, draft: null });
+  stream.close();
+  expect(timers).toHaveLength(0);
 });
