@@ -4,7 +4,7 @@ use crate::script::{FIX, commands, has_running_command, start_with_answer};
 use greenroom_system_tests::api::{Api, of_type, pretty};
 use greenroom_system_tests::product::Product;
 use serde_json::{Value, json};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -337,5 +337,56 @@ async fn who_was_taken_out_comes_back_only_by_the_owner() {
     assert_eq!(api.delete(&format!("/v1/people/{grace_id}")).await.0, 204);
     let frames = stream.until(|frame| frame["frame"] == "closing").await;
     assert_eq!(frames.last().unwrap()["problem"]["code"], "link_invalid");
+    product.stop();
+}
+
+#[tokio::test]
+async fn who_takes_long_to_send_a_command_may_have_lost_the_right_to_it() {
+    let mut product = Product::with_script(FIX);
+    let api = start_with_answer(&mut product).await;
+    let (mallory, mallory_id) = api.add_person("Mallory").await;
+    let path = format!("/v1/people/{mallory_id}");
+    assert_eq!(api.patch(&path, json!({ "is_owner": true })).await.0, 200);
+    let session = mallory.create_session("answer").await;
+    let address = api.url.strip_prefix("http://").unwrap();
+    // With an idempotency key and without, the body is read in different places.
+    let slow = |path: &str, key: &str, body: &Value| {
+        let body = body.to_string();
+        let (sent, last) = body.split_at(body.len() - 1);
+        let mut socket = TcpStream::connect(address).unwrap();
+        write!(
+            socket,
+            "POST {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n\
+             {key}connection: close\r\ncontent-length: {}\r\n\r\n{sent}",
+            mallory.token,
+            body.len()
+        )
+        .unwrap();
+        (socket, last.to_owned())
+    };
+    let person = json!({ "name": "Trudy", "email": "trudy@example.com", "is_owner": true });
+    let link = json!({ "kind": "share" });
+    let links = format!("/v1/sessions/{session}/links");
+    let begun = [
+        slow("/v1/people", "", &person),
+        slow("/v1/people", "idempotency-key: one\r\n", &person),
+        slow(&links, "", &link),
+        slow(
+            &format!("/v1/sessions/{session}/stop"),
+            "idempotency-key: two\r\n",
+            &json!({}),
+        ),
+    ];
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(api.delete(&path).await.0, 204);
+    for (mut socket, last) in begun {
+        socket.write_all(last.as_bytes()).unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    }
+    let people = api.must_get("/v1/people").await;
+    assert_eq!(people["people"].as_array().unwrap().len(), 1, "{people}");
+    assert_eq!(api.must_get(&links).await["links"], json!([]));
     product.stop();
 }

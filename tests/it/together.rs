@@ -347,6 +347,13 @@ async fn people_see_who_watches_and_who_writes() {
     let guests = guest.stream(&session, 0).await;
     adas.until(|frame| frame["presence"]["guests"] == 1).await;
 
+    // Another window of the same person is no news to others, but knows as much as they do.
+    let mut window = grace.stream(&session, 0).await;
+    window
+        .until(|frame| watching(frame) == [is("Ada", false, false), is("Grace", false, false)])
+        .await;
+    drop(window);
+
     // Who may only watch writes nothing that others hear of; what makes no sense is no reason to end.
     let draft = json!({ "frame": "presence", "draft": { "length": 5, "cursor": 99 } });
     for nonsense in [

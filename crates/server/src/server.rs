@@ -217,6 +217,7 @@ async fn rest_idle_sandboxes(app: App, shutdown: CancellationToken) {
         for handle in app.sessions.loaded().await {
             handle.conversation.rest(services.clock.now_ms());
         }
+        app.sessions.sweep().await;
         for (sandbox, handle) in services.running.overdue(services.clock.now_ms()) {
             match handle
                 .sandbox

@@ -29,6 +29,9 @@ pub struct Entered {
 
 /// The session if the caller may do there what `needs` says.
 pub async fn enter(app: &App, caller: &Caller, id: &str, needs: Role) -> Result<Entered, Problem> {
+    if app.services.removed.has(&caller.person.id) {
+        return Err(sign_in_required());
+    }
     let (handle, fold) = found(app, id).await?;
     let right = Right {
         person: caller.person.id.clone(),

@@ -1,5 +1,7 @@
 //! Reads request bodies: type and size are checked before parsing, and what is wrong is said as a problem.
 
+use super::app::App;
+use super::caller;
 use super::failure::ApiFailure;
 use aide::OperationInput;
 use aide::generate::GenContext;
@@ -12,6 +14,7 @@ use futures_util::StreamExt as _;
 use greenroom_protocol::client::problem::Problem;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
+use std::time::Instant;
 
 /// Largest body in bytes: eight images of 5 MiB in base64, and the prompt.
 pub const MAX_BODY_BYTES: usize = 60 * 1024 * 1024;
@@ -48,10 +51,10 @@ pub async fn read(body: Body, max_bytes: usize) -> Result<Vec<u8>, Problem> {
 /// A JSON body of type `T`. Unknown fields are refused by the types themselves.
 pub struct JsonBody<T>(pub T);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
     type Rejection = ApiFailure;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, ApiFailure> {
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiFailure> {
         let content_type = request
             .headers()
             .get(header::CONTENT_TYPE)
@@ -70,7 +73,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
             .with_hint("Send the header `Content-Type: application/json`.")
             .into());
         }
-        let bytes = read(request.into_body(), MAX_BODY_BYTES).await?;
+        let (parts, body) = request.into_parts();
+        let began = Instant::now();
+        let bytes = read(body, MAX_BODY_BYTES).await?;
+        caller::check_after_reading(app, &parts.extensions, began).await?;
         serde_json::from_slice(&bytes).map(Self).map_err(|error| {
             Problem::permanent(
                 "body_invalid",

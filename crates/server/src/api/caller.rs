@@ -6,11 +6,12 @@ use super::failure::ApiFailure;
 use aide::OperationInput;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, header};
+use axum::http::{Extensions, HeaderMap, Method, header};
 use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_stdx::secret::Secret;
 use greenroom_store::catalog::SignedIn;
+use std::time::{Duration, Instant};
 use url::Url;
 
 /// Name of the sign-in cookie.
@@ -45,6 +46,30 @@ impl Caller {
             is_owner: now.is_owner,
             ..self.clone()
         }))
+    }
+}
+
+/// Reading a body for longer than this, somebody may have lost the right that was looked at before it.
+const LONG_READING: Duration = Duration::from_millis(100);
+
+/// Refuses a caller, known to a request since `began`, who was removed or made less while its body was read: that takes as long as the sender
+/// likes.
+pub async fn check_after_reading(app: &App, extensions: &Extensions, began: Instant) -> Result<(), Problem> {
+    let Some(caller) = extensions
+        .get::<Caller>()
+        .filter(|_| began.elapsed() > LONG_READING)
+    else {
+        return Ok(());
+    };
+    let now = caller.again(app).await?.ok_or_else(sign_in_required)?;
+    match now.is_owner == caller.is_owner {
+        true => Ok(()),
+        // Whatever they are now, it is not what was looked at.
+        false => Err(Problem::transient(
+            "rights_changed",
+            "What you may do on this server changed while your request was sent.",
+        )
+        .with_hint("Send it again.")),
     }
 }
 

@@ -57,11 +57,11 @@ pub async fn set(
     handle
         .set_member(person, Some(role), caller.person.id.clone())
         .await?;
+    app.rights.changed(RightsChange::Session(handle.id.clone()));
     if role == Role::Owner {
         // Who may do what here is another's to say from now on.
         revoke_links_of(&app, &handle.id, &before.owner().id).await?;
     }
-    app.rights.changed(RightsChange::Session(handle.id.clone()));
     let row = handle.fold().await?.row;
     Ok(Json(MemberList {
         your_role: access::role_of(&caller, &row).unwrap_or(Role::Viewer),
@@ -82,15 +82,19 @@ pub async fn remove(
     let member = fold
         .row
         .members
-        .into_iter()
-        .find(|member| member.person.id.as_str() == person_id);
+        .iter()
+        .find(|member| member.person.id.as_str() == person_id)
+        .cloned();
     let member = member.ok_or_else(|| {
         Problem::permanent("member_unknown", "This person is no member of this session.")
             .with_hint("See GET /v1/sessions/{id}/members.")
     })?;
     let person = member.person.id.clone();
+    if fold.row.owner().id != person {
+        // First, so that whoever repeats what failed in between finds it done.
+        revoke_links_of(&app, &handle.id, &person).await?;
+    }
     handle.set_member(member.person, None, caller.person.id).await?;
-    revoke_links_of(&app, &handle.id, &person).await?;
     app.rights.changed(RightsChange::Session(handle.id.clone()));
     Ok(NoContent)
 }
@@ -162,6 +166,7 @@ pub async fn create_link(
         .into());
     }
     let session = access::enter(&app, &caller, &id, Role::Owner).await?.handle.id;
+    let by = caller.clone();
     let links = app
         .catalog
         .links(&session)
@@ -182,6 +187,12 @@ pub async fn create_link(
     };
     let made = app.catalog.create_link(new).await;
     let (link, secret) = made.map_err(|error| error.problem())?;
+    if let Err(problem) = access::enter(&app, &by, &id, Role::Owner).await {
+        // Handed over or removed in this moment: links end with that, this one too.
+        let revoked = app.catalog.revoke_link(&session, &link.id).await;
+        revoked.map_err(|error| error.problem())?;
+        return Err(problem.into());
+    }
     audit::about(link.id.as_str());
     let page = match link.kind {
         LinkKind::Invite => "join",
@@ -233,27 +244,8 @@ pub async fn join(
     }
     let handle = app.sessions.get(&holder.session).await?;
     audit::about(handle.id.as_str());
-    let fold = handle.fold().await?;
-    if fold.removed_members.contains(&caller.person.id) {
-        let hint = format!("Ask {} to let you in again.", fold.row.owner().name);
-        return Err(
-            Problem::permanent("member_removed", "You were taken out of this session.")
-                .with_hint(hint)
-                .into(),
-        );
-    }
-    let row = fold.row;
-    let member = row
-        .members
-        .iter()
-        .find(|member| member.person.id == caller.person.id);
-    if member.is_none_or(|member| member.role < holder.role) {
-        let by = caller.person.id.clone();
-        handle
-            .set_member(caller.person.clone(), Some(holder.role), by)
-            .await?;
-        app.rights.changed(RightsChange::Session(handle.id.clone()));
-    }
+    handle.join(caller.person.clone(), holder.role).await?;
+    app.rights.changed(RightsChange::Session(handle.id.clone()));
     let row = handle.fold().await?.row;
     Ok(Created(JoinedSession {
         session_id: row.id.clone(),

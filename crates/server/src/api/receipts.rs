@@ -3,7 +3,7 @@
 
 use super::app::App;
 use super::body::{self, MAX_BODY_BYTES};
-use super::caller::Caller;
+use super::caller::{Caller, check_after_reading};
 use super::failure::ApiFailure;
 use super::idempotency;
 use crate::session::digest_of;
@@ -17,6 +17,7 @@ use greenroom_protocol::client::problem::Problem;
 use greenroom_stdx::chain::Chain;
 use greenroom_stdx::step;
 use greenroom_store::catalog::{MAX_RECEIPT_BYTES, Receipt};
+use std::time::Instant;
 
 /// Set on an answer that is a repetition.
 const REPLAYED_HEADER: &str = "idempotency-replayed";
@@ -55,10 +56,14 @@ pub async fn remember(State(app): State<App>, request: Request, next: Next) -> R
         Ok(None) => return next.run(Request::from_parts(parts, body)).await,
         Err(problem) => return ApiFailure(problem).into_response(),
     };
+    let began = Instant::now();
     let body = match body::read(body, MAX_BODY_BYTES).await {
         Ok(body) => body,
         Err(problem) => return ApiFailure(problem).into_response(),
     };
+    if let Err(problem) = check_after_reading(&app, &parts.extensions, began).await {
+        return ApiFailure(problem).into_response();
+    }
     let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
     let digest = digest_of(&[parts.method.as_str().as_bytes(), target.as_bytes(), &body]);
     let request = Request::from_parts(parts, Body::from(body));

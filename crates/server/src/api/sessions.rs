@@ -14,7 +14,7 @@ use super::rights::RightsChange;
 use super::sent;
 use crate::session::command::{Sent, SessionHandle};
 use crate::session::digest_of;
-use crate::session::right::session_unknown;
+use crate::session::right::{Right, session_unknown};
 use crate::session::state::{MAX_TITLE_CHARS, UNTITLED, branch_name, title_from_prompt};
 use axum::Json;
 use axum::extract::State;
@@ -133,6 +133,12 @@ pub(super) async fn welcome(
                 model: None,
                 delivery: None,
             };
+            let right = Right {
+                person: person.id.clone(),
+                is_server_owner: false,
+                needs: Role::Editor,
+            };
+            let handle = handle.clone().with_right(right);
             Some(
                 handle
                     .send(sent::checked(app, prompt, person.clone(), key)?)

@@ -58,13 +58,14 @@ pub struct Actor {
 }
 
 impl Actor {
-    /// For a task that this actor starts; `None`: nobody holds a handle any more.
+    /// For a task that this actor starts, and for this actor alone; `None`: nobody holds a handle any more.
     pub(super) fn own_handle(&self) -> Option<SessionHandle> {
         Some(SessionHandle {
             id: self.fold.row.id.clone(),
             sender: self.sender.upgrade()?,
             right: None,
-            registry: self.registry.clone(),
+            // What it says is nothing to an actor after this one.
+            registry: Weak::new(),
             hub: self.hub.clone(),
             sandbox: self.sandbox.clone(),
             conversation: self.conversation.clone(),
@@ -78,6 +79,8 @@ impl Actor {
     }
 
     async fn live(mut self) {
+        // Whatever ends this ends its turn: the next actor goes on with it.
+        let _end = self.shutdown.clone().drop_guard();
         self.recover().await;
         let mut again = tokio::time::interval(APPEND_RETRY);
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -151,9 +154,7 @@ impl Actor {
         }
         self.resume_effects().await;
         let owner = self.fold.row.owner().id.clone();
-        if let Err(problem) = self.end_unentitled(&owner).await {
-            tracing::warn!(session = %self.fold.row.id, code = problem.code, "what somebody asked for who may not any more goes on");
-        }
+        self.settle_rights(&owner).await;
         let Some(running) = self.fold.running.clone() else {
             self.catch_up().await;
             return;
@@ -214,6 +215,9 @@ impl Actor {
                 reply,
             } => {
                 let _ = reply.send(self.set_member(person, role, by).await);
+            }
+            Command::Join { person, role, reply } => {
+                let _ = reply.send(self.join(person, role).await);
             }
             Command::EndUnentitled { by, reply } => {
                 let _ = reply.send(self.end_unentitled(&by).await);

@@ -85,6 +85,12 @@ pub enum Command {
         by: PersonId,
         reply: oneshot::Sender<Result<(), Problem>>,
     },
+    /// Somebody comes by a link.
+    Join {
+        person: Person,
+        role: Role,
+        reply: oneshot::Sender<Result<(), Problem>>,
+    },
     /// Nothing is done any more for whoever may not prompt here now.
     EndUnentitled {
         by: PersonId,
@@ -134,6 +140,7 @@ impl Command {
             | Self::Stop { reply, .. }
             | Self::Update { reply, .. }
             | Self::SetMember { reply, .. }
+            | Self::Join { reply, .. }
             | Self::EndUnentitled { reply, .. }
             | Self::RetryEffect { reply, .. }
             | Self::Record { reply, .. } => drop(reply.send(Err(problem))),
@@ -212,6 +219,11 @@ impl SessionHandle {
             reply,
         })
         .await?
+    }
+
+    /// Makes somebody a member who comes by a link; nobody may do less by it.
+    pub async fn join(&self, person: Person, role: Role) -> Result<(), Problem> {
+        self.ask(|reply| Command::Join { person, role, reply }).await?
     }
 
     /// Nothing is done any more for whoever may not prompt here now.

@@ -64,6 +64,12 @@ impl SessionRegistry {
     pub(super) async fn fell_asleep(&self, id: &SessionId, late: Vec<Mail>) {
         let shared = self.loaded.lock().await.get(id).cloned();
         if let Some(shared) = shared {
+            let mut slot = shared.lock().await;
+            if !is_awake(&slot) {
+                // Also if somebody else looks at it now.
+                *slot = None;
+            }
+            drop(slot);
             self.forget(id, &shared).await;
         }
         self.lock_hubs().retain(|_, hub| hub.strong_count() > 0);
@@ -72,6 +78,14 @@ impl SessionRegistry {
                 tracing::error!(session = %id, code = problem.code, "a command that came while a session fell asleep is lost: {}", problem.message);
             }
         }
+    }
+
+    /// Forgets places that nobody looks at any more. Whoever looked while a session fell asleep kept its own.
+    pub async fn sweep(&self) {
+        let mut loaded = self.loaded.lock().await;
+        loaded.retain(|_, slot| {
+            Arc::strong_count(slot) > 1 || slot.try_lock().map_or(true, |slot| is_awake(&slot))
+        });
     }
 
     /// How many sessions are in memory.
@@ -111,6 +125,7 @@ impl SessionRegistry {
         if let Some(handle) = slot.as_ref().filter(|handle| !handle.sender.is_closed()) {
             return Ok(handle.clone());
         }
+        self.check_runs()?;
         let epoch = self.acquire(id).await?;
         if store.last_seq(id).await.map_err(|error| error.problem())? == 0 {
             let batch = Batch {
@@ -134,8 +149,11 @@ impl SessionRegistry {
         if let Some(handle) = slot.as_ref().filter(|handle| !handle.sender.is_closed()) {
             return Ok(handle.clone());
         }
-        let loaded = match self.acquire(id).await {
-            Ok(epoch) => self.load(id, epoch).await,
+        let loaded = match self.check_runs() {
+            Ok(()) => match self.acquire(id).await {
+                Ok(epoch) => self.load(id, epoch).await,
+                Err(problem) => Err(problem),
+            },
             Err(problem) => Err(problem),
         };
         match loaded {
@@ -161,6 +179,14 @@ impl SessionRegistry {
             loaded.extend(handle.filter(|handle| !handle.sender.is_closed()));
         }
         loaded
+    }
+
+    /// A server that goes down loads nothing: what runs would be gone on with while it still ends.
+    fn check_runs(&self) -> Result<(), Problem> {
+        match self.shutdown.is_cancelled() {
+            true => Err(shutting_down()),
+            false => Ok(()),
+        }
     }
 
     /// Ids that lead nowhere must not stay in memory. Whoever waits for this slot keeps it: two slots would mean two actors.

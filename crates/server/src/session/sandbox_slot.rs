@@ -172,6 +172,11 @@ impl SandboxSlot {
         Ok(())
     }
 
+    /// A turn looks after the sandbox itself from now on, or it is gone.
+    pub(super) fn forget_adopted(&self) {
+        self.adopted.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
     fn adopted(&self) -> Option<Arc<dyn Sandbox>> {
         let adopted = self.adopted.lock().unwrap_or_else(PoisonError::into_inner);
         adopted.clone()

@@ -173,9 +173,11 @@ impl SessionWorkspace {
                     self.leave().await;
                 }
                 *ready = Some(sandbox.clone());
+                self.slot.forget_adopted();
                 Ok(sandbox)
             }
             Err(problem) => {
+                self.slot.forget_adopted();
                 self.services.metrics.sandbox_start_failed(&problem.code);
                 self.services.running.gone(&id);
                 self.report(&id, SandboxState::Lost, Some(problem.clone())).await;

@@ -1,6 +1,6 @@
 //! Links into sessions. Of their secrets only hashes are stored, as of tokens.
 
-use super::people::{find_person, person_of};
+use super::people::{find_account, person_of};
 use super::sessions::id_at;
 use super::sign_in::hash;
 use super::{Catalog, CatalogError, During};
@@ -47,7 +47,7 @@ impl Catalog {
             .write(move |db| {
                 db.execute("DELETE FROM session_links WHERE expires_at_ms <= ?1", [now_ms])
                     .during("prune expired links")?;
-                let created_by = find_person(db, &new.created_by)?.ok_or(CatalogError::PersonUnknown)?;
+                let created_by = find_account(db, &new.created_by)?.ok_or(CatalogError::PersonUnknown)?.person;
                 let link = SessionLink {
                     id: LinkId::from_bits(greenroom_stdx::id::fresh_bits()),
                     kind: new.kind,

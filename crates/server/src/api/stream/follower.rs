@@ -209,8 +209,10 @@ impl<C: Connection> Follower<C> {
             Viewer::Person(caller) => Some(caller.person.clone()),
             Viewer::Guest(_) => None,
         };
-        // Everybody hears of it, this client too.
         let mut watching = Watching::new(self.hub.sit(person));
+        // Others hear of it if it is news to them; this client knows nothing yet.
+        let presence = self.hub.presence();
+        self.send(&StreamFrame::Presence { presence }).await?;
         let mut ping = tokio::time::interval(PING_EVERY);
         ping.tick().await;
         let shutdown = self.app.shutdown.clone();
@@ -221,17 +223,18 @@ impl<C: Connection> Follower<C> {
                 biased;
                 () = self.rights.changed(|change| viewer.is_concerned(&session_id, change)) => self.check_still().await?,
                 () = shutdown.cancelled() => return Err(shutting_down().into()),
-                frame = live.recv() => self.live_frame(frame, &mut live).await?,
+                // What happens from time to time goes before what one side can do without end.
+                _ = ping.tick() => {
+                    self.check_still().await?;
+                    self.connection.ping().await?;
+                }
                 () = watching.due() => watching.settle(),
+                frame = live.recv() => self.live_frame(frame, &mut live).await?,
                 heard = self.connection.heard() => {
                     if let ClientFrame::Presence { is_away, draft } = heard? {
                         let draft = draft.filter(|_| self.may_prompt);
                         watching.told(is_away, draft);
                     }
-                }
-                _ = ping.tick() => {
-                    self.check_still().await?;
-                    self.connection.ping().await?;
                 }
             }
         }
@@ -302,6 +305,8 @@ impl<C: Connection> Follower<C> {
                 self.replay().await?;
                 self.send_partials(partials).await?;
                 // The newest of what is told but once may be among what was missed.
+                let session = Box::new((*self.row().await?).clone());
+                self.send(&StreamFrame::Session { session }).await?;
                 let presence = self.hub.presence();
                 self.send(&StreamFrame::Presence { presence }).await
             }

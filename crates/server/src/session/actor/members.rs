@@ -19,6 +19,12 @@ impl Actor {
         by: PersonId,
     ) -> Result<(), Problem> {
         let row = &self.fold.row;
+        if role.is_some() && self.services.removed.has(&person.id) {
+            return Err(
+                Problem::permanent("person_unknown", "There is no such person on this server.")
+                    .with_hint("See GET /v1/people; an owner of the server can add people."),
+            );
+        }
         let known = row.members.iter().find(|member| member.person.id == person.id);
         if known.map(|member| member.role) == role {
             return match role {
@@ -50,7 +56,32 @@ impl Actor {
             by: by.clone(),
         };
         self.append_events(vec![changed]).await?;
-        self.end_unentitled(&by).await
+        self.settle_rights(&by).await;
+        Ok(())
+    }
+
+    /// Somebody comes by a link. Whom others took out comes back only by name, and nobody may do less by it.
+    pub(super) async fn join(&mut self, person: Person, role: Role) -> Result<(), Problem> {
+        if self.fold.removed_members.contains(&person.id) {
+            let hint = format!("Ask {} to let you in again.", self.fold.row.owner().name);
+            return Err(
+                Problem::permanent("member_removed", "You were taken out of this session.").with_hint(hint),
+            );
+        }
+        let mut members = self.fold.row.members.iter();
+        let known = members.find(|member| member.person.id == person.id);
+        if known.is_some_and(|known| known.role >= role) {
+            return Ok(());
+        }
+        let by = person.id.clone();
+        self.set_member(person, Some(role), by).await
+    }
+
+    /// After rights changed. That is done already: what cannot be ended now is ended when the session is loaded again.
+    pub(super) async fn settle_rights(&mut self, by: &PersonId) {
+        if let Err(problem) = self.end_unentitled(by).await {
+            tracing::warn!(session = %self.fold.row.id, code = problem.code, "what somebody asked for who may not any more goes on");
+        }
     }
 
     /// Nothing is done any more for whoever may not prompt here now: what they asked for and waits is taken out, and their turn is stopped.

@@ -267,10 +267,10 @@ impl Actor {
         if starts {
             self.spawn_running();
         }
-        match change.access {
-            Some(_) => self.end_unentitled(&by).await,
-            None => Ok(()),
+        if change.access.is_some() {
+            self.settle_rights(&by).await;
         }
+        Ok(())
     }
 }
 
