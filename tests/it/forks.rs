@@ -205,9 +205,14 @@ async fn a_running_turn_is_forked_where_it_stands(who: Who) {
             .await;
         snapshots.0
     };
-    api.wait_for(&session, "a running command", crate::script::has_running_command)
+    // What it wrote is there when it says so.
+    let mut stream = api.stream(&session, 0).await;
+    stream
+        .until(|frame| {
+            frame["channel"] == "output" && frame["text"].as_str().is_some_and(|text| text.contains("begun"))
+        })
         .await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    drop(stream);
     assert_eq!(file().await, 200);
     let output = product.run(&["session", "fork", &session, "--count", "2", "--json"]);
     let forked: Value = serde_json::from_slice(&output.stdout).unwrap();
