@@ -184,7 +184,10 @@ impl<C: Connection> Follower<C> {
         let (mut live, partials) = self.hub.subscribe();
         // What they were let in by may have gone since.
         self.check_still().await?;
-        let row = self.row().await?;
+        // Of the actor itself: what was told last may be a moment behind what a client that comes back has seen.
+        let handle = self.app.sessions.get(&self.session_id).await?;
+        let row = Arc::new(handle.fold().await?.row);
+        drop(handle);
         if self.cursor > row.last_seq {
             return Err(cursor_ahead().into());
         }
