@@ -21,15 +21,18 @@ fn sleepy(script: &str) -> Product {
     product
 }
 
+async fn awake(api: &Api) -> usize {
+    let text = api.text("/metrics").await;
+    let count = text
+        .lines()
+        .find_map(|line| line.strip_prefix("greenroom_sessions_awake "));
+    count.expect("the metric").parse().expect("a number")
+}
+
 async fn wait_until_awake(api: &Api, expected: usize) {
     let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        let text = api.text("/metrics").await;
-        let line = format!("greenroom_sessions_awake {expected}");
-        if text.lines().any(|found| found == line) {
-            return;
-        }
-        assert!(Instant::now() < deadline, "not {expected}: {text}");
+    while awake(api).await != expected {
+        assert!(Instant::now() < deadline, "not {expected}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -49,6 +52,7 @@ async fn who_watches_a_session_that_sleeps_hears_of_what_wakes_it() {
     stream
         .until(|frame| frame["presence"]["watching"][0]["is_away"] == true)
         .await;
+    assert_eq!(awake(&api).await, 0, "who watches how wakes nobody");
 
     // Each of these wakes it, and all who watch hear of it.
     let path = format!("/v1/sessions/{session}");
@@ -68,9 +72,11 @@ async fn who_watches_a_session_that_sleeps_hears_of_what_wakes_it() {
     let watching = ada.stream(&other, 0).await;
     let mut watching = watching;
     watching.until(|frame| frame["frame"] == "caught_up").await;
+    wait_until_awake(&api, 0).await;
     assert_eq!(api.delete(&format!("/v1/people/{ada_id}")).await.0, 204);
     let frames = watching.until(|frame| frame["frame"] == "closing").await;
     assert_eq!(frames.last().unwrap()["problem"]["code"], "sign_in_required");
+    assert_eq!(awake(&api).await, 0, "nor does who may watch");
     product.stop();
 }
 

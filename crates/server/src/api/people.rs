@@ -221,7 +221,7 @@ fn checked_identity(text: &str, field: &str) -> Result<String, Problem> {
         format!("This {field} cannot stand in a commit."),
     )
     .with_hint(format!(
-        "Use 1 to {MAX_NAME_CHARS} characters without line breaks, < and >."
+        "Use 1 to {MAX_NAME_CHARS} characters that can be seen, without line breaks, < and >."
     )))
 }
 
