@@ -341,6 +341,40 @@ async fn who_was_taken_out_comes_back_only_by_the_owner() {
 }
 
 #[tokio::test]
+async fn links_into_sessions_of_others_end_with_the_ownership_of_the_server() {
+    let mut product = Product::with_script(FIX);
+    let api = start_with_answer(&mut product).await;
+    let (ada, _) = api.add_person("Ada").await;
+    let (grace, grace_id) = api.add_person("Grace").await;
+    let path = format!("/v1/people/{grace_id}");
+    assert_eq!(api.patch(&path, json!({ "is_owner": true })).await.0, 200);
+    let created = ada
+        .must_post(
+            "/v1/sessions",
+            json!({ "repository": "answer", "access": "members" }),
+        )
+        .await;
+    let session = created["session"]["id"].as_str().unwrap().to_owned();
+    let link = grace
+        .must_post(
+            &format!("/v1/sessions/{session}/links"),
+            json!({ "kind": "share" }),
+        )
+        .await;
+    let guest = api.with_token(link["url"].as_str().unwrap().split_once("#token=").unwrap().1);
+    let mut stream = guest.stream(&session, 0).await;
+    stream.until(|frame| frame["frame"] == "caught_up").await;
+    assert_eq!(api.patch(&path, json!({ "is_owner": false })).await.0, 200);
+    let frames = stream.until(|frame| frame["frame"] == "closing").await;
+    assert_eq!(frames.last().unwrap()["problem"]["code"], "link_invalid");
+    assert_eq!(guest.get(&format!("/v1/sessions/{session}")).await.0, 401);
+    let audit = api.must_get(&format!("/v1/audit?about={grace_id}&limit=1")).await;
+    let subject = audit["entries"][0]["subject"].as_str().unwrap();
+    assert_eq!(subject, "Grace <grace@example.com>, no owner any more");
+    product.stop();
+}
+
+#[tokio::test]
 async fn who_takes_long_to_send_a_command_may_have_lost_the_right_to_it() {
     let mut product = Product::with_script(FIX);
     let api = start_with_answer(&mut product).await;

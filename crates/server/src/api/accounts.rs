@@ -61,11 +61,20 @@ pub async fn update(
     };
     let before = app.catalog.account(&id).await.map_err(|error| error.problem())?;
     let account = app.catalog.update_account(&id, update).await;
-    let account = account.map_err(|error| error.problem())?;
+    let (account, links) = account.map_err(|error| error.problem())?;
     if let Some(before) = before {
-        audit::about(&people::renamed(&before.person, &account.person));
+        let owns = match (before.is_owner, account.is_owner) {
+            (false, true) => ", an owner now",
+            (true, false) => ", no owner any more",
+            _ => "",
+        };
+        let renamed = people::renamed(&before.person, &account.person);
+        audit::about(&format!("{renamed}{owns}"));
     }
     app.rights.changed(RightsChange::Person(id));
+    for link in links {
+        app.rights.changed(RightsChange::Link(link));
+    }
     if !account.is_owner {
         end_unentitled(&app, &caller.person.id).await;
     }

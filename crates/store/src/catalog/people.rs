@@ -89,13 +89,21 @@ impl Catalog {
 
     /// Changes what an owner of the server may change of somebody. `LastOwner` if nobody would own it, `PersonExists` if the address
     /// is another's.
-    pub async fn update_account(&self, id: &PersonId, update: UpdatePerson) -> Result<Account, CatalogError> {
+    ///
+    /// Who owns it no longer may not let others into sessions of others: all links that they made end, and are answered too.
+    pub async fn update_account(
+        &self,
+        id: &PersonId,
+        update: UpdatePerson,
+    ) -> Result<(Account, Vec<LinkId>), CatalogError> {
         let id = id.clone();
         self.database
             .write(move |db| {
                 let account = find_account(db, &id)?.ok_or(CatalogError::PersonUnknown)?;
+                let mut links = Vec::new();
                 if account.is_owner && update.is_owner == Some(false) {
                     check_another_owner(db, &id)?;
+                    links = super::links::revoke_links(db, None, &id)?;
                 }
                 if let Some(email) = &update.email {
                     check_email(db, email, Some(&id))?;
@@ -106,7 +114,8 @@ impl Catalog {
                     params![id.as_str(), update.name, update.email, update.is_owner],
                 )
                 .during("update account")?;
-                find_account(db, &id)?.ok_or(CatalogError::PersonUnknown)
+                let account = find_account(db, &id)?.ok_or(CatalogError::PersonUnknown)?;
+                Ok((account, links))
             })
             .await
     }

@@ -597,6 +597,7 @@ async fn people_come_and_go_and_somebody_owns_the_server() {
             .update_account(&ada.person.id, owns(true))
             .await
             .unwrap()
+            .0
             .is_owner
     );
     assert!(
