@@ -3,6 +3,8 @@
 
 mod base;
 mod image;
+mod load;
+mod long_session;
 mod product;
 mod prompt;
 mod report;
@@ -35,6 +37,12 @@ async fn main() -> Result<()> {
     }
     if session::NAMES.iter().any(|name| name.starts_with(&prefix)) {
         results.extend(session::run().await?);
+    }
+    if long_session::NAMES.iter().any(|name| name.starts_with(&prefix)) {
+        results.extend(long_session::run().await?);
+    }
+    if load::NAMES.iter().any(|name| name.starts_with(&prefix)) {
+        results.extend(load::run(&prefix).await?);
     }
     if image::NAMES.iter().any(|name| name.starts_with(&prefix)) {
         results.extend(image::run().await?);

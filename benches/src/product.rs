@@ -1,6 +1,6 @@
 //! The product as benchmarks use it: a server process, and a model that answers each request with one word.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use greenroom_sdk::{Client, Secret};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -155,7 +155,42 @@ impl Server {
     }
 }
 
+/// Within which a server gives back what sessions had that left memory.
+const GIVES_MEMORY_BACK: Duration = Duration::from_secs(3);
+
 impl Server {
+    /// Waits until no session is in memory, and what they had went back to the system, for which the server looks each second.
+    pub async fn asleep(&self) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while Instant::now() < deadline {
+            let metrics = self.get("/metrics")?;
+            if metrics.lines().any(|line| line == "greenroom_sessions_awake 0") {
+                tokio::time::sleep(GIVES_MEMORY_BACK).await;
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        bail!("sessions do not fall asleep")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// `HOST:PORT`.
+    pub fn address(&self) -> Result<String> {
+        let info: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(self.data_dir.join("server.json"))?)?;
+        let url = info["url"].as_str().context("no address")?;
+        Ok(url.strip_prefix("http://").context("not plain HTTP")?.to_owned())
+    }
+
+    /// Of this machine's command line.
+    pub fn token(&self) -> Result<String> {
+        let token = std::fs::read_to_string(self.data_dir.join("cli-token"))?;
+        Ok(token.trim().to_owned())
+    }
+
     /// What it takes of the machine's memory, in KiB.
     pub fn memory_kb(&self) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
@@ -166,26 +201,22 @@ impl Server {
 
     /// What it answers at a path that the client does not know.
     pub fn get(&self, path: &str) -> Result<String> {
-        let info: serde_json::Value =
-            serde_json::from_slice(&std::fs::read(self.data_dir.join("server.json"))?)?;
-        let url = info["url"].as_str().context("no address")?;
-        let address = url.strip_prefix("http://").context("not plain HTTP")?;
-        let token = std::fs::read_to_string(self.data_dir.join("cli-token"))?;
-        let mut socket = std::net::TcpStream::connect(address)?;
+        let (address, token) = (self.address()?, self.token()?);
+        let mut socket = std::net::TcpStream::connect(&address)?;
         let request = format!(
-            "GET {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\nconnection: close\r\n\r\n",
-            token.trim()
+            "GET {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\r\n"
         );
         socket.write_all(request.as_bytes())?;
         let mut answer = String::new();
         socket.read_to_string(&mut answer)?;
+        let status = answer.lines().next().unwrap_or_default();
+        ensure!(status.contains(" 200 "), "GET {path} was answered {status:?}");
         Ok(answer)
     }
 
     /// An address of the server's git with the right to use it.
     pub fn with_token(&self, clone_url: &str) -> Result<String> {
-        let token = std::fs::read_to_string(self.data_dir.join("cli-token"))?;
-        Ok(clone_url.replacen("://", &format!("://greenroom:{}@", token.trim()), 1))
+        Ok(clone_url.replacen("://", &format!("://greenroom:{}@", self.token()?), 1))
     }
 }
 

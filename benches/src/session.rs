@@ -11,7 +11,7 @@ use greenroom_protocol::client::stream::StreamFrame;
 use greenroom_protocol::id::SessionId;
 use greenroom_sdk::{Client, IdempotencyKey, SessionStream};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::Semaphore;
 
 /// What this file measures.
@@ -50,16 +50,16 @@ pub async fn run() -> Result<Vec<Measured>> {
     for _ in 0..100 {
         sessions.push(create(&client).await?);
     }
-    asleep(&server).await?;
+    server.asleep().await?;
     let empty_kb = server.memory_kb()?;
     while sessions.len() < SESSIONS {
         sessions.push(create(&client).await?);
     }
     let first = watch_all(&client, &sessions).await?;
-    asleep(&server).await?;
+    server.asleep().await?;
     let one_each_kb = server.memory_kb()?;
     let second = watch_all(&client, &sessions).await?;
-    asleep(&server).await?;
+    server.asleep().await?;
     let two_each_kb = server.memory_kb()?;
     drop((first, second));
 
@@ -131,17 +131,4 @@ async fn watch_all(client: &Client, sessions: &[SessionId]) -> Result<Vec<Sessio
         open.push(stream.await??);
     }
     Ok(open)
-}
-
-/// Waits until no session is in memory.
-async fn asleep(server: &Server) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(120);
-    while Instant::now() < deadline {
-        let metrics = server.get("/metrics")?;
-        if metrics.lines().any(|line| line == "greenroom_sessions_awake 0") {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    bail!("sessions do not fall asleep")
 }

@@ -1,15 +1,17 @@
 //! kill -9 in the middle of a turn: after the next start the session goes on, or says visibly why not. Nothing accepted is
 //! lost, nothing is shown twice.
 
-use crate::script::start_with_answer;
+use crate::script::{add, assert_completed, commands, start_with_answer};
 use greenroom_protocol::guest::Hello;
 use greenroom_protocol::guest::call::{Call, Exec};
 use greenroom_protocol::guest::frame::{FrameKind, encode_header};
 use greenroom_system_tests::api::{assert_gapless, of_type};
 use greenroom_system_tests::product::Product;
-use serde_json::Value;
+use greenroom_system_tests::repo;
+use serde_json::{Value, json};
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 /// A command that is at work while the server dies and comes back. What it prints differs from how it is written.
 const WORKING: &str = r#"
@@ -328,4 +330,56 @@ fn break_link(product: &Product, sandbox: &str, program: &[&str]) {
         seen.push_str(&String::from_utf8_lossy(&bytes[..len]));
     }
     assert!(seen.contains("generation"), "the guest took no link: {seen}");
+}
+
+#[tokio::test]
+async fn who_sees_a_session_and_that_it_works_is_known_after_a_kill_right_behind_the_answer() {
+    let mut product = Product::with_script(&commands(&[("wait", "sleep 600"), ("show", "echo shown")]));
+    let source = repo::with_files(product.root(), "shop", &[("README.md", "A shop.\n")]);
+    let api = product.start().await;
+    add(&api, "shop", &source).await;
+    let (ada, _) = api.add_person("Ada").await;
+    let (grace, _) = api.add_person("Grace").await;
+    let session = ada.start_session("shop", "wait").await;
+    let path = format!("/v1/sessions/{session}");
+    assert_eq!(ada.prompt(&session, "next", "show").await.0, 202);
+    let stopped = ada
+        .post(&format!("{path}/stop?pauses_queue=true"), json!({}))
+        .await;
+    assert_eq!(stopped.0, 202);
+    ada.wait_for_turns(&session, 1).await;
+    assert_eq!(
+        grace.must_get("/v1/sessions").await["sessions"][0]["state"],
+        "idle"
+    );
+
+    // Both change what the catalog says of the session; neither is seen by opening it.
+    let (status, row) = ada.patch(&path, json!({ "is_queue_paused": false })).await;
+    assert_eq!((status, row["state"].as_str()), (200, Some("running")), "{row}");
+    let quiet = format!("/v1/sessions/{}", ada.create_session("shop").await);
+    for change in [json!({ "title": "Quiet" }), json!({ "access": "members" })] {
+        assert_eq!(ada.patch(&quiet, change).await.0, 200);
+    }
+    product.kill();
+    let api = product.start().await;
+    let (ada, grace) = (api.with_token(&ada.token), api.with_token(&grace.token));
+    let seen = grace.must_get("/v1/sessions").await;
+    assert_eq!(seen["sessions"].as_array().unwrap().len(), 1, "{seen}");
+    let deadline = Instant::now() + Duration::from_secs(40);
+    loop {
+        let row = grace.must_get("/v1/sessions").await["sessions"][0].take();
+        if row["state"] == "idle" {
+            break;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "the turn does not go on: {row}\n{}",
+            product.log()
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // Its command may have been cut, which the model is told.
+    let events = ada.events(&session).await;
+    assert_completed(&events);
+    product.stop();
 }

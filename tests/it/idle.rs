@@ -1,7 +1,7 @@
 //! Sandboxes that nobody uses are stopped, keep their files, and never stand in the way of work.
 
-use crate::script::{has_running_command, last_outcome, start_with_answer};
-use greenroom_system_tests::api::{Api, of_type, pretty};
+use crate::script::{assert_completed, has_running_command, last_outcome, start_with_answer};
+use greenroom_system_tests::api::{Api, of_type};
 use greenroom_system_tests::product::Product;
 use greenroom_testkit::leftovers;
 use serde_json::Value;
@@ -81,12 +81,7 @@ async fn an_idle_sandbox_stops_and_the_next_turn_finds_its_files() {
     assert_eq!(kept, 2, "one after the turn, one before it was stopped");
     assert_eq!(api.prompt(&session, "recall", "recall").await.0, 202);
     let events = api.wait_for_turns(&session, 2).await;
-    assert_eq!(
-        last_outcome(&events)["result"],
-        "completed",
-        "{}",
-        pretty(&events)
-    );
+    assert_completed(&events);
     wait_until_stopped(&api, &session).await;
     product.stop();
 }
@@ -125,12 +120,7 @@ async fn the_longest_idle_makes_room_and_work_is_never_stopped_for_others() {
     api.wait_for_turns(&second, 1).await;
     assert_eq!(api.prompt(&first, "once-more", "recall").await.0, 202);
     let events = api.wait_for_turns(&first, 3).await;
-    assert_eq!(
-        last_outcome(&events)["result"],
-        "completed",
-        "{}",
-        pretty(&events)
-    );
+    assert_completed(&events);
     product.stop();
 }
 

@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-async fn link(api: &Api, session: &str, body: Value) -> (String, String) {
+pub async fn link(api: &Api, session: &str, body: Value) -> (String, String) {
     let made = api
         .must_post(&format!("/v1/sessions/{session}/links"), body)
         .await;
@@ -94,7 +94,7 @@ async fn who_has_a_share_link_watches_this_session_and_does_nothing_else() {
     let (link_id, token) = link(&api, &session, json!({ "kind": "share" })).await;
     let guest = api.with_token(&token);
 
-    for path in ["", "/events", "/prompts", "/diff"] {
+    for path in ["", "/events", "/history?before=0", "/prompts", "/diff"] {
         guest.must_get(&format!("/v1/sessions/{session}{path}")).await;
         let (status, refused) = guest.get(&format!("/v1/sessions/{other}{path}")).await;
         assert_eq!(
@@ -120,7 +120,7 @@ async fn who_has_a_share_link_watches_this_session_and_does_nothing_else() {
             .filter(|key| *key != "parameters")
         {
             let reads = method == "get"
-                && ["", "/events", "/prompts", "/diff"]
+                && ["", "/events", "/history", "/prompts", "/diff"]
                     .map(|end| format!("/v1/sessions/{{id}}{end}"))
                     .contains(path);
             if open.contains(&path.as_str()) || reads {

@@ -384,13 +384,13 @@ async fn who_takes_long_to_send_a_command_may_have_lost_the_right_to_it() {
     let session = mallory.create_session("answer").await;
     let address = api.url.strip_prefix("http://").unwrap();
     // With an idempotency key and without, the body is read in different places.
-    let slow = |path: &str, key: &str, body: &Value| {
+    let slow = |command: &str, key: &str, body: &Value| {
         let body = body.to_string();
         let (sent, last) = body.split_at(body.len() - 1);
         let mut socket = TcpStream::connect(address).unwrap();
         write!(
             socket,
-            "POST {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n\
+            "{command} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n\
              {key}connection: close\r\ncontent-length: {}\r\n\r\n{sent}",
             mallory.token,
             body.len()
@@ -402,13 +402,13 @@ async fn who_takes_long_to_send_a_command_may_have_lost_the_right_to_it() {
     let link = json!({ "kind": "share" });
     let links = format!("/v1/sessions/{session}/links");
     let begun = [
-        slow("/v1/people", "", &person),
-        slow("/v1/people", "idempotency-key: one\r\n", &person),
-        slow(&links, "", &link),
+        slow("POST /v1/people", "", &person),
+        slow("POST /v1/people", "idempotency-key: one\r\n", &person),
+        slow(&format!("POST {links}"), "", &link),
         slow(
-            &format!("/v1/sessions/{session}/stop"),
+            &format!("PATCH /v1/sessions/{session}"),
             "idempotency-key: two\r\n",
-            &json!({}),
+            &json!({ "title": "Mine" }),
         ),
     ];
     tokio::time::sleep(Duration::from_millis(300)).await;

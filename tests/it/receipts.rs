@@ -124,6 +124,74 @@ async fn a_command_that_is_repeated_is_answered_again_and_not_done_again() {
     product.stop();
 }
 
+async fn set(api: &Api, session: &str, key: &str, body: Value) -> Answer {
+    send(api, Method::PATCH, &format!("/v1/sessions/{session}"), key, body).await
+}
+
+/// What was answered to [`set`] and to a stop is answered again, and nothing is done again.
+async fn repeated(api: &Api, session: &str, first: &Value, events: usize) {
+    for key in ["one", "two"] {
+        let again = set(api, session, key, json!({ "delivery": "insert" })).await;
+        assert_eq!((again.status, again.is_replayed), (200, true), "{}", again.body);
+        assert_eq!(again.body["delivery"], "insert", "as it was then");
+    }
+    let again = set(api, session, "one", json!({ "delivery": "insert" })).await;
+    assert_eq!(again.body, *first);
+    let path = format!("/v1/sessions/{session}");
+    assert_eq!(api.must_get(&path).await["delivery"], "queue", "not done again");
+    let again = send(api, Method::POST, &format!("{path}/stop"), "stop", json!({})).await;
+    assert_eq!((again.status, again.is_replayed), (202, true), "{}", again.body);
+    // Other content, and the key of a prompt.
+    for key in ["one", "wait"] {
+        let other = set(api, session, key, json!({ "delivery": "queue" })).await;
+        assert_eq!(other.code(), (409, "idempotency_key_reused"));
+    }
+    assert_eq!(api.events(session).await.len(), events);
+}
+
+#[tokio::test]
+async fn commands_to_a_session_are_answered_again_by_the_session_itself() {
+    let mut product = Product::with_script(&commands(&[("wait", "sleep 600")]));
+    let api = start_with_answer(&mut product).await;
+    let session = api.create_session("answer").await;
+    let first = set(&api, &session, "one", json!({ "delivery": "insert" })).await;
+    assert_eq!((first.status, first.is_replayed), (200, false), "{}", first.body);
+    // What changes nothing has a receipt, too: repeated after somebody changed it back, it must not do it again.
+    let unchanged = set(&api, &session, "two", json!({ "delivery": "insert" })).await;
+    assert_eq!((unchanged.status, unchanged.is_replayed), (200, false));
+    assert_eq!(
+        set(&api, &session, "three", json!({ "delivery": "queue" }))
+            .await
+            .status,
+        200
+    );
+    // Of many at once one is carried out, and all hear the same.
+    let racing = (0..20).map(|_| set(&api, &session, "race", json!({ "title": "Raced" })));
+    let answers = futures_util::future::join_all(racing).await;
+    let done = answers.iter().filter(|answer| !answer.is_replayed).count();
+    assert_eq!(done, 1);
+    for answer in &answers {
+        assert_eq!((answer.status, &answer.body), (200, &answers[0].body));
+    }
+    assert_eq!(api.prompt(&session, "wait", "wait").await.0, 202);
+    let stop = format!("/v1/sessions/{session}/stop");
+    let stopped = send(&api, Method::POST, &stop, "stop", json!({})).await;
+    assert_eq!(
+        (stopped.status, stopped.is_replayed),
+        (202, false),
+        "{}",
+        stopped.body
+    );
+    api.wait_for_turns(&session, 1).await;
+    let before = api.events(&session).await.len();
+
+    repeated(&api, &session, &first.body, before).await;
+    product.kill();
+    let api = product.start().await;
+    repeated(&api, &session, &first.body, before).await;
+    product.stop();
+}
+
 #[tokio::test]
 async fn of_many_at_once_one_is_done_and_a_crash_in_the_middle_is_said() {
     let mut product = Product::with_script(&commands(&[("nothing", "true")]));

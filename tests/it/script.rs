@@ -1,6 +1,6 @@
 //! Scripts that the scripted model plays in these tests, and the repository they work on.
 
-use greenroom_system_tests::api::{Api, of_type};
+use greenroom_system_tests::api::{Api, of_type, pretty};
 use greenroom_system_tests::product::{Product, give_to_owner_of_parent};
 use greenroom_system_tests::repo;
 use serde_json::{Value, json};
@@ -94,6 +94,13 @@ pub fn has_running_command(events: &[Value]) -> bool {
     of_type(events, "item.started")
         .into_iter()
         .any(|event| event["item"]["tool"] == "bash")
+}
+
+/// Asserts that the last turn completed.
+#[track_caller]
+pub fn assert_completed(events: &[Value]) {
+    let end = last_outcome(events);
+    assert_eq!(end["result"], "completed", "{}", pretty(events));
 }
 
 /// How the last turn ended.

@@ -39,7 +39,10 @@ async fn wait_until_awake(api: &Api, expected: usize) {
 
 #[tokio::test]
 async fn who_watches_a_session_that_sleeps_hears_of_what_wakes_it() {
-    let mut product = sleepy(HELLO);
+    // Its sandbox may have started before the turn was over, and then rests first.
+    let config = "[sandbox]\nmax_running = 1\nidle_minutes = 0.02\n";
+    let mut product = Product::with_config(HELLO, config);
+    product.set_env("GREENROOM_SESSION_IDLE_SECONDS", "1");
     let api = start_with_answer(&mut product).await;
     let (ada, ada_id) = api.add_person("Ada").await;
     let session = api.create_session("answer").await;

@@ -214,17 +214,25 @@ impl Api {
 
     /// Opens the session's stream behind `after`.
     pub async fn stream(&self, session: &str, after: u64) -> Stream {
+        self.stream_with(session, &format!("after={after}")).await
+    }
+
+    /// Opens the session's stream with this query.
+    pub async fn stream_with(&self, session: &str, query: &str) -> Stream {
+        self.try_stream(session, query).await.expect("open the stream")
+    }
+
+    /// The same, where the server may be down.
+    pub async fn try_stream(&self, session: &str, query: &str) -> Option<Stream> {
         let url = format!(
-            "{}/v1/sessions/{session}/stream?after={after}",
+            "{}/v1/sessions/{session}/stream?{query}",
             self.url.replacen("http", "ws", 1)
         );
         let mut request = url.into_client_request().expect("a request");
         let value = format!("Bearer {}", self.token).parse().expect("a header");
         request.headers_mut().insert("authorization", value);
-        let (socket, _) = tokio_tungstenite::connect_async(request)
-            .await
-            .expect("open the stream");
-        Stream { socket }
+        let (socket, _) = tokio_tungstenite::connect_async(request).await.ok()?;
+        Some(Stream { socket })
     }
 }
 

@@ -90,6 +90,8 @@ pub struct Product {
     starts: u32,
     env: Vec<(String, String)>,
     user: Option<u32>,
+    /// Files and sockets that each process may have open.
+    open_files: Option<u32>,
 }
 
 impl Product {
@@ -107,6 +109,7 @@ impl Product {
             starts: 0,
             env: Vec::new(),
             user: None,
+            open_files: None,
         };
         let config = format!(
             "[server]\nlisten = \"127.0.0.1:0\"\ndata_dir = {:?}\n\n[models]\ndefault = \"test/demo\"\n\n\
@@ -142,6 +145,11 @@ impl Product {
         fs::copy(binary(), self.root.path().join("greenroom")).expect("copy the binary");
         give(self.root.path(), ORDINARY_USER);
         self.user = Some(ORDINARY_USER);
+    }
+
+    /// Every process started from now on may have so many files and sockets open.
+    pub fn limit_open_files(&mut self, count: u32) {
+        self.open_files = Some(count);
     }
 
     /// Sets a variable of every process started from now on.
@@ -233,9 +241,14 @@ impl Product {
 
     /// A command of the binary under test, with this product's configuration and nothing of the machine's.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = match self.user {
-            None => Command::new(binary()),
-            Some(user) => {
+        let mut command = match (self.user, self.open_files) {
+            (None, None) => Command::new(binary()),
+            (None, Some(count)) => {
+                let mut command = Command::new("prlimit");
+                command.arg(format!("--nofile={count}:{count}")).arg(binary());
+                command
+            }
+            (Some(user), _) => {
                 let mut command = Command::new("setpriv");
                 command.args([
                     format!("--reuid={user}"),

@@ -13,7 +13,7 @@ export async function startSession(page: Page, prompt = PROMPT, repository = "sa
   const model = page.getByRole("combobox", { name: "Model" });
   await expect(page.getByRole("combobox", { name: "Base branch" })).toBeEnabled();
   await page.getByRole("combobox", { name: "Repository" }).selectOption(repository);
-  await model.selectOption({ label: "scripted demo model" });
+  await model.selectOption("scripted/demo");
   await page.getByRole("textbox", { name: "Prompt" }).fill(prompt);
   await page.getByRole("button", { name: "Start session" }).click();
   await page.waitForURL(/\/sessions\/ses_/u);

@@ -17,7 +17,8 @@ export function isSignedOut(error: unknown): boolean {
   return error instanceof ProblemError && error.status === 401;
 }
 
-function watch(error: unknown): void {
+/** Looks whether a failure says that nobody is signed in. */
+export function noteFailure(error: unknown): void {
   if (isSignedOut(error)) whenSignedOut();
 }
 
@@ -25,10 +26,10 @@ export const queryClient = new QueryClient({
   queryCache: new QueryCache({
     onError: (error, query) => {
       // Whoever watches by a link has nowhere to sign in.
-      if (query.meta?.["isGuest"] !== true) watch(error);
+      if (query.meta?.["isGuest"] !== true) noteFailure(error);
     },
   }),
-  mutationCache: new MutationCache({ onError: watch }),
+  mutationCache: new MutationCache({ onError: noteFailure }),
   defaultOptions: {
     queries: {
       staleTime: 2_000,

@@ -7,9 +7,11 @@ import { createRoot } from "react-dom/client";
 import { onSignedOut, queryClient } from "./api.ts";
 import { takeLinkToken } from "./layout/link-token.ts";
 import { router } from "./router.tsx";
+import { closeOutboxes } from "./session/outbox.ts";
 
 takeLinkToken();
 onSignedOut(() => {
+  closeOutboxes();
   if (router.state.location.pathname !== "/sign-in") {
     void router.navigate({ to: "/sign-in", search: { next: router.state.location.href } });
   }

@@ -28,6 +28,7 @@ import {
 } from "@tanstack/react-query";
 import { useEffect, useRef, useState } from "react";
 import { client } from "./api.ts";
+import { closeOutboxes } from "./session/outbox.ts";
 
 /** How often lists ask again while the page is in front. */
 const LIST_EVERY_MS = 4_000;
@@ -55,6 +56,7 @@ export function useSignOut() {
   return useMutation({
     mutationFn: () => client.signOut(),
     onSuccess: () => {
+      closeOutboxes();
       cache.clear();
     },
   });
@@ -270,15 +272,16 @@ export function useTyping(repository: string) {
   };
 }
 
-/** All, or those that are found by words. */
-export function useSessions(words: string) {
+/** All that are not archived, or all that are; words are looked for in both. */
+export function useSessions(words: string, isArchived: boolean) {
   return useInfiniteQuery({
-    queryKey: ["sessions", words],
+    queryKey: ["sessions", words, isArchived],
     queryFn: ({ signal, pageParam }) =>
       client.sessions(
         {
           limit: 50,
-          ...(words === "" ? {} : { words }),
+          ...(words === "" ? {} : { words, archived: "include" as const }),
+          ...(isArchived ? { archived: "only" as const } : {}),
           ...(pageParam === "" ? {} : { cursor: pageParam }),
         },
         signal,
@@ -370,19 +373,39 @@ export function useRetryEffect(sessionId: string) {
 }
 
 export function useUpdateSession(sessionId: string) {
+  const cache = useQueryClient();
   return useMutation({
     mutationFn: (change: UpdateSession) => client.updateSession(sessionId, change),
+    onSuccess: () => cache.invalidateQueries({ queryKey: ["sessions"] }),
+  });
+}
+
+export function useDeleteSession(sessionId: string) {
+  const cache = useQueryClient();
+  return useMutation({
+    mutationFn: () => client.deleteSession(sessionId),
+    onSuccess: () => cache.invalidateQueries({ queryKey: ["sessions"] }),
   });
 }
 
 /** `commit` is the last pushed one: a push makes it another question. */
-export function useSessionDiff(by: GreenroomClient, sessionId: string, commit: string | null) {
-  return useQuery({
-    queryKey: ["session-diff", sessionId, commit],
-    queryFn: ({ signal }) => by.sessionDiff(sessionId, signal),
+/** The live diff. `version` says what it shows; null: nothing yet. A newer version is asked for when the one before has come. */
+export function useSessionDiff(by: GreenroomClient, sessionId: string, version: string | null) {
+  const asked = useRef<string | null>(null);
+  const query = useQuery({
+    queryKey: ["session-diff", sessionId],
+    queryFn: ({ signal }) => {
+      asked.current = version;
+      return by.sessionDiff(sessionId, true, signal);
+    },
     meta: { isGuest: by !== client },
-    enabled: commit !== null,
+    enabled: version !== null,
   });
+  const { isFetching, refetch } = query;
+  useEffect(() => {
+    if (version !== null && !isFetching && asked.current !== version) void refetch();
+  }, [version, isFetching, refetch]);
+  return query;
 }
 
 export function usePullRequests(state: PullRequestState) {

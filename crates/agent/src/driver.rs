@@ -246,7 +246,7 @@ impl Run {
             model: facts.model.clone(),
             system: context::system_blocks(&context::fragments(facts)),
             messages: self.turn.conversation(),
-            tools: tools::specs(),
+            tools: tools::specs().to_vec(),
             max_output_tokens: facts.limits.max_output_tokens,
             reasoning: None,
             cache_key: Some(facts.cache_key.clone()),

@@ -27,6 +27,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::LazyLock;
 use tokio_util::sync::CancellationToken;
 
 pub use bounds::{MAX_RESULT_BYTES, bound_text};
@@ -125,8 +126,9 @@ macro_rules! tools {
         enum Input { $($variant($input)),+ }
 
         /// Every tool, in the order the model sees them; stable, so that caches keep their prefix.
-        pub fn specs() -> Vec<ToolSpec> {
-            vec![$(spec::<$input>()),+]
+        pub fn specs() -> &'static [ToolSpec] {
+            static SPECS: LazyLock<Vec<ToolSpec>> = LazyLock::new(|| vec![$(spec::<$input>()),+]);
+            &SPECS
         }
 
         fn parse_named(name: &str, arguments: Value) -> Option<Result<Input, serde_json::Error>> {
@@ -187,8 +189,8 @@ fn parse(call: &ToolCall) -> Result<Input, String> {
     });
     let names = || {
         specs()
-            .into_iter()
-            .map(|spec| spec.name)
+            .iter()
+            .map(|spec| spec.name.as_str())
             .collect::<Vec<_>>()
             .join(", ")
     };

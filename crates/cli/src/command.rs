@@ -1,5 +1,6 @@
 //! One module per command. Each takes what was typed, talks to a server, and prints; none of them exits.
 
+pub mod backup;
 pub mod config;
 pub mod environment;
 pub mod generate;
@@ -15,6 +16,8 @@ pub mod session;
 pub mod sign_in_link;
 pub mod up;
 
+mod diff;
+mod export;
 mod follow;
 mod input;
 mod member;

@@ -69,6 +69,10 @@ pub struct ServerConfig {
     pub session_access: SessionAccess,
     pub session_idle: Duration,
     pub audit_days: u64,
+    /// `None`: never.
+    pub archive_after: Option<Duration>,
+    /// `None`: never.
+    pub delete_after: Option<Duration>,
 }
 
 /// Which models there are.
@@ -141,6 +145,8 @@ pub struct SandboxConfig {
     pub firecracker: Option<PathBuf>,
     /// After this long without a turn a sandbox is stopped.
     pub idle_minutes: f64,
+    /// After this long without anybody who uses it a sandbox stands still; 0: it never does.
+    pub still_seconds: f64,
     /// Sandboxes that may run at once.
     pub max_running: usize,
     /// How long a call that changes something waits for the workspace to be synced.

@@ -61,6 +61,8 @@ async fn dispatch(arguments: Arguments, terminal: Terminal) -> Result<Exit, Fail
     let result = match command {
         Command::Up(options) => return command::up::run(&global, &options, terminal).await,
         Command::Doctor(options) => return doctor::run(&global, options.json, terminal).await,
+        Command::Backup(options) => return command::backup::backup(&global, options, terminal).await,
+        Command::Restore(options) => return command::backup::restore(&global, options, terminal).await,
         Command::Config(what) => return command::config::run(&global, what, terminal),
         Command::Completions { shell } => return command::generate::completions(shell, terminal),
         Command::Generate { what } => return command::generate::documentation(what, terminal),

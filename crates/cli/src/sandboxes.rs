@@ -5,12 +5,12 @@ use greenroom_host::{Host, HostError, Limits, Login, SandboxFile, SandboxUser, S
 use greenroom_protocol::client::event::SandboxUsage;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::environment::Base;
-use greenroom_protocol::guest::call::{Call, Exec, Exit, FileBytes, OutputChunk, Reply, Scope};
+use greenroom_protocol::guest::call::{Call, ChangeBatch, Exec, Exit, FileBytes, OutputChunk, Reply, Scope};
 use greenroom_protocol::id::{SandboxId, SnapshotId};
 use greenroom_protocol::reference::Reference;
 use greenroom_server::sandbox::{
-    Artifact, Frozen, Measure, Origin, Pulled, RouteHandler, Sandbox, SandboxError, SandboxProvider,
-    SandboxResources, Sealed, StartRequest, StepObserver, TerminalInput,
+    Artifact, FileChanges, Frozen, Measure, Origin, Pulled, RouteHandler, Sandbox, SandboxError,
+    SandboxProvider, SandboxResources, Sealed, StartRequest, StepObserver, TerminalInput,
 };
 use greenroom_stdx::secret::Secret;
 use greenroom_store::catalog::Catalog;
@@ -333,6 +333,15 @@ fn translated(error: greenroom_host::SandboxError) -> SandboxError {
     }
 }
 
+struct LocalChanges(greenroom_host::Changes);
+
+#[async_trait]
+impl FileChanges for LocalChanges {
+    async fn next(&mut self) -> Result<Option<ChangeBatch>, SandboxError> {
+        self.0.next().await.map_err(translated)
+    }
+}
+
 #[async_trait]
 impl Sandbox for LocalSandbox {
     async fn call(&self, call: Call) -> Result<Reply, SandboxError> {
@@ -416,6 +425,11 @@ impl Sandbox for LocalSandbox {
             exit = program.follow(Some(bytes), output, cancel) => exit.map_err(translated),
             never = fed => never,
         }
+    }
+
+    async fn watch(&self, path: &str, scope: Scope) -> Result<Box<dyn FileChanges>, SandboxError> {
+        let changes = self.sandbox.watch(path, scope).await.map_err(translated)?;
+        Ok(Box::new(LocalChanges(changes)))
     }
 
     async fn spawn(&self, exec: Exec) -> Result<u32, SandboxError> {

@@ -40,6 +40,7 @@ impl TurnView {
             StreamFrame::Closing { problem, .. } => self.block(vec![problem_line(problem)]),
             StreamFrame::Delta { .. }
             | StreamFrame::Hello { .. }
+            | StreamFrame::Overview { .. }
             | StreamFrame::CaughtUp { .. }
             | StreamFrame::Session { .. }
             | StreamFrame::Presence { .. }
@@ -62,7 +63,7 @@ impl TurnView {
                     "{repository} {base_branch} → {branch}, {model}"
                 ))]])
             }
-            EventBody::PromptQueued { prompt } => {
+            EventBody::PromptQueued { prompt, .. } => {
                 let mut lines = prompt.text.trim().lines();
                 let first = lines.next().unwrap_or_default();
                 let more = if lines.next().is_some() { " …" } else { "" };
@@ -98,6 +99,11 @@ impl TurnView {
             EventBody::SessionHandedOver { to, .. } => {
                 self.block(vec![vec![dim(format!("{} owns the session now", to.name))]])
             }
+            EventBody::SessionArchived { by: Some(_) } => self.block(vec![vec![dim("session archived")]]),
+            EventBody::SessionArchived { by: None } => self.block(vec![vec![dim(
+                "session archived: nothing had happened in it for long",
+            )]]),
+            EventBody::SessionUnarchived { .. } => self.block(vec![vec![dim("session taken back")]]),
             EventBody::SessionAccessChanged { access, .. } => {
                 self.block(vec![vec![dim(access_sentence(*access))]])
             }
@@ -197,6 +203,7 @@ impl TurnView {
             EventBody::EffectRetried { .. } => self.block(vec![vec![dim("tried again")]]),
             EventBody::SessionTitled { .. }
             | EventBody::EffectSuperseded { .. }
+            | EventBody::WorkspaceChanged { .. }
             | EventBody::SessionDeliveryChanged { .. }
             | EventBody::SessionStateChanged { .. }
             | EventBody::TurnStarted { .. }

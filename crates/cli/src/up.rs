@@ -16,6 +16,7 @@ use greenroom_server::image::ImageBounds;
 use greenroom_server::models::ModelDirectory;
 use greenroom_server::sandbox::SandboxResources;
 use greenroom_server::server::{Server, ServerParts};
+use greenroom_server::session::ending::Retention;
 use greenroom_server::session::running::RunningBounds;
 use greenroom_server::session::snapshots::SnapshotBounds;
 use greenroom_stdx::chain::Chain;
@@ -72,8 +73,14 @@ pub async fn up(config: Config, ready: impl FnOnce(&Ready)) -> anyhow::Result<()
         .await
         .map_err(|error| UpError(error.problem()))?;
     let catalog = Arc::new(catalog);
-    let store = SqliteSessionStore::open(data.sessions(), StoreOptions::default())
-        .map_err(|error| UpError(error.problem()))?;
+    let open_files = raise_open_files();
+    let options = StoreOptions {
+        // Three for each, and most of them for sockets and sandboxes.
+        max_open: (open_files / 16).clamp(16, 1024),
+        ..StoreOptions::default()
+    };
+    let store =
+        SqliteSessionStore::open(data.sessions(), options).map_err(|error| UpError(error.problem()))?;
     let forge = Forge::open(ForgeConfig::new(data.forge(), &url, clock.clone()))
         .await
         .map_err(|error| UpError(error.problem()))?;
@@ -91,7 +98,10 @@ pub async fn up(config: Config, ready: impl FnOnce(&Ready)) -> anyhow::Result<()
     .map_err(|error| UpError(error.problem()))?;
     let models = ModelDirectory::new(models::registry(&config, &catalog)?);
     let server = Server::new(ServerParts {
-        settings: settings(&config, &url),
+        settings: Settings {
+            max_connections: max_connections(open_files),
+            ..settings(&config, &url)
+        },
         catalog: catalog.clone(),
         store: Arc::new(store),
         forge: Arc::new(forge),
@@ -107,6 +117,8 @@ pub async fn up(config: Config, ready: impl FnOnce(&Ready)) -> anyhow::Result<()
         egress: egress(&config.egress)?,
         running: RunningBounds {
             idle: Duration::from_secs_f64(config.sandbox.idle_minutes * 60.0),
+            still_after: Some(Duration::from_secs_f64(config.sandbox.still_seconds))
+                .filter(|after| !after.is_zero()),
             session_idle: config.server.session_idle,
             max_running: config.sandbox.max_running,
             sync_timeout: Duration::from_secs(config.sandbox.sync_timeout_seconds),
@@ -197,6 +209,29 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, UpError> {
     })
 }
 
+/// Most descriptors that are kept for what those who are connected ask for: databases of sessions, links to sandboxes, git.
+const DESCRIPTORS_FOR_WORK: usize = 8192;
+
+/// How many connections a process takes that may open so many files.
+fn max_connections(open_files: usize) -> usize {
+    (open_files - (open_files / 2).min(DESCRIPTORS_FOR_WORK)).max(64)
+}
+
+/// Lets this process have as many files and sockets open as the system allows, and says how many.
+fn raise_open_files() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
+    }
+    let limit = getrlimit(Resource::Nofile).current;
+    limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
 fn settings(config: &Config, url: &str) -> Settings {
     let host = Url::parse(url)
         .ok()
@@ -207,6 +242,11 @@ fn settings(config: &Config, url: &str) -> Settings {
         allowed_origins: config.server.allowed_origins.clone(),
         session_access: config.server.session_access,
         audit_age: Duration::from_secs(config.server.audit_days * 24 * 3600),
+        retention: Retention {
+            archive_after: config.server.archive_after,
+            delete_after: config.server.delete_after,
+        },
+        max_connections: usize::MAX,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }
@@ -273,4 +313,23 @@ fn stop_on_signals() -> anyhow::Result<CancellationToken> {
         stopped.cancel();
     });
     Ok(stop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::max_connections;
+
+    #[test]
+    fn connections_leave_descriptors_for_their_work() {
+        for (open_files, expected) in [
+            (0, 64),
+            (64, 64),
+            (1_024, 512),
+            (16_384, 8_192),
+            (20_000, 11_808),
+            (1_048_576, 1_040_384),
+        ] {
+            assert_eq!(max_connections(open_files), expected, "{open_files}");
+        }
+    }
 }

@@ -100,6 +100,16 @@ pub(crate) struct Git {
     config: PathBuf,
 }
 
+/// Where a program is that is named without a path.
+fn in_path(program: &Path) -> Option<PathBuf> {
+    if program.components().count() > 1 {
+        return None;
+    }
+    let path = std::env::var_os("PATH")?;
+    let mut places = std::env::split_paths(&path).map(|directory| directory.join(program));
+    places.find(|place| place.is_file())
+}
+
 /// One call: what to run, where, on what input.
 #[derive(Debug)]
 pub(crate) struct Call {
@@ -188,6 +198,8 @@ impl Finished {
 impl Git {
     /// `program` with the configuration file `config` as the only one outside the repositories.
     pub(crate) async fn find(program: PathBuf, config: PathBuf) -> Result<Self, GitError> {
+        // With its path: a program that has to be looked for is started by copying this whole process first.
+        let program = in_path(&program).unwrap_or(program);
         let git = Self { program, config };
         let printed = git.run(Call::new(["version"])).await?.success()?;
         let found = String::from_utf8_lossy(&printed).trim().to_owned();

@@ -13,7 +13,7 @@ mod repository;
 
 pub use forge::{Forge, ForgeConfig, OpenForgeError};
 pub use git::GitError;
-pub use git::diff::{MAX_DIFF_BYTES, MAX_DIFF_FILES, MAX_FILE_PATCH_BYTES};
+pub use git::diff::{DIFF_TREE, MAX_DIFF_BYTES, MAX_DIFF_FILES, MAX_FILE_PATCH_BYTES, read_diff};
 pub use http::body::{ByteStream, GitBody};
 pub use http::policy::{Decision, Member, OwnBranchOnly, PushPolicy, RefUpdate, RefUpdateKind};
 pub use http::{GitAccess, GitHttpError, GitMethod, GitRequest, GitResponse};

@@ -1,5 +1,5 @@
-//! Makes room when a sandbox is full of processes, so that the next call can start one: ends what calls left behind that are
-//! over. What a running call, a background process or a service started and kept in its session is left alone.
+//! What calls left behind that are over: how much it is, and its end when a sandbox is full of processes, so that the next call can
+//! start one. What a running call, a background process or a service started and kept in its session is left alone.
 
 use crate::{reaper, usage};
 use greenroom_protocol::guest::call::LimitKind;
@@ -37,16 +37,25 @@ pub fn after_end() -> Vec<LimitKind> {
     }
 }
 
+/// How many processes run in sessions that nobody answers for.
+pub fn left_behind() -> u32 {
+    let count = reaper::with_leaders(|leaders| left(leaders).count());
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+fn left(leaders: &HashSet<i32>) -> impl Iterator<Item = i32> {
+    usage::processes()
+        .filter(|process| !leaders.contains(&process.session) && !process.is_ended)
+        .map(|process| process.pid)
+}
+
 /// Kills every process whose session nobody answers for. Whether there was any.
 pub fn make() -> bool {
     let mut has_killed = false;
     for _ in 0..MAX_ROUNDS {
         // Whoever is about to start a process holds this lock until it is known.
         let found = reaper::with_leaders(|leaders| {
-            let left: Vec<i32> = usage::processes()
-                .filter(|process| !leaders.contains(&process.session) && !process.is_ended)
-                .map(|process| process.pid)
-                .collect();
+            let left: Vec<i32> = left(leaders).collect();
             // SAFETY: getpgid with a number; 0 or less is an error or the guest's own.
             let groups: HashSet<i32> = left.iter().map(|pid| unsafe { libc::getpgid(*pid) }).collect();
             for group in groups.into_iter().filter(|group| *group > 1) {

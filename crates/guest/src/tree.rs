@@ -52,6 +52,20 @@ pub fn walk(
         .filter_map(Result::ok)
 }
 
+/// Whether ignore files leave out what lies in one directory, as they are now; for whoever asks about many there.
+pub struct LeftOutThere(Rules);
+
+impl LeftOutThere {
+    pub fn of(directory: &Path) -> Self {
+        // What holds at anything in it.
+        Self(Rules::above(&directory.join("anything")))
+    }
+
+    pub fn has(&self, path: &Path, is_directory: bool) -> bool {
+        self.0.is_ignored(path, is_directory)
+    }
+}
+
 /// By what is shown, so that the last path of a page says where the next begins; names that only look alike keep an order.
 fn by_shown_name(one: &OsStr, other: &OsStr) -> Ordering {
     one.to_string_lossy()

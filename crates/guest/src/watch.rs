@@ -1,5 +1,5 @@
-//! Reports changes of files while they happen. One inotify watch per directory; `.git` and directories that .gitignore
-//! names are left out, because their noise would hide the rest and use up the kernel's watches.
+//! Reports changes of files while they happen. One inotify watch per directory; `.git` and what .gitignore names are left
+//! out, because their noise would hide the rest and use up the kernel's watches.
 
 mod pending;
 
@@ -7,7 +7,7 @@ use crate::failure::{CallResult, failed};
 use crate::file::DRAFT_PREFIX;
 use crate::path::{locate, os, path_of};
 use crate::stream::Stream;
-use crate::tree::{self, LeftOut};
+use crate::tree::{self, LeftOut, LeftOutThere};
 use crate::wake;
 use greenroom_protocol::guest::call::{CallErrorCode, ChangeKind, Reply, Scope};
 use greenroom_protocol::guest::frame::FrameKind;
@@ -54,6 +54,7 @@ pub fn watch(stream: &Arc<Stream>, path: &str, scope: Scope) -> CallResult<()> {
         paths: HashMap::new(),
         watches: BTreeMap::new(),
         pending: Pending::default(),
+        left_out: None,
         is_over: false,
     };
     watcher.add(Path::new("")).map_err(|error| match error {
@@ -82,6 +83,8 @@ struct Watcher {
     /// The other way round. Sorted by component, so that a subtree is a range.
     watches: BTreeMap<PathBuf, i32>,
     pending: Pending,
+    /// Of the directory where something changed last, until the next batch.
+    left_out: Option<(PathBuf, LeftOutThere)>,
     /// The root is gone.
     is_over: bool,
 }
@@ -183,6 +186,7 @@ impl Watcher {
             if outbox.is_empty() && flush_at.is_some_and(|at| at <= now || self.is_over) {
                 // Plain data always encodes.
                 outbox = serde_json::to_vec(&self.pending.take()).unwrap_or_default();
+                self.left_out = None;
                 outbox.push(b'\n');
                 // What did not fit follows at once.
                 flush_at = (!self.pending.is_empty()).then_some(now);
@@ -212,6 +216,19 @@ impl Watcher {
             );
             self.read_events();
         }
+    }
+
+    fn is_left_out(&mut self, directory: PathBuf, name: &OsStr, is_directory: bool) -> bool {
+        let there = self.root.join(&directory);
+        let path = there.join(name);
+        let is_rule = name == ".gitignore" || name == ".ignore";
+        let left_out = match self.left_out.take() {
+            Some((known, left_out)) if known == directory && !is_rule => left_out,
+            _ => LeftOutThere::of(&there),
+        };
+        let is_left_out = left_out.has(&path, is_directory);
+        self.left_out = Some((directory, left_out));
+        is_left_out
     }
 
     fn read_events(&mut self) {
@@ -267,6 +284,9 @@ impl Watcher {
         }
         let path = directory.join(name);
         let is_directory = events.contains(ReadFlags::ISDIR);
+        if self.is_left_out(directory, name, is_directory) {
+            return;
+        }
         if events.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
             self.pending.note(&path, ChangeKind::Created);
             if is_directory {

@@ -4,6 +4,7 @@
 //! A sandbox's `/` is an overlay: layers below, one writable directory on top. Sealing renames that directory, so it costs the
 //! same whatever it holds; copying takes what a running sandbox wrote, and shares with the copy before whatever did not change.
 
+mod backup;
 mod chain;
 mod copy;
 mod failure;
@@ -18,6 +19,7 @@ mod store;
 pub mod tree;
 mod view;
 
+pub use backup::copy_snapshot;
 pub use chain::{CHAIN_NAME, Chain};
 pub use failure::ImageError;
 pub use packed::Packer;

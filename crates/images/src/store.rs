@@ -29,6 +29,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use layers::BYTES;
+pub(crate) use layers::PACKED;
 
 pub use collect::Collected;
 pub use layers::Held;
@@ -40,7 +41,7 @@ pub const UPPER_NAME: &str = "upper";
 const COPIED_NAME: &str = "copied.json";
 
 /// Begins the name of a layer that is not whole yet, and of one that is being removed.
-const DRAFT: &str = ".new-";
+pub(crate) const DRAFT: &str = ".new-";
 /// Layers below a sandbox from which on they are made one: every one costs each start, and the kernel has a limit.
 pub(crate) const MAX_LAYERS: usize = 40;
 
@@ -529,7 +530,7 @@ pub(crate) fn write_atomically(path: &Path, value: &impl Serialize) -> Result<()
     written.map_err(ImageError::file("write", path))
 }
 
-fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, ImageError> {
+pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, ImageError> {
     match fs::read(path) {
         Ok(text) => serde_json::from_slice(&text)
             .map(Some)

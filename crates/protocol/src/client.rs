@@ -6,6 +6,7 @@ pub mod event;
 pub mod image;
 pub mod member;
 pub mod model;
+pub mod overview;
 pub mod person;
 pub mod problem;
 pub mod prompt;

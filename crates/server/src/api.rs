@@ -6,6 +6,7 @@ pub mod app;
 pub mod audit;
 mod body;
 pub mod caller;
+mod diff;
 mod environments;
 mod failure;
 mod forks;
@@ -15,6 +16,7 @@ mod images;
 mod members;
 mod metrics;
 mod names;
+mod once;
 pub mod openapi;
 mod parameters;
 pub(crate) mod people;
@@ -194,7 +196,15 @@ fn documented() -> ApiRouter<App> {
         .api_route(
             "/v1/sessions/{id}",
             get_with(sessions::show, told("showSession", "One session."))
-                .patch_with(sessions::update, told("updateSession", "Changes a session's title, how its prompts are delivered, or whether its queue is paused.")),
+                .patch_with(sessions::update, told("updateSession", "Changes a session's title, how its prompts are delivered, whether its queue is paused, who may see it, or archives it and takes it back."))
+                .delete_with(sessions::remove, told("deleteSession", "Deletes an archived session: its log, its sandbox and its snapshots. Branches and pull requests stay. For its owner.")),
+        )
+        .api_route(
+            "/v1/sessions/{id}/history",
+            get_with(
+                sessions::history,
+                told("listHistory", "What a session's events were before an overview, back to the one before."),
+            ),
         )
         .api_route("/v1/sessions/{id}/events", get_with(sessions::events, told("listEvents", "A page of a session's events.")))
         .api_route(
@@ -209,7 +219,7 @@ fn documented() -> ApiRouter<App> {
         )
         .api_route("/v1/sessions/{id}/stop", post_with(sessions::stop, told("stopTurn", "Stops the running turn. What waits goes on, or stays if that is asked.")))
         .api_route("/v1/sessions/{id}/effect-retries", post_with(sessions::retry_effect, told("retryEffect", "Tries something outside again that was given up.")))
-        .api_route("/v1/sessions/{id}/diff", get_with(sessions::diff, told("showSessionDiff", "What the session changed, as pushed.")))
+        .api_route("/v1/sessions/{id}/diff", get_with(diff::show, told("showSessionDiff", "What the session changed: as pushed, or as the files in its sandbox are now.")))
         .api_route(
             "/v1/sessions/{id}/snapshots",
             get_with(snapshots::list, told("listSnapshots", "Snapshots of the session's sandbox, the newest first."))

@@ -60,12 +60,14 @@ pub struct Metrics {
     sandboxes_started: Family<BackendLabels, Counter>,
     sandbox_start_failures: Family<FailureLabels, Counter>,
     sandboxes_running: Gauge,
+    sandboxes_still: Gauge,
     sessions_awake: Gauge,
     sandbox_start: Histogram,
     limit_hits: Family<LimitLabels, Counter>,
     turns: Family<TurnLabels, Counter>,
     first_sandboxes: Family<FirstSandboxLabels, Counter>,
     pool_size: Gauge,
+    pool_start_failures: Family<FailureLabels, Counter>,
 }
 
 impl Default for Metrics {
@@ -75,12 +77,14 @@ impl Default for Metrics {
         let sandboxes_started = Family::default();
         let sandbox_start_failures = Family::default();
         let sandboxes_running = Gauge::default();
+        let sandboxes_still = Gauge::default();
         let sessions_awake = Gauge::default();
         let sandbox_start = Histogram::new(START_BUCKETS);
         let limit_hits = Family::default();
         let turns = Family::default();
         let first_sandboxes = Family::default();
         let pool_size = Gauge::default();
+        let pool_start_failures = Family::default();
         registry.register(
             "egress_decisions",
             "Connections that sandboxes asked for, by what became of them and why",
@@ -106,6 +110,11 @@ impl Default for Metrics {
             "Sandboxes that run now",
             sandboxes_running.clone(),
         );
+        registry.register(
+            "sandboxes_still",
+            "Sandboxes that run, but stand still until somebody uses them",
+            sandboxes_still.clone(),
+        );
         registry.register_with_unit(
             "sandbox_start_duration",
             "Time from the start of a sandbox until its guest answers, without the checkout",
@@ -128,18 +137,25 @@ impl Default for Metrics {
             "Sandboxes of the warm pool, those that start included",
             pool_size.clone(),
         );
+        registry.register(
+            "pool_start_failures",
+            "Sandboxes of the warm pool that could not be offered, by the problem's code",
+            pool_start_failures.clone(),
+        );
         Self {
             registry,
             egress_decisions,
             sandboxes_started,
             sandbox_start_failures,
             sandboxes_running,
+            sandboxes_still,
             sessions_awake,
             sandbox_start,
             limit_hits,
             turns,
             first_sandboxes,
             pool_size,
+            pool_start_failures,
         }
     }
 }
@@ -179,6 +195,14 @@ impl Metrics {
         self.sandbox_start_failures.get_or_create(&labels).inc();
     }
 
+    /// A sandbox of the pool could not be offered, for a problem of this code.
+    pub fn pool_start_failed(&self, code: &str) {
+        let labels = FailureLabels {
+            code: code.to_owned(),
+        };
+        self.pool_start_failures.get_or_create(&labels).inc();
+    }
+
     /// So many sessions are in memory now.
     pub fn set_sessions_awake(&self, count: usize) {
         self.sessions_awake.set(i64::try_from(count).unwrap_or(i64::MAX));
@@ -188,6 +212,11 @@ impl Metrics {
     pub fn set_sandboxes_running(&self, count: usize) {
         self.sandboxes_running
             .set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// So many of them stand still.
+    pub fn set_sandboxes_still(&self, count: usize) {
+        self.sandboxes_still.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// A program ran into a limit of its sandbox.

@@ -7,7 +7,7 @@ use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::environment::{Backend, Base};
 use greenroom_protocol::guest::Route;
 use greenroom_protocol::guest::call::{
-    Call, CallError, Exec, Exit, FileBytes, OutputChunk, Reply, Scope, TerminalSize,
+    Call, CallError, ChangeBatch, Exec, Exit, FileBytes, OutputChunk, Reply, Scope, TerminalSize,
 };
 use greenroom_protocol::id::{LayerId, SandboxId, SnapshotId};
 use greenroom_protocol::reference::Reference;
@@ -253,6 +253,9 @@ pub trait Sandbox: Send + Sync {
         cancel: CancellationToken,
     ) -> Result<Exit, SandboxError>;
 
+    /// Watches everything below a directory but `.git` and what .gitignore names. Changes after this returned are reported.
+    async fn watch(&self, path: &str, scope: Scope) -> Result<Box<dyn FileChanges>, SandboxError>;
+
     /// Starts a background process and returns its number.
     async fn spawn(&self, exec: Exec) -> Result<u32, SandboxError>;
 
@@ -261,6 +264,13 @@ pub trait Sandbox: Send + Sync {
 
     /// Whether calls can still succeed.
     fn is_alive(&self) -> bool;
+}
+
+/// Changes below a watched directory; dropping it ends the watching.
+#[async_trait]
+pub trait FileChanges: Send {
+    /// The next of them, soon after the first; `None` once the directory itself is gone. Cancel-safe.
+    async fn next(&mut self) -> Result<Option<ChangeBatch>, SandboxError>;
 }
 
 /// A measure that runs.

@@ -4,7 +4,7 @@ use crate::api;
 use crate::api::app::{App, Parts, Settings};
 use crate::api::audit;
 use crate::api::people::SIGN_IN_LINK;
-use crate::api::rights::Rights;
+use crate::api::rights::{Rights, RightsChange};
 use crate::api::tickets::Tickets;
 use crate::changes::RepositoryChanges;
 use crate::egress::EgressSettings;
@@ -12,9 +12,10 @@ use crate::environment::Bounds;
 use crate::image::{ImageBounds, ImageRegistry, wanted_snapshots};
 use crate::models::ModelDirectory;
 use crate::pool;
+use crate::rest;
 use crate::sandbox::SandboxProvider;
-use crate::session::Leave;
-use crate::session::command::SessionHandle;
+use crate::serve;
+use crate::session::ending;
 use crate::session::fork;
 use crate::session::listing::{self, Listing};
 use crate::session::registry::SessionRegistry;
@@ -26,7 +27,7 @@ use greenroom_agent::world::{Driver, TurnLimits};
 use greenroom_forge::Forge;
 use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
-use greenroom_protocol::id::SandboxId;
+use greenroom_protocol::id::SessionId;
 use greenroom_stdx::chain::Chain;
 use greenroom_stdx::clock::Clock;
 use greenroom_stdx::id::fresh_bits;
@@ -116,6 +117,7 @@ impl Server {
 
     /// Removes what an earlier server left and no session wants. Before the first request, so that nothing wanted is new.
     pub async fn clean_up(&self) {
+        ending::finish(&self.app.services, &self.app.sessions).await;
         reap(&self.app).await;
     }
 
@@ -163,20 +165,27 @@ impl Server {
         let listing = self.tasks.spawn(listing::run(self.app.services.clone()));
         self.tasks.spawn(recover(self.app.clone()));
         self.tasks.spawn(audit::forget_old(self.app.clone()));
+        self.tasks.spawn(end_old_sessions(self.app.clone()));
         self.tasks.spawn(self.app.images.clone().run());
         self.tasks.spawn(pool::keep(self.app.services.clone()));
         self.tasks
-            .spawn(rest_idle_sandboxes(self.app.clone(), self.shutdown.clone()));
+            .spawn(rest::idle_sandboxes(self.app.clone(), self.shutdown.clone()));
+        self.tasks
+            .spawn(rest::memory(self.app.clone(), self.shutdown.clone()));
         let router = api::router(self.app.clone());
-        let shutdown = self.shutdown.clone();
-        let served = axum::serve(listener, router).with_graceful_shutdown(async move {
-            stop.cancelled().await;
-            // Sockets and turns end by this; graceful shutdown waits for the sockets.
-            shutdown.cancel();
-        });
+        let max_connections = self.app.settings.max_connections;
+        let grace_is_over = async {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = self.shutdown.cancelled() => {}
+            }
+            // Sockets and turns end by this, and what serves waits for the sockets.
+            self.shutdown.cancel();
+            tokio::time::sleep(SHUTDOWN_GRACE).await;
+        };
         let served = tokio::select! {
-            served = std::future::IntoFuture::into_future(served) => served,
-            () = async { self.shutdown.cancelled().await; tokio::time::sleep(SHUTDOWN_GRACE).await } => Ok(()),
+            served = serve::serve(listener, router, max_connections, self.shutdown.clone()) => served,
+            () = grace_is_over => Ok(()),
         };
         self.shutdown.cancel();
         self.tasks.close();
@@ -205,76 +214,10 @@ async fn recover(app: App) {
     }
 }
 
-/// Stops sandboxes that nobody uses, those from before this start included, and forgets conversations that nobody goes on with.
-async fn rest_idle_sandboxes(app: App, shutdown: CancellationToken) {
-    adopt_sandboxes(&app).await;
-    let services = &app.services;
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(services.running.look_every()) => {}
-            () = shutdown.cancelled() => return,
-        }
-        for handle in app.sessions.loaded().await {
-            handle.conversation.rest(services.clock.now_ms());
-        }
-        app.sessions.sweep().await;
-        for (sandbox, handle) in services.running.overdue(services.clock.now_ms()) {
-            match handle
-                .sandbox
-                .rest(services, &handle, &sandbox, Leave::WithSnapshot)
-                .await
-            {
-                Ok(true) => tracing::info!(%sandbox, "an idle sandbox was stopped"),
-                Ok(false) => {}
-                Err(problem) => {
-                    tracing::warn!(%sandbox, code = problem.code, "an idle sandbox could not be stopped: {}", problem.message);
-                }
-            }
-        }
-    }
-}
-
-/// Counts the sandboxes that an earlier server left running, and serves them on.
-async fn adopt_sandboxes(app: &App) {
-    let sandboxes = match app.catalog.sandboxes().await {
-        Ok(sandboxes) => sandboxes,
-        Err(error) => {
-            tracing::error!(error = %Chain(&error), "cannot list sandboxes, so idle ones of before keep running");
-            return;
-        }
-    };
-    for (session, sandbox) in sandboxes {
-        if app.shutdown.is_cancelled() {
-            return;
-        }
-        match app.services.sandboxes.is_running(&sandbox).await {
-            Ok(false) => continue,
-            Ok(true) => {}
-            Err(problem) => {
-                tracing::warn!(%sandbox, code = problem.code, "whether a sandbox runs is not known: {}", problem.message);
-                continue;
-            }
-        }
-        match app.sessions.get(&session).await {
-            Ok(handle) => {
-                let now_ms = app.services.clock.now_ms();
-                app.services.running.adopt(&sandbox, &handle, now_ms);
-                if let Err(problem) = adopt(app, &handle, &sandbox).await
-                    && !app.shutdown.is_cancelled()
-                {
-                    tracing::warn!(%session, %sandbox, code = problem.code, "a sandbox has no way out until its next turn: {}", problem.message);
-                }
-            }
-            Err(problem) => {
-                tracing::warn!(%session, %sandbox, code = problem.code, "a sandbox runs for a session that cannot be loaded");
-            }
-        }
-    }
-}
-
-async fn adopt(app: &App, handle: &SessionHandle, sandbox: &SandboxId) -> Result<(), Problem> {
-    let row = handle.fold().await?.row;
-    handle.sandbox.adopt(&app.services, &row, sandbox).await
+/// Archives and deletes sessions as the server's settings say.
+async fn end_old_sessions(app: App) {
+    let ended = |id: &SessionId| app.rights.changed(RightsChange::Session(id.clone()));
+    ending::by_age(&app.services, &app.sessions, app.settings.retention, ended).await;
 }
 
 async fn reap(app: &App) {

@@ -307,6 +307,37 @@ echo 'fatal: others push to the branch all the time'
 exit 1"
 );
 
+/// Says what the files of a repository change against its base branch, as they are now, without touching anything of it: an index and
+/// objects of its own, for a while. Files over 16 MiB and repositories within are left out. Prints `whole` or, if something was left out,
+/// `partial`; how long the list is; the list (`--raw --numstat -z`); the patches. `$1`: the base branch; then git's arguments.
+pub const LIVE_DIFF: &str = "set -e
+[ -d .git ] || { echo 'fatal: the repository is gone' >&2; exit 1; }
+if head=$(git rev-parse -q --verify HEAD); then
+  base=$(git merge-base \"$head\" \"refs/remotes/origin/$1\" 2> /dev/null) || base=$head
+else
+  base=$(git hash-object -t tree /dev/null)
+fi
+shift
+rm -rf /tmp/greenroom-look.*
+trap 'exit 143' TERM INT HUP
+trap 'rm -rf \"$scratch\"' EXIT
+scratch=$(mktemp -d /tmp/greenroom-look.XXXXXX)
+mkdir \"$scratch/objects\"
+export GIT_INDEX_FILE=\"$scratch/index\" GIT_OBJECT_DIRECTORY=\"$scratch/objects\" \
+  GIT_ALTERNATE_OBJECT_DIRECTORIES=\"$PWD/.git/objects\"
+cp .git/index \"$scratch/index\" 2> /dev/null || [ -z \"$head\" ] || git read-tree \"$head\"
+touched() { git ls-files -z --others --modified --exclude-standard; }
+touched | xargs -0 -r sh -c 'printf \"./%s\\0\" \"$@\"' sh |
+  xargs -0 -r sh -c 'find \"$@\" -prune \\( -type l -o -type f -size -32769 \\) -print0' sh 2> /dev/null |
+  git -c core.compression=0 update-index --add --remove -z --stdin
+git ls-files -z --deleted | git update-index --remove -z --stdin
+if [ -z \"$(touched | head -c 1 | tr '\\0' x)\" ]; then echo whole; else echo partial; fi
+tree=$(git write-tree)
+git \"$@\" --raw --numstat -z \"$base\" \"$tree\" > \"$scratch/list\"
+wc -c < \"$scratch/list\"
+cat \"$scratch/list\"
+git \"$@\" -p -U3 --src-prefix=a/ --dst-prefix=b/ \"$base\" \"$tree\"";
+
 /// Tracked files as committed, and what the build made beside them ignored, so that it is nobody's change. Single files, as long as
 /// they are not too many: what somebody adds to their directories is a change.
 macro_rules! tidying {

@@ -4,5 +4,6 @@ pub mod backoff;
 pub mod chain;
 pub mod clock;
 pub mod id;
+pub mod memory;
 pub mod secret;
 pub mod step;

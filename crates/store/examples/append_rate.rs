@@ -45,6 +45,7 @@ async fn main() -> Result<(), AnyError> {
                 let batch = Batch {
                     events: vec![EventBody::SessionTitled {
                         title: "x".repeat(260),
+                        by: None,
                     }],
                     ..Batch::default()
                 };

@@ -2,6 +2,7 @@
 //! writer thread and one reader thread; all that `Ok` reports is on disk.
 
 mod audit;
+mod deletions;
 mod environments;
 mod image_pins;
 mod images;
@@ -17,9 +18,11 @@ mod sign_in;
 mod snapshots;
 
 pub use audit::{AuditQuery, NewAuditEntry};
+pub(crate) use deletions::FORGET_SESSION;
 pub use links::{LINK_PREFIX, LinkHolder, NewLink};
 pub use receipts::{MAX_RECEIPT_BYTES, Receipt};
 pub use repositories::RepositoryRow;
+pub(crate) use schema::SCHEMA;
 pub use search::SearchText;
 pub use sessions::SessionQuery;
 pub use sign_in::{SignedIn, TokenInfo};

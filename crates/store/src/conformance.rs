@@ -5,7 +5,7 @@
 
 use crate::session_log::{
     AcquireError, AppendError, Batch, IntentAttempt, IntentResult, JournalRow, LeaseError, MAX_READ_BYTES,
-    NewIntent, NewReceipt, REMEMBERED_EVENTS, ReadError, Receipt, SessionStore, StoreError,
+    NewIntent, NewReceipt, REMEMBERED_EVENTS, ReadError, Receipt, SessionStore, StoreError, View,
 };
 use greenroom_protocol::client::event::EventBody;
 use greenroom_protocol::id::{PersonId, SessionId, TurnId};
@@ -28,6 +28,7 @@ pub async fn check(store: &dyn SessionStore, clock: &Clock) {
     pages_are_bounded(store).await;
     receipts_are_given_once(store).await;
     the_outbox_does_each_intent_once(store).await;
+    views_are_kept_by_version_and_event(store).await;
     a_refused_batch_leaves_no_trace(store).await;
     concurrent_appends_agree_on_one_order(store).await;
     removing_forgets_everything(store).await;
@@ -47,6 +48,7 @@ pub fn titled(title: &str) -> Batch {
         at_ms: 7,
         events: vec![EventBody::SessionTitled {
             title: title.to_owned(),
+            by: None,
         }],
         ..Batch::default()
     }
@@ -191,6 +193,7 @@ async fn events_are_numbered_without_gaps(store: &dyn SessionStore) {
         events: vec![
             EventBody::SessionTitled {
                 title: "one\0 ⅱ".into(),
+                by: None,
             },
             unknown.clone(),
         ],
@@ -226,7 +229,8 @@ async fn events_are_numbered_without_gaps(store: &dyn SessionStore) {
     assert_eq!(
         events[0].body,
         EventBody::SessionTitled {
-            title: "one\0 ⅱ".into()
+            title: "one\0 ⅱ".into(),
+            by: None
         }
     );
     assert_eq!(events[1].body, unknown, "kinds nobody knows are kept");
@@ -287,7 +291,10 @@ async fn old_appends_are_forgotten(store: &dyn SessionStore) {
     store.append(&session, epoch, 0, titled("first")).await.unwrap();
     let many = |count: u64| Batch {
         events: (0..count)
-            .map(|n| EventBody::SessionTitled { title: n.to_string() })
+            .map(|n| EventBody::SessionTitled {
+                title: n.to_string(),
+                by: None,
+            })
             .collect(),
         ..Batch::default()
     };
@@ -314,7 +321,10 @@ async fn pages_are_bounded(store: &dyn SessionStore) {
     let large = "x".repeat(MAX_READ_BYTES / 2);
     let batch = Batch {
         events: (0..5)
-            .map(|_| EventBody::SessionTitled { title: large.clone() })
+            .map(|_| EventBody::SessionTitled {
+                title: large.clone(),
+                by: None,
+            })
             .collect(),
         ..Batch::default()
     };
@@ -466,6 +476,49 @@ async fn the_outbox_does_each_intent_once(store: &dyn SessionStore) {
     assert_eq!(store.intent(&session, "none").await.unwrap(), None);
 }
 
+async fn views_are_kept_by_version_and_event(store: &dyn SessionStore) {
+    let (session, _) = fresh_session(store).await;
+    let view = |version, seq, body: &str| View {
+        seq,
+        version,
+        body: body.to_owned(),
+    };
+    assert_eq!(store.view(&session, 1, u64::MAX).await.unwrap(), None);
+    for kept in [view(1, 5, "five"), view(1, 9, "nine"), view(1, 9, "again")] {
+        store.put_view(&session, kept).await.unwrap();
+    }
+    for (version, up_to, expected) in [
+        (1, 4, None),
+        (1, 5, Some(view(1, 5, "five"))),
+        (1, 8, Some(view(1, 5, "five"))),
+        (1, 9, Some(view(1, 9, "again"))),
+        (1, u64::MAX, Some(view(1, 9, "again"))),
+        (2, 9, None),
+    ] {
+        assert_eq!(
+            store.view(&session, version, up_to).await.unwrap(),
+            expected,
+            "version {version} up to {up_to}"
+        );
+    }
+    // Nobody understands those of before any more.
+    store.put_view(&session, view(2, 7, "other")).await.unwrap();
+    assert_eq!(store.view(&session, 1, u64::MAX).await.unwrap(), None);
+    assert_eq!(
+        store.view(&session, 2, 9).await.unwrap(),
+        Some(view(2, 7, "other"))
+    );
+    store.remove(&session).await.unwrap();
+    assert!(matches!(
+        store.put_view(&session, view(1, 1, "")).await,
+        Err(StoreError::Unknown)
+    ));
+    assert!(matches!(
+        store.view(&session, 1, 1).await,
+        Err(ReadError::Unknown)
+    ));
+}
+
 async fn a_refused_batch_leaves_no_trace(store: &dyn SessionStore) {
     let (session, epoch) = fresh_session(store).await;
     let person = PersonId::from_bits(fresh_bits());
@@ -534,7 +587,8 @@ async fn concurrent_appends_agree_on_one_order(store: &dyn SessionStore) {
         assert_eq!(
             stored[0].body,
             EventBody::SessionTitled {
-                title: titles[winners[0]].clone()
+                title: titles[winners[0]].clone(),
+                by: None
             }
         );
     }

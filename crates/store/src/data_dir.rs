@@ -11,6 +11,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
 
+/// What lies in a data directory, by name.
+pub const LOCK: &str = "lock";
+pub const CATALOG: &str = "catalog.db";
+pub const SESSIONS: &str = "sessions";
+pub const SECRET_KEY: &str = "secret.key";
+pub const FORGE: &str = "forge";
+pub const IMAGE_LOGS: &str = "image-logs";
+pub const SANDBOXES: &str = "sandboxes";
+
 /// A server does not start with less space than this.
 pub const MIN_FREE_BYTES: u64 = 32 * 1024 * 1024;
 
@@ -118,6 +127,42 @@ impl DataDirError {
     }
 }
 
+/// Keeps every other process out of a data directory, which must be there, as long as what is returned is held.
+pub fn lock(path: &Path) -> Result<File, DataDirError> {
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .open(path.join(LOCK))
+        .map_err(|source| DataDirError::NotWritable {
+            path: path.to_owned(),
+            source,
+        })?;
+    let mut waits = 0;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(lock),
+            Err(TryLockError::WouldBlock) => {
+                let by = read_server_info(path);
+                // A server that was killed while it started a program is gone a moment before its lock is: what it forked has it too
+                // until it is that program.
+                if by.as_ref().is_some_and(|by| !is_alive(by.pid)) && waits < MAX_LOCK_WAITS {
+                    waits += 1;
+                    std::thread::sleep(LOCK_WAIT);
+                    continue;
+                }
+                let path = path.to_owned();
+                return Err(DataDirError::InUse { by, path });
+            }
+            Err(TryLockError::Error(source)) => {
+                return Err(StorageFailure::io("lock data directory", source).into());
+            }
+        }
+    }
+}
+
 impl DataDir {
     /// Makes the directory (mode 0700) if it is missing, checks that it can be written and has space, and locks it.
     /// Blocks for some file operations; call it at start.
@@ -137,34 +182,7 @@ impl DataDir {
             .create(path)
             .map_err(not_writable)?;
         let path = path.canonicalize().map_err(not_writable)?;
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .mode(0o600)
-            .open(path.join("lock"))
-            .map_err(not_writable)?;
-        let mut waits = 0;
-        loop {
-            match lock.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) => {
-                    let by = read_server_info(&path);
-                    // A server that was killed while it started a program is gone a moment before its lock is: what it forked has it too
-                    // until it is that program.
-                    if by.as_ref().is_some_and(|by| !is_alive(by.pid)) && waits < MAX_LOCK_WAITS {
-                        waits += 1;
-                        std::thread::sleep(LOCK_WAIT);
-                        continue;
-                    }
-                    return Err(DataDirError::InUse { by, path });
-                }
-                Err(TryLockError::Error(source)) => {
-                    return Err(StorageFailure::io("lock data directory", source).into());
-                }
-            }
-        }
+        let lock = lock(&path)?;
         let data_dir = Self { path, _lock: lock };
         data_dir.check_space()?;
         // What a dead server said about itself must not mislead anyone while this one starts.
@@ -194,32 +212,32 @@ impl DataDir {
 
     /// Sessions' files.
     pub fn sessions(&self) -> PathBuf {
-        self.path.join("sessions")
+        self.path.join(SESSIONS)
     }
 
     /// The catalog database (a file).
     pub fn catalog(&self) -> PathBuf {
-        self.path.join("catalog.db")
+        self.path.join(CATALOG)
     }
 
     /// The key that encrypts secrets in the catalog (a file, mode 0600).
     pub fn secret_key(&self) -> PathBuf {
-        self.path.join("secret.key")
+        self.path.join(SECRET_KEY)
     }
 
     /// Repositories and pull requests of the built-in forge.
     pub fn forge(&self) -> PathBuf {
-        self.path.join("forge")
+        self.path.join(FORGE)
     }
 
     /// Run directories of sandboxes.
     pub fn image_logs(&self) -> PathBuf {
-        self.path.join("image-logs")
+        self.path.join(IMAGE_LOGS)
     }
 
     /// Sandboxes, layers and snapshots (a directory).
     pub fn sandboxes(&self) -> PathBuf {
-        self.path.join("sandboxes")
+        self.path.join(SANDBOXES)
     }
 
     /// Where the running server says how to reach it (a file, see [`ServerInfo`]).

@@ -1,7 +1,7 @@
 //! SQLite as this crate uses it: opening, migrating, naming failures, and a writer thread whose callers share transactions.
 //! Knows no table.
 
-use crate::failure::StorageFailure;
+use crate::failure::{StorageFailure, is_crowded_now};
 use rusqlite::{Connection, Error, ErrorCode, OpenFlags, ffi};
 use rustix::fs::StatVfsMountFlags;
 use std::path::{Path, PathBuf};
@@ -39,6 +39,10 @@ pub(crate) fn failure_of(action: &'static str, error: Error) -> StorageFailure {
             // The shared-memory file could not grow: SQLite gives ENOSPC this code.
             ErrorCode::SystemIoFailure if failure.extended_code == ffi::SQLITE_IOERR_SHMSIZE => {
                 StorageFailure::Full
+            }
+            // SQLite does not say why; what it cannot open for writing it takes for read-only.
+            ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::SystemIoFailure if is_crowded_now() => {
+                StorageFailure::Crowded
             }
             ErrorCode::ReadOnly => StorageFailure::ReadOnly,
             ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => {

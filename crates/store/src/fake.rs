@@ -2,7 +2,7 @@
 
 use crate::session_log::{
     AcquireError, AppendError, Batch, Intent, JournalRow, Lease, LeaseError, MAX_READ_BYTES, MAX_READ_EVENTS,
-    REMEMBERED_EVENTS, ReadError, Receipt, SessionStore, StoreError,
+    REMEMBERED_EVENTS, ReadError, Receipt, SessionStore, StoreError, View,
 };
 use async_trait::async_trait;
 use greenroom_protocol::client::event::Event;
@@ -30,6 +30,8 @@ struct MemorySession {
     journal: Vec<JournalRow>,
     receipts: HashMap<(PersonId, String), Receipt>,
     outbox: Vec<Intent>,
+    /// By version and number of the last event.
+    views: BTreeMap<(u32, u64), String>,
 }
 
 impl MemorySessionStore {
@@ -273,6 +275,25 @@ impl SessionStore for MemorySessionStore {
     async fn intent(&self, session: &SessionId, key: &str) -> Result<Option<Intent>, ReadError> {
         self.read_with(session, |session| {
             session.outbox.iter().find(|intent| intent.key == key).cloned()
+        })
+    }
+
+    async fn put_view(&self, session: &SessionId, view: View) -> Result<(), StoreError> {
+        let mut sessions = self.lock();
+        let session = sessions.get_mut(session).ok_or(StoreError::Unknown)?;
+        session.views.retain(|(version, _), _| *version >= view.version);
+        session.views.insert((view.version, view.seq), view.body);
+        Ok(())
+    }
+
+    async fn view(&self, session: &SessionId, version: u32, up_to: u64) -> Result<Option<View>, ReadError> {
+        self.read_with(session, |session| {
+            let mut views = session.views.range((version, 0)..=(version, up_to));
+            views.next_back().map(|((version, seq), body)| View {
+                seq: *seq,
+                version: *version,
+                body: body.clone(),
+            })
         })
     }
 

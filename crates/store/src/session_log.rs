@@ -27,6 +27,16 @@ pub const MAX_READ_BYTES: usize = 8 * 1024 * 1024;
 /// An append is remembered for idempotency until the session has grown by this many events. Later repetitions are a conflict.
 pub const REMEMBERED_EVENTS: u64 = 1024;
 
+/// What somebody who read all events up to one of them made of them, so that the next need not read them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    /// Number of the last event that went into it.
+    pub seq: u64,
+    /// Of the reader: views of other versions are not understood.
+    pub version: u32,
+    pub body: String,
+}
+
 /// The right to write to a session, until it runs out or another node takes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
@@ -85,6 +95,13 @@ pub trait SessionStore: Send + Sync {
 
     /// One intent with its result, if it has one.
     async fn intent(&self, session: &SessionId, key: &str) -> Result<Option<Intent>, ReadError>;
+
+    /// Keeps what a reader made of the events up to one of them. What was kept for that event is replaced, and views of
+    /// older versions are removed. May be lost at any time: it can always be made again.
+    async fn put_view(&self, session: &SessionId, view: View) -> Result<(), StoreError>;
+
+    /// The newest of a version that was kept for an event up to this one.
+    async fn view(&self, session: &SessionId, version: u32, up_to: u64) -> Result<Option<View>, ReadError>;
 
     /// Deletes the session and all it holds. Removing one that does not exist changes nothing.
     async fn remove(&self, session: &SessionId) -> Result<(), StoreError>;

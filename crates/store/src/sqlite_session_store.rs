@@ -6,13 +6,16 @@ mod log_file;
 mod schema;
 mod threads;
 
+#[cfg(test)]
+pub(crate) use self::schema::SCHEMA;
 use crate::failure::StorageFailure;
 use crate::session_log::{
     AcquireError, AppendError, Batch, Intent, JournalRow, Lease, LeaseError, LogFault, ReadError, Receipt,
-    SessionStore, StoreError,
+    SessionStore, StoreError, View,
 };
 use async_trait::async_trait;
 use files::SessionFiles;
+pub use files::session_file;
 use greenroom_protocol::client::event::Event;
 use greenroom_protocol::id::{PersonId, SessionId};
 use greenroom_stdx::clock::Clock;
@@ -39,9 +42,9 @@ pub struct StoreOptions {
 impl Default for StoreOptions {
     fn default() -> Self {
         Self {
-            writer_threads: 4,
+            writer_threads: 8,
             queue: 4096,
-            max_open: 256,
+            max_open: 1024,
             check_on_open_max_bytes: 1024 * 1024,
             clock: Clock::system(),
         }
@@ -118,8 +121,12 @@ impl SessionStore for SqliteSessionStore {
     }
 
     async fn release(&self, session: &SessionId, epoch: u64) -> Result<(), StoreError> {
-        self.write_with(session, move |file| Ok(file.release(epoch)?))
-            .await
+        let released = self
+            .write_with(session, move |file| Ok(file.release(epoch)?))
+            .await;
+        // Nobody writes to it for now.
+        self.threads.close(session).await;
+        released
     }
 
     async fn append(
@@ -164,6 +171,16 @@ impl SessionStore for SqliteSessionStore {
     async fn intent(&self, session: &SessionId, key: &str) -> Result<Option<Intent>, ReadError> {
         let key = key.to_owned();
         self.read_with(session, move |file| file.intent(&key)).await
+    }
+
+    async fn put_view(&self, session: &SessionId, view: View) -> Result<(), StoreError> {
+        self.write_with(session, move |file| Ok(file.put_view(&view)?))
+            .await
+    }
+
+    async fn view(&self, session: &SessionId, version: u32, up_to: u64) -> Result<Option<View>, ReadError> {
+        self.read_with(session, move |file| file.view(version, up_to))
+            .await
     }
 
     async fn remove(&self, session: &SessionId) -> Result<(), StoreError> {

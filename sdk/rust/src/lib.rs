@@ -25,7 +25,7 @@ mod stream;
 
 pub use client::Client;
 pub use client::people::AuditFilter;
-pub use client::session::SessionFilter;
+pub use client::session::{Archived, SessionFilter};
 pub use failure::ClientError;
 pub use greenroom_protocol as protocol;
 pub use greenroom_stdx::secret::Secret;

@@ -43,6 +43,8 @@ pub struct SessionStream {
     client: Client,
     session: SessionId,
     cursor: u64,
+    /// Whether it begins with what is recent; only while it has nothing.
+    is_recent: bool,
     patience: StreamPatience,
     connection: Option<Connection>,
     /// The attempt under way, kept so that a caller who drops [`SessionStream::next`] does not start it over.
@@ -64,11 +66,12 @@ impl std::fmt::Debug for SessionStream {
 }
 
 impl SessionStream {
-    pub(crate) fn new(client: Client, session: SessionId, after: u64) -> Self {
+    pub(crate) fn new(client: Client, session: SessionId, after: u64, is_recent: bool) -> Self {
         Self {
             client,
             session,
             cursor: after,
+            is_recent,
             patience: StreamPatience::default(),
             connection: None,
             opening: None,
@@ -143,6 +146,7 @@ impl SessionStream {
                 })
             }
             StreamFrame::Event { event } => {
+                self.is_recent = false;
                 if event.seq <= self.cursor {
                     return Ok(None);
                 }
@@ -156,6 +160,11 @@ impl SessionStream {
                 self.failed_attempts = 0;
                 self.lost_at = None;
                 Ok(Some(StreamFrame::Event { event }))
+            }
+            StreamFrame::Overview { overview } => {
+                self.cursor = overview.seq;
+                self.is_recent = false;
+                Ok(Some(StreamFrame::Overview { overview }))
             }
             StreamFrame::CaughtUp { last_seq } => {
                 self.failed_attempts = 0;
@@ -192,12 +201,12 @@ impl SessionStream {
     async fn connect(&mut self) -> Result<(), ClientError> {
         let opening = self.opening.get_or_insert_with(|| {
             let (client, session, cursor) = (self.client.clone(), self.session.clone(), self.cursor);
-            let not_before = self.not_before;
+            let (not_before, is_recent) = (self.not_before, self.is_recent);
             Box::pin(async move {
                 if let Some(not_before) = not_before {
                     tokio::time::sleep_until(not_before).await;
                 }
-                Connection::open(&client, &session, cursor).await
+                Connection::open(&client, &session, cursor, is_recent).await
             })
         });
         let opened = opening.await;

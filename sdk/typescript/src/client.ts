@@ -26,6 +26,8 @@ export interface SessionFilter {
   repository?: string;
   /** All of them in the title, or in one prompt; words may be only begun. */
   words?: string;
+  /** What becomes of archived sessions; they are left out if absent. */
+  archived?: "exclude" | "only" | "include";
 }
 
 interface RequestOptions {
@@ -192,6 +194,10 @@ export class GreenroomClient {
   events(id: string, after: number, limit = 500): Promise<wire.EventPage> {
     return this.#json(`/v1/sessions/${segment(id)}/events${query({ after, limit })}`, {});
   }
+  /** What came up to event `before`, back to the overview before it. */
+  history(id: string, before: number, signal?: AbortSignal): Promise<wire.History> {
+    return this.#json(`/v1/sessions/${segment(id)}/history${query({ before })}`, { signal });
+  }
   /** The key makes sending again safe: the same key and body is answered with the first receipt. */
   sendPrompt(
     sessionId: string,
@@ -229,6 +235,10 @@ export class GreenroomClient {
   updateSession(id: string, change: wire.UpdateSession): Promise<wire.Session> {
     return this.#json(`/v1/sessions/${segment(id)}`, { method: "PATCH", body: change });
   }
+  /** Only an archived one; it does not come back. */
+  async deleteSession(id: string): Promise<void> {
+    await this.#send(`/v1/sessions/${segment(id)}`, { method: "DELETE" });
+  }
   /** What waits begins then, unless its queue is paused. */
   stop(sessionId: string, pausesQueue = false): Promise<wire.Session> {
     return this.#json(
@@ -236,8 +246,11 @@ export class GreenroomClient {
       { method: "POST" },
     );
   }
-  sessionDiff(sessionId: string, signal?: AbortSignal): Promise<wire.Diff> {
-    return this.#json(`/v1/sessions/${segment(sessionId)}/diff`, { signal });
+  /** As pushed; `live`: as the files in the sandbox are now, if it runs. */
+  sessionDiff(sessionId: string, live = false, signal?: AbortSignal): Promise<wire.SessionDiff> {
+    return this.#json(`/v1/sessions/${segment(sessionId)}/diff${query({ live: String(live) })}`, {
+      signal,
+    });
   }
 
   pullRequests(filter: PullRequestFilter = {}, signal?: AbortSignal): Promise<wire.PullRequestList> {

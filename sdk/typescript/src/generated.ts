@@ -605,11 +605,29 @@ export interface paths {
         get: operations["showSession"];
         put?: never;
         post?: never;
+        /** Deletes an archived session: its log, its sandbox and its snapshots. Branches and pull requests stay. For its owner. */
+        delete: operations["deleteSession"];
+        options?: never;
+        head?: never;
+        /** Changes a session's title, how its prompts are delivered, whether its queue is paused, who may see it, or archives it and takes it back. */
+        patch: operations["updateSession"];
+        trace?: never;
+    };
+    "/v1/sessions/{id}/history": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What a session's events were before an overview, back to the one before. */
+        get: operations["listHistory"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
-        /** Changes a session's title, how its prompts are delivered, or whether its queue is paused. */
-        patch: operations["updateSession"];
+        patch?: never;
         trace?: never;
     };
     "/v1/sessions/{id}/events": {
@@ -706,7 +724,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** What the session changed, as pushed. */
+        /** What the session changed: as pushed, or as the files in its sandbox are now. */
         get: operations["showSessionDiff"];
         put?: never;
         post?: never;
@@ -1802,7 +1820,11 @@ export interface components {
             repository?: string | null;
             /** @description Only sessions whose title, or one prompt of which, has all these words or words that begin so. */
             words?: string | null;
+            /** @description What becomes of archived sessions; `exclude` if absent. */
+            archived?: components["schemas"]["ArchivedFilter"];
         };
+        /** @description Which sessions a list holds. */
+        ArchivedFilter: "exclude" | "only" | "include";
         /** @description Answer to `GET /v1/sessions`: newest activity first. */
         SessionList: {
             sessions: components["schemas"]["Session"][];
@@ -1937,29 +1959,121 @@ export interface components {
             is_queue_paused?: boolean | null;
             /** @description What people of this server may do who are no members. Only its owner changes it. */
             access?: components["schemas"]["SessionAccess"] | null;
+            /**
+             * @description Whether it is kept for reading only, its sandbox stopped, and left out of lists. Only its owner changes it, and not with anything
+             *     else. Refused while something runs or waits.
+             */
+            is_archived?: boolean | null;
         };
-        /** @description Which events to list. */
-        EventQuery: {
+        /** @description Which part of a session's past to read. */
+        HistoryQuery: {
             /**
              * Format: uint64
-             * @description Events behind this number; 0 if absent.
+             * @description The part that ends with this event: `seq` of the overview that is known.
              */
-            after?: number | null;
-            /**
-             * Format: uint32
-             * @description 1 to 2,000; 500 if absent.
-             */
-            limit?: number | null;
+            before: number;
         };
-        /** @description Answer to `GET /v1/sessions/{id}/events`. */
-        EventPage: {
-            /** @description In order, without gaps, starting behind `after`. */
+        /** @description A part of a session's log before what is known. */
+        History: {
+            /** @description The session before these events; absent: they begin with the first. */
+            overview?: components["schemas"]["SessionOverview"] | null;
+            /** @description In order, without gaps, up to the number that was asked for. */
             events: components["schemas"]["Event"][];
+        };
+        /** @description A session at one point of its log. With the events behind `seq` it is the session as it is now. */
+        SessionOverview: {
             /**
              * Format: uint64
-             * @description Number of the session's last event.
+             * @description Number of the last event in it.
              */
-            last_seq: number;
+            seq: number;
+            session: components["schemas"]["Session"];
+            /** @description Prompts that wait, first to run first. */
+            queued: components["schemas"]["Prompt"][];
+            /** @description The turn in the middle of which the events begin. */
+            turn?: components["schemas"]["OpenTurn"] | null;
+            sandbox?: components["schemas"]["SandboxStatus"] | null;
+            /** @description Services of the sandbox, in the order in which they were first heard of. */
+            services: components["schemas"]["ServiceStatus"][];
+            /** @description What was last pushed, once for each repository. */
+            changes: components["schemas"]["PushedChange"][];
+            /**
+             * Format: uint64
+             * @description Number of the last event that told of changed files since the last push; 0: there was none.
+             */
+            files_changed_seq?: number;
+        };
+        /** @description A message that asks for work. */
+        Prompt: {
+            id: components["schemas"]["PromptId"];
+            author: components["schemas"]["Person"];
+            /** @description Markdown, never empty, at most [`super::MAX_PROMPT_BYTES`]. */
+            text: string;
+            /** @description Images, at most 8 and 5 MiB each. */
+            images?: components["schemas"]["ImageAttachment"][];
+            /** @description Model of this prompt alone; absent: the session's. */
+            model?: string | null;
+            delivery?: components["schemas"]["Delivery"];
+            /** Format: int64 */
+            queued_at_ms: number;
+        };
+        /** @description A turn that had not ended. */
+        OpenTurn: {
+            turn_id: components["schemas"]["TurnId"];
+            prompt: components["schemas"]["Prompt"];
+            /** @description What it was told since, in this order; without their images. */
+            inserted?: components["schemas"]["Prompt"][];
+            model: string;
+            is_scripted: boolean;
+            /** Format: int64 */
+            started_at_ms: number;
+            /** @description Who asked it to stop. */
+            stopped_by?: components["schemas"]["PersonId"] | null;
+        };
+        /** @description All the agent does for one prompt. */
+        TurnId: string;
+        /** @description The sandbox as last heard of. */
+        SandboxStatus: {
+            sandbox_id: components["schemas"]["SandboxId"];
+            state: components["schemas"]["SandboxState"];
+            problem?: components["schemas"]["Problem"] | null;
+        };
+        /** @description A running, isolated instance of an image or snapshot. */
+        SandboxId: string;
+        /**
+         * @description Where a sandbox stands.
+         * @enum {string}
+         */
+        SandboxState: "starting" | "syncing" | "ready" | "busy" | "snapshotting" | "stopped" | "lost";
+        /** @description A service of the environment as last heard of. */
+        ServiceStatus: {
+            name: string;
+            state: components["schemas"]["ServiceState"];
+            /** @description Why it is not ready, one sentence; empty if it is. */
+            reason: string;
+        };
+        /** @description State of a service. */
+        ServiceState: ("starting" | "ready") | "waiting" | "ended" | "failed" | "stopped";
+        /** @description What is on the forge of one repository. */
+        PushedChange: {
+            /** @description Of which of the workspace's other repositories; absent: the session's own. */
+            repository?: components["schemas"]["WorkspaceRepository"] | null;
+            branch: string;
+            commit: string;
+            /** Format: uint64 */
+            additions: number;
+            /** Format: uint64 */
+            deletions: number;
+            /** @description Paths that differ from the base branch, sorted. */
+            files: string[];
+        };
+        /** @description A repository in a session's workspace. */
+        WorkspaceRepository: {
+            name: string;
+            /** @description Work begins at its head, and pull requests go to it. */
+            base_branch: string;
+            /** @description Directory where it is checked out, relative to the workspace; empty for the session's own, which is the workspace. */
+            path: string;
         };
         /** @description One fact. `seq` counts from 1 with no gaps. */
         Event: {
@@ -1994,6 +2108,8 @@ export interface components {
             /** @constant */
             type: "session.titled";
             title: string;
+            /** @description Absent: the platform, after the first prompt. */
+            by?: components["schemas"]["PersonId"] | null;
         } | {
             /** @constant */
             type: "session.delivery_changed";
@@ -2027,8 +2143,22 @@ export interface components {
             state: components["schemas"]["SessionState"];
         } | {
             /** @constant */
+            type: "session.archived";
+            /** @description Absent: the server itself, because nothing had happened in it for long. */
+            by?: components["schemas"]["PersonId"] | null;
+        } | {
+            /** @constant */
+            type: "session.unarchived";
+            by: components["schemas"]["PersonId"];
+        } | {
+            /** @constant */
             type: "prompt.queued";
             prompt: components["schemas"]["Prompt"];
+            /**
+             * @description Idempotency key of the command that sent it, by which its sender knows it again: whoever sees the session sees it. Absent in events of old
+             *     servers.
+             */
+            key?: string | null;
         } | {
             /** @constant */
             type: "prompt.cancelled";
@@ -2141,6 +2271,13 @@ export interface components {
             reason: string;
         } | {
             /** @constant */
+            type: "workspace.changed";
+            /** @description Sorted by path, relative to the workspace, each path once. */
+            files: components["schemas"]["Change"][];
+            /** @description Whether more changed than is listed. */
+            is_incomplete?: boolean;
+        } | {
+            /** @constant */
             type: "change.pushed";
             /** @description Of which of the workspace's other repositories; absent: the session's own. */
             repository?: components["schemas"]["WorkspaceRepository"] | null;
@@ -2186,22 +2323,6 @@ export interface components {
             type: "effect.superseded";
             effect_key: string;
         };
-        /** @description A message that asks for work. */
-        Prompt: {
-            id: components["schemas"]["PromptId"];
-            author: components["schemas"]["Person"];
-            /** @description Markdown, never empty, at most [`super::MAX_PROMPT_BYTES`]. */
-            text: string;
-            /** @description Images, at most 8 and 5 MiB each. */
-            images?: components["schemas"]["ImageAttachment"][];
-            /** @description Model of this prompt alone; absent: the session's. */
-            model?: string | null;
-            delivery?: components["schemas"]["Delivery"];
-            /** Format: int64 */
-            queued_at_ms: number;
-        };
-        /** @description All the agent does for one prompt. */
-        TurnId: string;
         /** @description One visible piece of a turn. */
         Item: {
             id: components["schemas"]["ItemId"];
@@ -2309,26 +2430,45 @@ export interface components {
              */
             disk_bytes: number;
         };
-        /** @description A running, isolated instance of an image or snapshot. */
-        SandboxId: string;
-        /**
-         * @description Where a sandbox stands.
-         * @enum {string}
-         */
-        SandboxState: "starting" | "syncing" | "ready" | "busy" | "snapshotting" | "stopped" | "lost";
         /** @description How a sandbox asked to connect. */
         EgressProtocol: "socks" | "http" | "connect";
         /** @description What became of a connection. */
         EgressVerdict: ("allowed" | "refused") | "allowed_with_credential" | "failed";
-        /** @description State of a service. */
-        ServiceState: ("starting" | "ready") | "waiting" | "ended" | "failed" | "stopped";
-        /** @description A repository in a session's workspace. */
-        WorkspaceRepository: {
-            name: string;
-            /** @description Work begins at its head, and pull requests go to it. */
-            base_branch: string;
-            /** @description Directory where it is checked out, relative to the workspace; empty for the session's own, which is the workspace. */
+        /**
+         * @description What became of one path. A rename is a removal and a creation. A directory that is removed or renamed away stands for all
+         *     that was in it.
+         */
+        Change: {
             path: string;
+            kind: components["schemas"]["ChangeKind"];
+        };
+        /**
+         * @description How a path changed, seen from what was told last.
+         * @enum {string}
+         */
+        ChangeKind: "created" | "modified" | "removed";
+        /** @description Which events to list. */
+        EventQuery: {
+            /**
+             * Format: uint64
+             * @description Events behind this number; 0 if absent.
+             */
+            after?: number | null;
+            /**
+             * Format: uint32
+             * @description 1 to 2,000; 500 if absent.
+             */
+            limit?: number | null;
+        };
+        /** @description Answer to `GET /v1/sessions/{id}/events`. */
+        EventPage: {
+            /** @description In order, without gaps, starting behind `after`. */
+            events: components["schemas"]["Event"][];
+            /**
+             * Format: uint64
+             * @description Number of the session's last event.
+             */
+            last_seq: number;
         };
         /** @description Answer to `GET /v1/sessions/{id}/prompts`: prompts that have not ended. */
         OpenPrompts: {
@@ -2378,8 +2518,16 @@ export interface components {
         RetryEffect: {
             effect_key: string;
         };
-        /** @description Changes from the merge base to the head. */
-        Diff: {
+        /** @description Which diff to show. */
+        DiffQuery: {
+            /**
+             * @description Whether to look at the files in the sandbox, if it runs, instead of at what was pushed.
+             * @default false
+             */
+            live: boolean;
+        };
+        /** @description Answer to `GET /v1/sessions/{id}/diff`: what a session changed. Paths are relative to the workspace. */
+        SessionDiff: {
             /** @description Sorted by path. */
             files: components["schemas"]["FileDiff"][];
             /** Format: uint64 */
@@ -2388,6 +2536,7 @@ export interface components {
             deletions: number;
             /** @description Whether files or lines were left out for size. */
             is_truncated: boolean;
+            source: components["schemas"]["DiffSource"];
         };
         /** @description One file's change. */
         FileDiff: {
@@ -2407,6 +2556,8 @@ export interface components {
          * @enum {string}
          */
         FileStatus: "added" | "modified" | "deleted" | "renamed";
+        /** @description Where a session's diff was read. */
+        DiffSource: "workspace" | "pushed";
         /** @description Answer to `GET /v1/sessions/{id}/snapshots`: the newest first. */
         SessionSnapshotList: {
             snapshots: components["schemas"]["SessionSnapshot"][];
@@ -2647,6 +2798,17 @@ export interface components {
             /** Format: int64 */
             committed_at_ms: number;
         };
+        /** @description Changes from the merge base to the head. */
+        Diff: {
+            /** @description Sorted by path. */
+            files: components["schemas"]["FileDiff"][];
+            /** Format: uint64 */
+            additions: number;
+            /** Format: uint64 */
+            deletions: number;
+            /** @description Whether files or lines were left out for size. */
+            is_truncated: boolean;
+        };
         /** @description Body of `POST …/comments`. */
         AddComment: {
             body: string;
@@ -2675,6 +2837,10 @@ export interface components {
             session_id: components["schemas"]["SessionId"];
             /** Format: uint64 */
             last_seq: number;
+        } | {
+            /** @constant */
+            frame: "overview";
+            overview: components["schemas"]["SessionOverview"];
         } | {
             /** @constant */
             frame: "event";
@@ -4160,6 +4326,8 @@ export interface operations {
                 repository?: string;
                 /** @description Only sessions whose title, or one prompt of which, has all these words or words that begin so. */
                 words?: string;
+                /** @description What becomes of archived sessions; `exclude` if absent. */
+                archived?: components["schemas"]["ArchivedFilter"];
             };
             header?: never;
             path?: never;
@@ -4256,10 +4424,43 @@ export interface operations {
             };
         };
     };
-    updateSession: {
+    deleteSession: {
         parameters: {
             query?: never;
             header?: never;
+            path: {
+                /** @description `ses_…` */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description no content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    updateSession: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description 1 to 128 visible ASCII characters; the same for a repetition. */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 /** @description `ses_…` */
                 id: string;
@@ -4280,6 +4481,41 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Session"];
+                };
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listHistory: {
+        parameters: {
+            query: {
+                /** @description The part that ends with this event: `seq` of the overview that is known. */
+                before: number;
+            };
+            header?: never;
+            path: {
+                /** @description `ses_…` */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A part of a session's log before what is known. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["History"];
                 };
             };
             /** @description What went wrong. */
@@ -4405,7 +4641,10 @@ export interface operations {
     cancelPrompt: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description 1 to 128 visible ASCII characters; the same for a repetition. */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 /** @description `ses_…` */
                 id: string;
@@ -4437,7 +4676,10 @@ export interface operations {
     changePrompt: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description 1 to 128 visible ASCII characters; the same for a repetition. */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 /** @description `ses_…` */
                 id: string;
@@ -4477,7 +4719,10 @@ export interface operations {
                 /** @description Whether prompts that wait stay until somebody lets them go on; otherwise the next one begins. */
                 pauses_queue?: boolean;
             };
-            header?: never;
+            header?: {
+                /** @description 1 to 128 visible ASCII characters; the same for a repetition. */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 /** @description `ses_…` */
                 id: string;
@@ -4509,7 +4754,10 @@ export interface operations {
     retryEffect: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /** @description 1 to 128 visible ASCII characters; the same for a repetition. */
+                "Idempotency-Key"?: string;
+            };
             path: {
                 /** @description `ses_…` */
                 id: string;
@@ -4545,7 +4793,10 @@ export interface operations {
     };
     showSessionDiff: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Whether to look at the files in the sandbox, if it runs, instead of at what was pushed. */
+                live?: boolean;
+            };
             header?: never;
             path: {
                 /** @description `ses_…` */
@@ -4555,13 +4806,13 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Changes from the merge base to the head. */
+            /** @description Answer to `GET /v1/sessions/{id}/diff`: what a session changed. Paths are relative to the workspace. */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Diff"];
+                    "application/json": components["schemas"]["SessionDiff"];
                 };
             };
             /** @description What went wrong. */

@@ -1,20 +1,12 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { expect, test } from "vitest";
-import {
-  EMPTY_SESSION_VIEW,
-  queuedPrompts,
-  reduceEvent,
-  reduceFrame,
-  roleOf,
-  runningTurn,
-  type EntryView,
-  type SessionView,
-} from "./reduce.ts";
+import { reduceEvent, reduceFrame } from "./reduce.ts";
+import { EMPTY_SESSION_VIEW, queuedPrompts, roleOf, runningTurn, type EntryView, type SessionView } from "./view.ts";
 import type { Event, Member, Role, SessionAccess, StreamFrame } from "./wire.ts";
 
 const GOLDEN = new URL("../../../tests/golden/", import.meta.url);
 const logs = readdirSync(GOLDEN)
-  .filter((name) => name.endsWith(".jsonl"))
+  .filter((name) => name.endsWith(".jsonl") && !name.endsWith(".overviews.jsonl"))
   .map((name) => ({
     name,
     events: readFileSync(new URL(name, GOLDEN), "utf8")

@@ -1,216 +1,34 @@
 // Turns stream frames into what a session page shows. Pure and total: every input yields a view, nothing throws,
 // the same event twice counts once, unknown kinds are kept.
 import { EMPTY_LIVE_TEXT, liveText, mergeDelta, type LiveText } from "./live-text.ts";
+import { viewOfOverview } from "./overview.ts";
+import {
+  queuedPrompts,
+  runningTurn,
+  NOBODY,
+  type ItemView,
+  type MilestoneView,
+  type EgressView,
+  type EgressEvent,
+  type EntryView,
+  type ServiceView,
+  type TurnView,
+  type SessionView,
+} from "./view.ts";
 import type {
-  Delivery,
   DeltaChannel,
   Event,
   Item,
   Member,
   Person,
-  Presence,
-  Problem,
-  Prompt,
   PromptState,
   PullRequestLink,
   Role,
   SandboxState,
-  SandboxUsage,
-  ServiceState,
   Session,
-  SessionAccess,
-  SessionState,
   StreamFrame,
   TurnOutcome,
-  Usage,
-  WorkspaceRepository,
 } from "./wire.ts";
-
-/** A prompt and where it stands. */
-export interface PromptView {
-  readonly prompt: Prompt;
-  readonly state: PromptState;
-}
-
-/** Whether an item is known only from deltas, has begun, has ended, or never will. */
-export type ItemProgress = "provisional" | "running" | "completed" | "interrupted";
-
-/** An item with the text that is known of it. */
-export interface ItemView {
-  readonly entry: "item";
-  readonly id: string;
-  readonly progress: ItemProgress;
-  /** As the last event gave it; of provisional ones, made up from the deltas' channel. */
-  readonly item: Item;
-  /** Text of a message or reasoning item. */
-  readonly text: LiveText;
-  /** Arguments of a tool call as raw JSON while the model writes them. */
-  readonly input: LiveText;
-  /** Output of a tool call. */
-  readonly output: LiveText;
-  readonly startedAtMs: number | null;
-}
-
-/** An event shown as a line of its own: a push, a pull request, a failed effect, or an unknown kind. */
-export interface MilestoneView {
-  readonly entry: "milestone";
-  readonly event: Event;
-}
-
-/** Connections of the sandbox to one host, as often as they were decided the same way. */
-export interface EgressView {
-  readonly entry: "egress";
-  readonly event: EgressEvent;
-}
-
-export type EgressEvent = Extract<Event, { type: "egress.decided" }>;
-
-/** What somebody said to the turn while it ran. */
-export interface InsertedView {
-  readonly entry: "prompt";
-  readonly prompt: Prompt;
-}
-
-export type EntryView = ItemView | MilestoneView | EgressView | InsertedView;
-
-/** A service of the environment as last heard of. */
-export interface ServiceView {
-  readonly name: string;
-  readonly state: ServiceState;
-  readonly reason: string;
-}
-
-/** The running attempt to ask the model again. */
-export interface RetryView {
-  readonly attempt: number;
-  readonly delayMs: number;
-  readonly atMs: number;
-  readonly problem: Problem;
-}
-
-/** All the agent did for one prompt, in order. */
-export interface TurnView {
-  readonly id: string;
-  readonly promptId: string;
-  readonly model: string;
-  readonly isScripted: boolean;
-  readonly startedAtMs: number;
-  readonly endedAtMs: number | null;
-  readonly isStopping: boolean;
-  readonly retry: RetryView | null;
-  readonly outcome: TurnOutcome | null;
-  readonly usage: Usage | null;
-  /** What it used of the sandbox. */
-  readonly sandboxUsage: SandboxUsage | null;
-  readonly entries: readonly EntryView[];
-}
-
-/** The sandbox as last heard of. */
-export interface SandboxView {
-  readonly id: string;
-  readonly state: SandboxState;
-  readonly problem: Problem | null;
-}
-
-/** What is on the session's branch. */
-export interface ChangeView {
-  /** Which of the workspace's other repositories; null: the session's own. */
-  readonly repository: WorkspaceRepository | null;
-  readonly branch: string;
-  readonly commit: string;
-  readonly additions: number;
-  readonly deletions: number;
-  readonly files: readonly string[];
-}
-
-/** All that a session page shows. */
-export interface SessionView {
-  /** Number of the last event taken in; the cursor to reconnect with. */
-  readonly lastSeq: number;
-  /** Whether every event that existed when the stream joined is in. */
-  readonly isCaughtUp: boolean;
-  /** An event came out of order and was left out; the stream must be joined again at `lastSeq`. */
-  readonly hasGap: boolean;
-  readonly id: string;
-  readonly title: string;
-  readonly state: SessionState;
-  readonly repository: string;
-  readonly baseBranch: string;
-  readonly branch: string;
-  readonly model: string;
-  readonly isScripted: boolean;
-  readonly createdBy: Person | null;
-  /** The owner first, then in the order in which they came. */
-  readonly members: readonly Member[];
-  /** What people of the server may do who are not among them. */
-  readonly access: SessionAccess;
-  /** When the agent is told prompts that do not say it themselves. */
-  readonly delivery: Delivery;
-  /** Whether what waits stays until somebody lets it go on. */
-  readonly isQueuePaused: boolean;
-  /** What was given up outside and can be tried again. */
-  readonly failedEffects: readonly { readonly key: string }[];
-  /** The session that it began as a copy of. */
-  readonly forkedFrom: string | null;
-  readonly prompts: readonly PromptView[];
-  readonly turns: readonly TurnView[];
-  /** Milestones that came before the first turn. */
-  readonly preamble: readonly (MilestoneView | EgressView)[];
-  readonly sandbox: SandboxView | null;
-  /** In the order in which they were first heard of; those of a sandbox that is gone are gone. */
-  readonly services: readonly ServiceView[];
-  /** What was pushed last, once for each repository. */
-  readonly changes: readonly ChangeView[];
-  readonly pullRequests: readonly PullRequestLink[];
-  /** Who watches now. */
-  readonly presence: Presence;
-  /** Why the server closed the stream, until it is joined again. */
-  readonly closing: Problem | null;
-}
-
-const NOBODY: Presence = { watching: [], guests: 0 };
-
-/** The view before the first frame. */
-export const EMPTY_SESSION_VIEW: SessionView = {
-  lastSeq: 0,
-  isCaughtUp: false,
-  hasGap: false,
-  id: "",
-  title: "",
-  state: "created",
-  repository: "",
-  baseBranch: "",
-  branch: "",
-  model: "",
-  isScripted: false,
-  createdBy: null,
-  members: [],
-  access: "viewer",
-  delivery: "queue",
-  isQueuePaused: false,
-  failedEffects: [],
-  forkedFrom: null,
-  prompts: [],
-  turns: [],
-  preamble: [],
-  sandbox: null,
-  services: [],
-  changes: [],
-  pullRequests: [],
-  presence: NOBODY,
-  closing: null,
-};
-
-/** Prompts that wait, oldest first. */
-export function queuedPrompts(view: SessionView): readonly PromptView[] {
-  return view.prompts.filter((prompt) => prompt.state === "queued");
-}
-
-/** The turn that has not ended, if there is one. */
-export function runningTurn(view: SessionView): TurnView | null {
-  const last = view.turns.at(-1);
-  return last !== undefined && last.outcome === null ? last : null;
-}
 
 /** Takes one frame in. */
 export function reduceFrame(view: SessionView, frame: StreamFrame): SessionView {
@@ -218,6 +36,8 @@ export function reduceFrame(view: SessionView, frame: StreamFrame): SessionView 
     case "hello":
       // What was provisional belongs to the connection that is gone; the text so far comes again.
       return { ...dropProvisional(view), isCaughtUp: false, hasGap: false, closing: null };
+    case "overview":
+      return viewOfOverview(frame.overview);
     case "event":
       return reduceEvent(view, frame.event);
     case "caught_up":
@@ -283,14 +103,18 @@ function applyEvent(view: SessionView, event: Event): SessionView {
       };
     case "session.state_changed":
       return { ...view, state: event.state };
+    case "session.archived":
+      return { ...view, state: "archived" };
+    case "session.unarchived":
+      return { ...view, state: "idle" };
     case "session.delivery_changed":
       return { ...view, delivery: event.delivery };
     case "session.queue_changed":
       return { ...view, isQueuePaused: event.is_paused };
     case "prompt.queued":
       return event.prompt.delivery === "insert"
-        ? withBehindInsertions(withQueued(view, event.prompt), event.prompt.id)
-        : withQueued(view, event.prompt);
+        ? withBehindInsertions(withQueued(view, event), event.prompt.id)
+        : withQueued(view, event);
     case "prompt.delivery_changed":
       return withBehindInsertions(
         {
@@ -362,10 +186,13 @@ function applyEvent(view: SessionView, event: Event): SessionView {
       return withEgress(view, event);
     case "service.state_changed":
       return withService(view, event);
+    case "workspace.changed":
+      return { ...view, filesChangedSeq: event.seq };
     case "change.pushed":
       return withMilestone(
         {
           ...view,
+          filesChangedSeq: 0,
           changes: [
             ...view.changes.filter((other) => other.repository?.name !== event.repository?.name),
             {
@@ -442,20 +269,6 @@ function withMember(
   return index === -1 ? [...members, { person, role }] : members.with(index, { person, role });
 }
 
-const RANKS: Record<Role, number> = { viewer: 1, editor: 2, owner: 3 };
-
-/** What a person of the server may do in a session; null: not even know of it. */
-export function roleOf(
-  session: Pick<SessionView, "members" | "access">,
-  me: { id: string; is_owner?: boolean },
-): Role | null {
-  if (me.is_owner === true) return "owner";
-  const own = session.members.find((member) => member.person.id === me.id)?.role ?? null;
-  const others = session.access === "members" ? null : session.access;
-  if (own === null || others === null) return own ?? others;
-  return RANKS[own] >= RANKS[others] ? own : others;
-}
-
 const IS_GONE: ReadonlySet<SandboxState> = new Set<SandboxState>(["starting", "stopped", "lost"]);
 
 function withService(
@@ -481,7 +294,8 @@ function withEgress(view: SessionView, event: EgressEvent): SessionView {
   }));
 }
 
-function counted<Entry extends EntryView>(
+/** Entries with one more: a count above one replaces the entry of the first connection. */
+export function counted<Entry extends EntryView>(
   entries: readonly Entry[],
   next: EgressView,
 ): readonly (Entry | EgressView)[] {
@@ -530,6 +344,7 @@ function startTurn(view: SessionView, event: Extract<Event, { type: "turn.starte
     outcome: null,
     usage: null,
     sandboxUsage: null,
+    told: [],
     entries: [],
   };
   return withPromptState({ ...view, turns: [...view.turns, turn] }, event.prompt_id, "running");
@@ -552,9 +367,7 @@ function endTurn(view: SessionView, event: Extract<Event, { type: "turn.complete
       ),
   }));
   const state = promptStateOf(event.outcome);
-  const told = (ended.turns.find((turn) => turn.id === event.turn_id)?.entries ?? []).flatMap(
-    (entry) => (entry.entry === "prompt" ? [entry.prompt.id] : []),
-  );
+  const told = ended.turns.find((turn) => turn.id === event.turn_id)?.told ?? [];
   return [event.prompt_id, ...told].reduce(
     (after, promptId) => withPromptState(after, promptId, state),
     ended,
@@ -568,8 +381,9 @@ function withBehindInsertions(view: SessionView, id: string): SessionView {
   return withPromptMoved(view, id, last + 1);
 }
 
-function withQueued(view: SessionView, prompt: Prompt): SessionView {
-  return { ...view, prompts: [...view.prompts, { prompt, state: "queued" }] };
+function withQueued(view: SessionView, event: Extract<Event, { type: "prompt.queued" }>): SessionView {
+  const { prompt, key } = event;
+  return { ...view, prompts: [...view.prompts, { prompt, state: "queued", key: key ?? null }] };
 }
 
 function insertPrompt(view: SessionView, turnId: string, promptId: string): SessionView {
@@ -577,6 +391,7 @@ function insertPrompt(view: SessionView, turnId: string, promptId: string): Sess
   if (inserted === undefined) return view;
   const told = withTurn(view, turnId, (turn) => ({
     ...turn,
+    told: [...turn.told, promptId],
     entries: [...turn.entries, { entry: "prompt", prompt: inserted.prompt }],
   }));
   return withPromptState(told, promptId, "running");

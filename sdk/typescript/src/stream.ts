@@ -50,10 +50,13 @@ export function streamUrl(
   sessionId: string,
   after: number,
   ticket: string,
+  /** Of a long session only what is recent, behind an overview; what came before is read by `history`. */
+  options: { recent?: boolean } = {},
 ): string {
   const url = new URL(`/v1/sessions/${encodeURIComponent(sessionId)}/stream`, origin);
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
   url.searchParams.set("after", String(after));
+  if (options.recent === true) url.searchParams.set("recent", "true");
   url.searchParams.set("ticket", ticket);
   return url.href;
 }
@@ -180,6 +183,9 @@ export class SessionStream {
         // Only that somebody looks at something else: a draft is told when it changes.
         if (this.#watching?.is_away === true) this.#sendWatching();
         this.#options.onStatus({ status: "open" });
+        break;
+      case "overview":
+        this.#cursor = frame.overview.seq;
         break;
       case "event":
         if (frame.event.seq <= this.#cursor) return;

@@ -86,6 +86,9 @@ export type PullRequestList = components["schemas"]["PullRequestList"];
 export type FileStatus = components["schemas"]["FileStatus"];
 export type FileDiff = components["schemas"]["FileDiff"];
 export type Diff = components["schemas"]["Diff"];
+export type SessionDiff = components["schemas"]["SessionDiff"];
+/** What became of one path. */
+export type FileChange = components["schemas"]["Change"];
 
 export type ToolCallStatus = components["schemas"]["ToolCallStatus"];
 export type ToolCallItem = components["schemas"]["ToolCallItem"];
@@ -128,14 +131,16 @@ export type EventBody =
       access?: SessionAccess;
     }
   | { type: "session.forked"; from: string; snapshot_id?: string; by: Person }
-  | { type: "session.titled"; title: string }
+  | { type: "session.titled"; title: string; by?: string | null }
   | { type: "session.delivery_changed"; delivery: Delivery; by: string }
   | { type: "session.queue_changed"; is_paused: boolean; by: string }
   | { type: "session.access_changed"; access: SessionAccess; by: string }
   | { type: "session.member_changed"; person: Person; role?: Role; by: string }
   | { type: "session.handed_over"; to: Person; by: string }
   | { type: "session.state_changed"; state: SessionState }
-  | { type: "prompt.queued"; prompt: Prompt }
+  | { type: "session.archived"; by?: string | null }
+  | { type: "session.unarchived"; by: string }
+  | { type: "prompt.queued"; prompt: Prompt; key?: string | null }
   | { type: "prompt.cancelled"; prompt_id: string; by: string }
   | { type: "prompt.edited"; prompt_id: string; text: string; by: string }
   | { type: "prompt.moved"; prompt_id: string; position: number; by: string }
@@ -180,6 +185,7 @@ export type EventBody =
       count: number;
     }
   | { type: "service.state_changed"; name: string; state: ServiceState; reason: string }
+  | { type: "workspace.changed"; files: FileChange[]; is_incomplete?: boolean }
   | {
       type: "sandbox.state_changed";
       sandbox_id: string;
@@ -223,6 +229,13 @@ export interface EventPage {
   last_seq: number;
 }
 
+export type SessionOverview = components["schemas"]["SessionOverview"];
+/** A part of a session's log before what is known. */
+export interface History {
+  overview?: SessionOverview | null;
+  events: Event[];
+}
+
 export type DeltaChannel = components["schemas"]["DeltaChannel"];
 export type DraftState = components["schemas"]["DraftState"];
 export type Watcher = components["schemas"]["Watcher"];
@@ -230,6 +243,7 @@ export type Presence = components["schemas"]["Presence"];
 
 export type StreamFrame =
   | { frame: "hello"; generation: number; session_id: string; last_seq: number }
+  | { frame: "overview"; overview: SessionOverview }
   | { frame: "event"; event: Event }
   | { frame: "caught_up"; last_seq: number }
   | { frame: "delta"; item_id: string; channel: DeltaChannel; offset: number; text: string }

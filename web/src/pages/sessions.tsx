@@ -5,7 +5,7 @@ import { useEffect, useState } from "react";
 import { usePageTitle } from "../layout/page-title.ts";
 import { useSessions } from "../queries.ts";
 import { Badge, PullRequestBadge, SessionStateMark } from "../ui/badge.tsx";
-import { Button, buttonClass } from "../ui/button.tsx";
+import { Button, buttonClass, IconButton } from "../ui/button.tsx";
 import { Icon } from "../ui/icon.tsx";
 import { EmptyState, ProblemNotice, SkeletonRows } from "../ui/notice.tsx";
 import { formatAgo, useNow } from "../ui/time.ts";
@@ -16,14 +16,15 @@ export function SessionsPage() {
   usePageTitle("Sessions");
   const [text, setText] = useState("");
   const words = useSettled(text.trim());
-  const sessions = useSessions(words);
+  const [isArchived, setArchived] = useState(false);
+  const sessions = useSessions(words, isArchived);
   const now = useNow(15_000);
   const rows = sessions.data?.pages.flatMap((page) => page.sessions) ?? [];
   const running = rows.filter((row) => row.state === "running" || row.state === "stopping").length;
   return (
     <div className="mx-auto w-full max-w-5xl px-3 py-6 sm:px-6">
-      <div className="mb-3 flex items-baseline gap-3">
-        <h1 className="text-lg font-semibold">Sessions</h1>
+      <div className="mb-3 flex items-center gap-3">
+        <h1 className="text-lg font-semibold">{isArchived ? "Archived" : "Sessions"}</h1>
         {running > 0 && <p className="text-[13px] text-muted">{running} running</p>}
         <input
           type="search"
@@ -35,6 +36,16 @@ export function SessionsPage() {
             setText(event.target.value);
           }}
         />
+        <IconButton
+          label="Archived sessions"
+          aria-pressed={isArchived}
+          className={`-ml-1.5 ${isArchived ? "bg-hover text-text" : ""}`}
+          onClick={() => {
+            setArchived(!isArchived);
+          }}
+        >
+          <Icon name="archive" />
+        </IconButton>
       </div>
       {sessions.error !== null && (
         <div className="mb-3">
@@ -43,7 +54,12 @@ export function SessionsPage() {
       )}
       <div className="overflow-hidden rounded-lg border border-line bg-surface">
         {sessions.isPending && <SkeletonRows count={6} />}
-        {sessions.isSuccess && rows.length === 0 && words === "" && <NoSessions />}
+        {sessions.isSuccess && rows.length === 0 && words === "" && !isArchived && <NoSessions />}
+        {sessions.isSuccess && rows.length === 0 && words === "" && isArchived && (
+          <EmptyState icon="archive" title="No archived sessions">
+            <p>A session that its owner archives is kept here for reading, and can be taken back.</p>
+          </EmptyState>
+        )}
         {sessions.isSuccess && rows.length === 0 && words !== "" && (
           <EmptyState icon="search" title="No session has these words">
             <p>Titles and prompts are searched; every word must be in one of them.</p>

@@ -52,13 +52,14 @@ function Shared({ sessionId, token }: { sessionId: string; token: string }) {
 }
 
 function Followed({ client, sessionId }: { client: GreenroomClient; sessionId: string }) {
-  const { view, connection } = useSessionStream(client, sessionId);
+  const { view, connection, earlier, loadEarlier } = useSessionStream(client, sessionId);
   usePageTitle(view.title);
   return (
     <SessionTabs
       client={client}
       view={view}
       role={null}
+      earlier={{ ...earlier, load: loadEarlier }}
       actions={null}
       bottom={
         <>

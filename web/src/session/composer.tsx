@@ -1,11 +1,12 @@
 // The bottom of a session: what waits, where the next prompt is written, and Stop.
 import { problemOf, type Delivery, type ImageAttachment, type SessionView } from "@greenroom/sdk";
-import { useEffect, useRef, useState } from "react";
-import { useDraft } from "../draft.ts";
-import { useSendPrompt, useStop } from "../queries.ts";
+import { useEffect, useRef } from "react";
+import { useStop } from "../queries.ts";
 import { Button } from "../ui/button.tsx";
 import { Icon } from "../ui/icon.tsx";
 import { ProblemNotice } from "../ui/notice.tsx";
+import { ArchivedNotice } from "./archive.tsx";
+import type { Draft, Outbox } from "./outbox.ts";
 import { PromptBox } from "./prompt-box.tsx";
 import { Queue } from "./queue.tsx";
 import type { SessionStore } from "./session-store.ts";
@@ -16,41 +17,38 @@ const DOUBLE_PRESS_MS = 600;
 export function Composer({
   sessionId,
   view,
+  isOwner,
+  draft,
+  outbox,
   tell,
 }: {
   sessionId: string;
   view: SessionView;
+  isOwner: boolean;
+  draft: Draft & {
+    setText: (text: string) => void;
+    setImages: (images: ImageAttachment[]) => void;
+  };
+  /** Takes what is sent. */
+  outbox: Outbox | null;
   /** Tells others that a prompt is written here. */
   tell: SessionStore["tell"];
 }) {
-  const [text, setText] = useDraft(sessionId);
-  const [images, setImages] = useState<ImageAttachment[]>([]);
-  const send = useSendPrompt(sessionId);
+  const { text, setText, images, setImages } = draft;
   const stop = useStop(sessionId);
   const isRunning = view.state === "running" || view.state === "stopping";
-  const canSend = text.trim() !== "" && !send.isPending && view.state !== "archived";
+  const canSend = text.trim() !== "" && outbox !== null && view.state !== "archived";
 
-  const latest = useRef({ text, images });
-  useEffect(() => {
-    latest.current = { text, images };
-  });
   const submit = (delivery: Delivery) => {
     if (!canSend) return;
-    send.mutate(
-      { text, images, delivery },
-      {
-        onSuccess: () => {
-          // What was typed while it was sent stays.
-          if (latest.current.text === text) setText("");
-          if (latest.current.images === images) setImages([]);
-        },
-      },
-    );
+    outbox.send({ text, images, delivery });
+    setText("");
+    setImages([]);
   };
   useDoubleEscape(view.state === "running", () => {
     stop.mutate();
   });
-  const failure = send.error ?? stop.error;
+  const failure = stop.error;
   const tellDraft = useTellDraft(text, tell);
 
   return (
@@ -58,9 +56,7 @@ export function Composer({
       <Queue sessionId={sessionId} view={view} />
       {failure !== null && <ProblemNotice problem={problemOf(failure)} />}
       {view.state === "archived" ? (
-        <p className="rounded-md border border-line bg-sunken px-3 py-2 text-[13px] text-muted">
-          This session is archived and kept for reading.
-        </p>
+        <ArchivedNotice sessionId={sessionId} isOwner={isOwner} />
       ) : (
         <PromptBox
           label="Prompt"

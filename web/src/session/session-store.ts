@@ -9,6 +9,7 @@ import {
   type SessionView,
   type StreamFrame,
   type StreamStatus,
+  withHistory,
 } from "@greenroom/sdk";
 import { useEffect, useState, useSyncExternalStore } from "react";
 
@@ -16,6 +17,8 @@ import { useEffect, useState, useSyncExternalStore } from "react";
 export interface SessionSnapshot {
   readonly view: SessionView;
   readonly connection: StreamStatus;
+  /** Whether the part before what is shown is on its way, and why it did not come. */
+  readonly earlier: { readonly isLoading: boolean; readonly error: unknown };
 }
 
 const BATCH_MS = 24;
@@ -29,6 +32,7 @@ export class SessionStore {
   #snapshot: SessionSnapshot = {
     view: EMPTY_SESSION_VIEW,
     connection: { status: "connecting", attempt: 0 },
+    earlier: { isLoading: false, error: null },
   };
   #pending: StreamFrame[] = [];
   #flushTimer: ReturnType<typeof setTimeout> | null = null;
@@ -55,7 +59,9 @@ export class SessionStore {
       after: this.#snapshot.view.lastSeq,
       ticket: async () => (await this.#client.createStreamTicket()).ticket,
       open: (after, ticket) =>
-        new WebSocket(streamUrl(window.location.origin, this.#sessionId, after, ticket)),
+        new WebSocket(
+          streamUrl(window.location.origin, this.#sessionId, after, ticket, { recent: true }),
+        ),
       onFrame: (frame) => {
         this.#take(frame);
       },
@@ -76,6 +82,23 @@ export class SessionStore {
       this.#flush();
     };
   }
+
+  /** Reads the part before what is shown. */
+  readonly loadEarlier = async (): Promise<void> => {
+    const { view, earlier } = this.#snapshot;
+    if (earlier.isLoading || view.firstSeq === 0) return;
+    this.#publish({ ...this.#snapshot, earlier: { isLoading: true, error: null } });
+    try {
+      const history = await this.#client.history(this.#sessionId, view.firstSeq);
+      this.#publish({
+        ...this.#snapshot,
+        view: withHistory(this.#snapshot.view, history),
+        earlier: { isLoading: false, error: null },
+      });
+    } catch (error) {
+      this.#publish({ ...this.#snapshot, earlier: { isLoading: false, error } });
+    }
+  };
 
   /** Frames come in bursts; one render per burst keeps long replays fast. */
   #take(frame: StreamFrame): void {
@@ -104,8 +127,9 @@ export class SessionStore {
 export function useSessionStream(
   client: GreenroomClient,
   sessionId: string,
-): SessionSnapshot & Pick<SessionStore, "tell"> {
+): SessionSnapshot & Pick<SessionStore, "tell" | "loadEarlier"> {
   const [store] = useState(() => new SessionStore(client, sessionId));
   useEffect(() => store.follow(), [store]);
-  return { ...useSyncExternalStore(store.subscribe, store.snapshot), tell: store.tell };
+  const { tell, loadEarlier } = store;
+  return { ...useSyncExternalStore(store.subscribe, store.snapshot), tell, loadEarlier };
 }

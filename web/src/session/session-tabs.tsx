@@ -1,5 +1,5 @@
 // A session on a page, for whoever may see it: its head, its transcript, its changes, and what its page puts around them.
-import { problemOf, type GreenroomClient, type Role, type SessionView } from "@greenroom/sdk";
+import { problemOf, runningTurn, type GreenroomClient, type Role, type SessionView } from "@greenroom/sdk";
 import { Link } from "@tanstack/react-router";
 import { Tabs } from "radix-ui";
 import { lazy, Suspense, useRef, useState, type ReactNode } from "react";
@@ -15,7 +15,7 @@ import { Button } from "../ui/button.tsx";
 import { Icon } from "../ui/icon.tsx";
 import { EmptyState, ProblemNotice, SkeletonRows } from "../ui/notice.tsx";
 import { jumpToEnd, useStickToBottom } from "./stick-to-bottom.ts";
-import { Transcript } from "./transcript.tsx";
+import { Transcript, type Earlier } from "./transcript.tsx";
 
 const DiffView = lazy(async () => ({ default: (await import("../diff/diff-view.tsx")).DiffView }));
 
@@ -26,6 +26,8 @@ export function SessionTabs({
   client,
   view,
   role,
+  earlier,
+  unsent,
   actions,
   bottom,
 }: {
@@ -33,6 +35,9 @@ export function SessionTabs({
   view: SessionView;
   /** Null: whoever looks is not signed in. */
   role: Role | null;
+  earlier: Earlier;
+  /** Stands behind the transcript: what is on its way to the server. */
+  unsent?: ReactNode;
   /** Stand beside the tabs. */
   actions: ReactNode;
   /** Stands below the transcript and stays in sight. */
@@ -59,6 +64,11 @@ export function SessionTabs({
                   deletions={total(view.changes.map((change) => change.deletions))}
                 />
               )}
+              {view.filesChangedSeq > 0 && runningTurn(view) !== null && (
+                <span className="size-2 rounded-full bg-accent" title="Files changed since the last push">
+                  <span className="sr-only">(not all pushed)</span>
+                </span>
+              )}
             </Tabs.Trigger>
           </Tabs.List>
           <div className="ml-auto flex max-w-full items-center gap-3">
@@ -71,13 +81,14 @@ export function SessionTabs({
         <div ref={content} className="mx-auto w-full max-w-4xl flex-1 px-3 py-5 sm:px-6">
           {view.lastSeq === 0 ? (
             <SkeletonRows count={4} />
-          ) : view.turns.length === 0 && view.prompts.length === 0 ? (
+          ) : view.turns.length === 0 && view.prompts.length === 0 && view.firstSeq === 0 ? (
             <EmptyState icon="sessions" title="Waiting for a prompt">
               Say what should change. The agent starts at once.
             </EmptyState>
           ) : (
-            <Transcript view={view} role={role} />
+            <Transcript view={view} role={role} earlier={earlier} />
           )}
+          {unsent}
         </div>
         <div className="sticky bottom-0 z-10 border-t border-line bg-canvas">
           <div className="relative mx-auto grid w-full max-w-4xl gap-2 px-3 py-3 sm:px-6">
@@ -202,21 +213,39 @@ function total(numbers: readonly number[]): number {
 
 function Changes({ client, view }: { client: GreenroomClient; view: SessionView }) {
   const commits = view.changes.map((change) => change.commit);
-  const diff = useSessionDiff(client, view.id, commits.length === 0 ? null : commits.join(" "));
-  if (commits.length === 0) {
+  const hasChanges = commits.length > 0 || view.filesChangedSeq > 0;
+  // A sandbox that comes or goes changes where the diff is read.
+  const sandbox = view.sandbox?.state ?? "none";
+  const version = [...commits, view.filesChangedSeq, sandbox].join(" ");
+  const diff = useSessionDiff(client, view.id, hasChanges ? version : null);
+  if (hasChanges && diff.data === undefined && diff.error === null) return <SkeletonRows count={4} />;
+  const problem = diff.error !== null && (
+    <ProblemNotice problem={problemOf(diff.error)} title="The diff could not be loaded" />
+  );
+  if (!hasChanges || diff.data === undefined || diff.data.files.length === 0) {
     return (
-      <EmptyState icon="file" title="No changes yet">
-        What the agent changes appears here when a turn ends and its commits reach the branch.
-      </EmptyState>
+      problem || (
+        <EmptyState icon="file" title="No changes yet">
+          What the agent changes appears here as it happens, and stays when its commits reach the
+          branch.
+        </EmptyState>
+      )
     );
   }
-  if (diff.error !== null) {
-    return <ProblemNotice problem={problemOf(diff.error)} title="The diff could not be loaded" />;
-  }
-  if (diff.data === undefined) return <SkeletonRows count={4} />;
   return (
     <Suspense fallback={<SkeletonRows count={4} />}>
       <h2 className="sr-only">Changes</h2>
+      {problem}
+      <p className="mb-3 flex items-center gap-2 text-xs text-muted">
+        {diff.data.source === "workspace" ? (
+          <>
+            <span aria-hidden className="size-2 rounded-full bg-good" />
+            Live: the files in the sandbox as they are now.
+          </>
+        ) : (
+          "As pushed to the session's branch."
+        )}
+      </p>
       <DiffView diff={diff.data} />
     </Suspense>
   );

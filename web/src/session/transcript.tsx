@@ -1,6 +1,7 @@
 // The turns of a session in order. Long sessions show their newest entries first and earlier ones on demand, so that
 // five thousand items cost no more than a few hundred.
 import {
+  problemOf,
   runningTurn,
   type EntryView,
   type PromptView,
@@ -23,7 +24,22 @@ import { TranscriptEntry } from "./transcript-entry.tsx";
 const FIRST_ENTRIES = 300;
 const MORE_ENTRIES = 600;
 
-export function Transcript({ view, role }: { view: SessionView; role: Role | null }) {
+/** What came before the part of a long session that was opened. */
+export interface Earlier {
+  readonly isLoading: boolean;
+  readonly error: unknown;
+  readonly load: () => Promise<void>;
+}
+
+export function Transcript({
+  view,
+  role,
+  earlier,
+}: {
+  view: SessionView;
+  role: Role | null;
+  earlier: Earlier;
+}) {
   const [limit, setLimit] = useState(FIRST_ENTRIES);
   const running = runningTurn(view);
   const { turns, hidden } = newestEntries(view.turns, limit);
@@ -35,18 +51,31 @@ export function Transcript({ view, role }: { view: SessionView; role: Role | nul
   return (
     <SessionContext value={facts}>
     <div className="grid min-w-0 gap-6">
-      {hidden > 0 && (
+      {earlier.error !== null && (
+        <ProblemNotice
+          problem={problemOf(earlier.error)}
+          title="What came before could not be loaded"
+        />
+      )}
+      {(hidden > 0 || view.firstSeq > 0) && (
         <div className="text-center">
           <Button
+            disabled={earlier.isLoading}
             onClick={() => {
               setLimit(limit + MORE_ENTRIES);
+              if (hidden < MORE_ENTRIES) void earlier.load();
             }}
           >
-            Show earlier ({hidden} more)
+            {earlier.isLoading
+              ? "Loading…"
+              : view.firstSeq > 0
+                ? "Show earlier"
+                : `Show earlier (${String(hidden)} more)`}
           </Button>
         </div>
       )}
       {hidden === 0 &&
+        view.firstSeq === 0 &&
         view.preamble.map((entry) => <TranscriptEntry key={entry.event.seq} entry={entry} />)}
       {turns.map((turn) => (
         <Turn

@@ -1,6 +1,7 @@
 // The icons: drawn on 16 px with one stroke, always decoration beside a text or a label.
 const PATHS = {
   alert: "M8 2.2 14.3 13H1.7L8 2.2ZM8 6.5v3M8 11.2v.1",
+  archive: "M2 3h12v3H2V3ZM3.2 6v7.2h9.6V6M6.3 8.8h3.4",
   arrow_down: "M8 3v10M3.8 8.8 8 13l4.2-4.2",
   arrow_up: "M8 13V3M3.8 7.2 8 3l4.2 4.2",
   block: "M8 14.2A6.2 6.2 0 1 0 8 1.8a6.2 6.2 0 0 0 0 12.4ZM3.8 3.8l8.4 8.4",

@@ -87,11 +87,12 @@ const PROTOCOL_USES: &[&str] = &["serde", "serde_json", "schemars"];
 
 /// A heavy library and the only crates of ours that may use it directly.
 const BEHIND: &[(&str, &[&str])] = &[
-    ("rusqlite", &["greenroom-store"]),
+    // The system tests look into what the product wrote, and break it.
+    ("rusqlite", &["greenroom-store", "greenroom-system-tests"]),
     ("clap", &["greenroom"]),
     ("rcgen", &["greenroom-egress"]),
     ("tokio-rustls", &["greenroom-egress"]),
-    ("tar", &["greenroom-images", "greenroom-testkit"]),
+    ("tar", &["greenroom", "greenroom-images", "greenroom-testkit"]),
     ("ruzstd", &["greenroom-images"]),
 ];
 

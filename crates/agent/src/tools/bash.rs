@@ -81,7 +81,7 @@ impl Tool for Bash {
 impl Bash {
     /// The command of this call that an earlier server started, followed to its end. `None` if the sandbox does not know it.
     pub(super) async fn find_again(self, ctx: &ToolContext) -> Option<Result<ToolOutput, ToolFailure>> {
-        let Ok(Reply::Processes { processes }) = ctx.workspace.call(Call::ListProcesses).await else {
+        let Ok(Reply::Processes { processes, .. }) = ctx.workspace.call(Call::ListProcesses).await else {
             return None;
         };
         let found = processes

@@ -4,7 +4,7 @@ use crate::failure::Failure;
 use greenroom_protocol::client::MAX_PROMPT_BYTES;
 use greenroom_protocol::client::person::Person;
 use greenroom_protocol::id::SessionId;
-use greenroom_sdk::{Client, SessionFilter};
+use greenroom_sdk::{Archived, Client, SessionFilter};
 use std::io::Read;
 
 /// A prompt as given, or read from standard input for `-`.
@@ -67,11 +67,16 @@ pub async fn session_id(client: &Client, text: &str) -> Result<SessionId, Failur
     if !is_ending {
         return Err(unknown());
     }
-    let filter = SessionFilter {
-        limit: Some(200),
-        ..SessionFilter::default()
-    };
-    let sessions = client.sessions(&filter).await?.sessions;
+    // Apart: many that were archived together must not hide those that are worked on.
+    let mut sessions = Vec::new();
+    for archived in [Archived::Exclude, Archived::Only] {
+        let filter = SessionFilter {
+            limit: Some(200),
+            archived,
+            ..SessionFilter::default()
+        };
+        sessions.extend(client.sessions(&filter).await?.sessions);
+    }
     let mut matching = sessions
         .into_iter()
         .map(|session| session.id)

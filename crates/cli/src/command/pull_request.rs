@@ -1,12 +1,12 @@
 //! `greenroom pr …`.
 
-use super::{input, table};
+use super::{diff, input, table};
 use crate::arguments::{Global, Method, PrCommand, StateFilter};
 use crate::connection;
 use crate::failure::{Exit, Failure};
 use crate::terminal::{Span, Style, Terminal};
 use greenroom_protocol::client::pull_request::{
-    AddReview, Commit, Diff, MergeMethod, MergePullRequest, Mergeability, PullRequest, PullRequestState,
+    AddReview, Commit, MergeMethod, MergePullRequest, Mergeability, PullRequest, PullRequestState,
     ReviewVerdict,
 };
 
@@ -48,7 +48,7 @@ pub async fn run(global: &Global, command: PrCommand, terminal: Terminal) -> Res
             let diff = client.pull_request_diff(&repository, number).await?;
             match json {
                 true => terminal.json(&diff)?,
-                false => print_diff(&diff, terminal)?,
+                false => diff::print(&diff, terminal)?,
             }
         }
         PrCommand::Merge {
@@ -204,44 +204,6 @@ fn show(
             "{}{place}: {}",
             comment.author.name, comment.body
         ))])?;
-    }
-    Ok(())
-}
-
-fn print_diff(diff: &Diff, terminal: Terminal) -> Result<(), Failure> {
-    if !terminal.is_coloured() {
-        // For another program, byte for byte.
-        for file in &diff.files {
-            let end = if file.patch.is_empty() || file.patch.ends_with('\n') {
-                ""
-            } else {
-                "\n"
-            };
-            terminal.raw(&format!("{}{end}", file.patch))?;
-        }
-    } else {
-        for line in diff.files.iter().flat_map(|file| file.patch.lines()) {
-            let style = match line.as_bytes() {
-                [b'+', b'+', b'+', ..] | [b'-', b'-', b'-', ..] => Style::Bold,
-                [b'+', ..] => Style::Green,
-                [b'-', ..] => Style::Red,
-                [b'@', ..] => Style::Cyan,
-                _ => Style::Plain,
-            };
-            terminal.line(&[Span::new(style, line)])?;
-        }
-    }
-    for file in diff.files.iter().filter(|file| file.is_binary) {
-        terminal.note(&[Span::new(
-            Style::Dim,
-            format!("binary file not shown: {}", file.path),
-        )]);
-    }
-    if diff.is_truncated {
-        terminal.note(&[Span::new(
-            Style::Yellow,
-            "the diff is cut for its size; clone the branch to see all of it",
-        )]);
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! `greenroom session …`.
 
 use super::follow::{self, Form};
-use super::{input, member, queue, shell, table};
+use super::{diff, export, input, member, queue, shell, table};
 use crate::arguments::{Global, SessionCommand};
 use crate::connection;
 use crate::failure::{Exit, Failure};
@@ -13,7 +13,7 @@ use greenroom_protocol::client::session::{
 };
 use greenroom_protocol::guest::service::ServiceState;
 use greenroom_protocol::id::SessionId;
-use greenroom_sdk::{Client, IdempotencyKey, SessionFilter};
+use greenroom_sdk::{Archived, Client, IdempotencyKey, SessionFilter};
 use std::time::Duration;
 
 /// Carries out one of the session commands.
@@ -22,6 +22,8 @@ pub async fn run(global: &Global, command: SessionCommand, terminal: Terminal) -
         SessionCommand::List {
             repo,
             search,
+            archived,
+            all,
             limit,
             json,
         } => {
@@ -31,6 +33,11 @@ pub async fn run(global: &Global, command: SessionCommand, terminal: Terminal) -
                 cursor: None,
                 repository: repo,
                 words: search,
+                archived: match (archived, all) {
+                    (true, _) => Archived::Only,
+                    (_, true) => Archived::Include,
+                    _ => Archived::Exclude,
+                },
             };
             let sessions = client.sessions(&filter).await?.sessions;
             if json {
@@ -129,11 +136,49 @@ pub async fn run(global: &Global, command: SessionCommand, terminal: Terminal) -
                     "insert" => Delivery::Insert,
                     _ => Delivery::Queue,
                 }),
-                is_queue_paused: None,
-                access: None,
+                ..UpdateSession::default()
             };
             let session = client.update_session(&id, &change).await?;
             header(&session, &client.page_url(&format!("/sessions/{id}")), terminal)?;
+            Ok(Exit::Success)
+        }
+        SessionCommand::Diff { id, pushed, json } => {
+            let client = connection::connect(global)?;
+            let id = input::session_id(&client, &id).await?;
+            let diff = client.session_diff(&id, !pushed).await?;
+            match json {
+                true => terminal.json(&diff)?,
+                false => diff::print(&diff.diff, terminal)?,
+            }
+            Ok(Exit::Success)
+        }
+        SessionCommand::Export { id, output, json } => {
+            let client = connection::connect(global)?;
+            let id = input::session_id(&client, &id).await?;
+            let file = output.unwrap_or_else(|| format!("{id}.tar.gz").into());
+            let exported = export::export(&client, &id, &file).await?;
+            match json {
+                true => terminal.json(&exported)?,
+                false => terminal.line(&[Span::plain(format!(
+                    "wrote {} events to {}",
+                    exported.events,
+                    exported.file.display()
+                ))])?,
+            }
+            Ok(Exit::Success)
+        }
+        SessionCommand::Archive { id } => {
+            archive(global, &id, true, terminal).await?;
+            Ok(Exit::Success)
+        }
+        SessionCommand::Unarchive { id } => {
+            archive(global, &id, false, terminal).await?;
+            Ok(Exit::Success)
+        }
+        SessionCommand::Delete { id, yes } => {
+            let client = connection::connect(global)?;
+            let id = input::session_id(&client, &id).await?;
+            delete(&client, &id, yes, terminal).await?;
             Ok(Exit::Success)
         }
         SessionCommand::Services {
@@ -460,4 +505,47 @@ fn state_word(state: SessionState) -> &'static str {
         SessionState::Asleep => "asleep",
         SessionState::Archived => "archived",
     }
+}
+
+async fn archive(global: &Global, id: &str, is_archived: bool, terminal: Terminal) -> Result<(), Failure> {
+    let client = connection::connect(global)?;
+    let id = input::session_id(&client, id).await?;
+    let change = UpdateSession {
+        is_archived: Some(is_archived),
+        ..UpdateSession::default()
+    };
+    let session = client.update_session(&id, &change).await?;
+    let done = match is_archived {
+        true => "archived",
+        false => "takes prompts again",
+    };
+    terminal.line(&[
+        Span::new(Style::Bold, session.title),
+        Span::plain(format!(" {done}")),
+    ])
+}
+
+/// What is archived first, if it has to be, so that one command does what it says.
+async fn delete(client: &Client, id: &SessionId, is_sure: bool, terminal: Terminal) -> Result<(), Failure> {
+    if !is_sure {
+        return Err(Failure::usage(
+            "not_confirmed",
+            "a deleted session does not come back: its log, its sandbox and its snapshots go, branches and pull requests stay",
+        )
+        .with_hint(format!(
+            "greenroom session delete {id} --yes, or greenroom session archive {id} to have it out of the way"
+        )));
+    }
+    // One whose log is damaged cannot be archived; the server lets its owner delete it as it is.
+    if let Ok(session) = client.session(id).await
+        && session.state != SessionState::Archived
+    {
+        let change = UpdateSession {
+            is_archived: Some(true),
+            ..UpdateSession::default()
+        };
+        client.update_session(id, &change).await?;
+    }
+    client.delete_session(id).await?;
+    terminal.line(&[Span::plain(format!("deleted {id}"))])
 }

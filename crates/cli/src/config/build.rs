@@ -112,6 +112,8 @@ fn build(
             },
             session_idle: Duration::from_secs(get.integer("server.session_idle_seconds")),
             audit_days: get.integer("server.audit_days"),
+            archive_after: get.days("server.archive_after_days"),
+            delete_after: get.days("server.delete_archived_after_days"),
         },
         models: ModelsConfig { default, providers },
         sandbox: SandboxConfig {
@@ -128,6 +130,7 @@ fn build(
             microvm_kernel: get.path("sandbox.microvm_kernel"),
             firecracker: get.path("sandbox.firecracker"),
             idle_minutes: get.number("sandbox.idle_minutes"),
+            still_seconds: get.number("sandbox.still_seconds"),
             max_running: usize::try_from(get.integer("sandbox.max_running")).unwrap_or(usize::MAX),
             sync_timeout_seconds: get.integer("sandbox.sync_timeout_seconds"),
         },
@@ -263,6 +266,12 @@ impl Getter<'_> {
             }) => number,
             _ => 0,
         }
+    }
+
+    /// `None`: 0, which is never.
+    fn days(&self, path: &str) -> Option<Duration> {
+        let days = self.number(path);
+        (days > 0.0).then(|| Duration::from_secs_f64(days * 86_400.0))
     }
 
     fn number(&self, path: &str) -> f64 {

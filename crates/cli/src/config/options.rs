@@ -109,6 +109,29 @@ pub const OPTIONS: &[OptionSpec] = &[
         meaning: "How long it is kept who did what.",
     },
     OptionSpec {
+        section: "server",
+        name: "archive_after_days",
+        variable: "GREENROOM_ARCHIVE_AFTER_DAYS",
+        form: Form::Number {
+            min: 0.0,
+            max: 36_500.0,
+        },
+        default: "0",
+        meaning: "A session in which nothing happened for this long is archived: kept for reading, left out of lists, until its owner \
+                  takes it back. 0: never.",
+    },
+    OptionSpec {
+        section: "server",
+        name: "delete_archived_after_days",
+        variable: "GREENROOM_DELETE_ARCHIVED_AFTER_DAYS",
+        form: Form::Number {
+            min: 0.0,
+            max: 36_500.0,
+        },
+        default: "0",
+        meaning: "A session that was archived this long ago is deleted for good, with its sandbox and its snapshots. 0: never.",
+    },
+    OptionSpec {
         section: "models",
         name: "default",
         variable: "GREENROOM_MODEL",
@@ -241,6 +264,19 @@ pub const OPTIONS: &[OptionSpec] = &[
         default: "30",
         meaning: "A sandbox whose session had no turn for this long is stopped, unless a command runs in it; its files \
                   stay and the next turn starts it again.",
+    },
+    OptionSpec {
+        section: "sandbox",
+        name: "still_seconds",
+        variable: "GREENROOM_SANDBOX_STILL_SECONDS",
+        form: Form::Number {
+            min: 0.0,
+            max: 31_536_000.0,
+        },
+        default: "60",
+        meaning: "A sandbox that nobody has used for this long, neither a turn nor a person, stands still, its services too, \
+                  unless a command of the agent runs in it; whoever uses it next finds it as it was. 0: sandboxes go on \
+                  until they are stopped.",
     },
     OptionSpec {
         section: "sandbox",

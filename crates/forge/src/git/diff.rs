@@ -15,8 +15,9 @@ pub const MAX_DIFF_BYTES: usize = 5 * 1024 * 1024;
 /// Time for the patch text; past it the rest is left out.
 const PATCH_LIMIT: Duration = Duration::from_secs(60);
 
-/// What both calls share: whole trees, renames found, nothing external run; blobs past 16 MiB count as binary.
-const COMMON: [&str; 9] = [
+/// Arguments of git that say what changes from one tree to another: whole trees, renames found, nothing external run; blobs past 16 MiB
+/// count as binary.
+pub const DIFF_TREE: [&str; 9] = [
     "-c",
     "core.bigFileThreshold=16m",
     "diff-tree",
@@ -36,17 +37,25 @@ struct Entry {
     sections: usize,
 }
 
+/// Reads what [`DIFF_TREE`] printed elsewhere for the same two trees: `entries` with `--raw --numstat -z`, `patches` with `-p` and git's
+/// usual prefixes. `None`: this is not what git prints.
+pub fn read_diff(entries: &[u8], patches: &[u8]) -> Option<Diff> {
+    let mut read = Patches::new(parse_entries(entries)?);
+    for line in patches.split_inclusive(|byte| *byte == b'\n') {
+        read.take(line, LinePiece::First);
+    }
+    Some(read.into_diff())
+}
+
 impl Git {
     /// What changes from one tree (or commit) to the other.
     pub(crate) async fn diff(&self, dir: &Path, old: &str, new: &str) -> Result<Diff, GitError> {
         let ends = ["--raw", "--numstat", "-z", old, new];
-        let args = COMMON.iter().chain(&ends);
+        let args = DIFF_TREE.iter().chain(&ends);
         let printed = self.run(Call::new(args).within(dir)).await?.success()?;
         let entries = parse_entries(&printed).ok_or_else(|| GitError::Unexpected {
             what: "diff-tree".to_owned(),
         })?;
-        let additions = entries.iter().map(|entry| entry.file.additions).sum();
-        let deletions = entries.iter().map(|entry| entry.file.deletions).sum();
         let mut patches = Patches::new(entries);
         if patches.wants_more() {
             let read =
@@ -56,13 +65,7 @@ impl Git {
                 Err(_) => patches.is_truncated = true,
             }
         }
-        let is_truncated = patches.is_truncated;
-        Ok(Diff {
-            files: patches.files(),
-            additions,
-            deletions,
-            is_truncated,
-        })
+        Ok(patches.into_diff())
     }
 
     async fn read_patches(
@@ -74,7 +77,7 @@ impl Git {
     ) -> Result<(), GitError> {
         let mut command = self.command(Some(dir));
         command
-            .args(COMMON)
+            .args(DIFF_TREE)
             .args(["-p", "-U3", "--src-prefix=a/", "--dst-prefix=b/", old, new]);
         let mut running = self.start(&mut command)?;
         let (stdin, stdout, stderr) = running.pipes();
@@ -228,6 +231,16 @@ impl Patches {
         self.sections_left = self.entries[next].sections - 1;
         if self.is_shown[next] {
             self.shown_left -= 1;
+        }
+    }
+
+    fn into_diff(self) -> Diff {
+        let files = self.entries.iter().map(|entry| &entry.file);
+        Diff {
+            additions: files.clone().map(|file| file.additions).sum(),
+            deletions: files.map(|file| file.deletions).sum(),
+            is_truncated: self.is_truncated,
+            files: self.files(),
         }
     }
 

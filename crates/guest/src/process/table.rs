@@ -3,6 +3,7 @@
 use super::{Lifetime, Process};
 use crate::failure::{self, CallResult, failed};
 use crate::ring;
+use crate::room;
 use crate::stream::Stream;
 use greenroom_protocol::guest::call::{CallError, CallErrorCode, Exec, Reply, TerminalSize};
 use std::collections::BTreeMap;
@@ -117,7 +118,10 @@ fn make_room() -> CallResult<()> {
 /// All remembered ones, oldest first.
 pub fn list() -> Reply {
     let processes = table().values().map(|process| process.description()).collect();
-    Reply::Processes { processes }
+    Reply::Processes {
+        processes,
+        left_behind: room::left_behind(),
+    }
 }
 
 /// Follows one from a cursor. `None` if the stream went away first.

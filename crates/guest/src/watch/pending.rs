@@ -28,15 +28,10 @@ impl Pending {
     }
 
     pub fn note(&mut self, path: &Path, kind: ChangeKind) {
-        use ChangeKind::{Created, Modified, Removed};
         let path = path.to_string_lossy().into_owned();
-        let merged = match (self.changes.get(&path), kind) {
-            (None, kind) => Some(kind),
-            // Nobody saw it.
-            (Some(Created), Removed) => None,
-            (Some(Created), Created | Modified) => Some(Created),
-            (Some(Modified), Created | Modified) | (Some(Removed), Created | Modified) => Some(Modified),
-            (Some(Modified | Removed), Removed) => Some(Removed),
+        let merged = match self.changes.get(&path) {
+            None => Some(kind),
+            Some(before) => before.then(kind),
         };
         match merged {
             Some(kind) => {

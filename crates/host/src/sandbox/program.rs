@@ -83,7 +83,7 @@ impl Sandbox {
     /// Processes with a key, on a terminal or in the background, running and ended, oldest first.
     pub async fn processes(&self) -> Result<Vec<BackgroundProcess>, SandboxError> {
         match self.call(Call::ListProcesses).await? {
-            Reply::Processes { processes } => Ok(processes),
+            Reply::Processes { processes, .. } => Ok(processes),
             _ => Err(self.distrust()),
         }
     }

@@ -161,7 +161,7 @@ async fn background_processes_are_remembered(world: &World) {
     })
     .await;
     assert_eq!(end, 4);
-    let Reply::Processes { processes } = sandbox.call(Call::ListProcesses).await.unwrap() else {
+    let Reply::Processes { processes, .. } = sandbox.call(Call::ListProcesses).await.unwrap() else {
         panic!()
     };
     assert_eq!(processes.len(), 1);

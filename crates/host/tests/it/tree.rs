@@ -221,8 +221,10 @@ async fn changes_are_reported_once(world: &World) {
         .write_file("src/kept", Scope::Workspace, b"whole".to_vec())
         .await
         .unwrap();
-    let seen = gather(&mut changes, |seen| seen.contains_key("src/kept")).await;
-    assert_eq!(seen.len(), 1, "{seen:?}");
+    let mut seen = gather(&mut changes, |seen| seen.contains_key("src/kept")).await;
+    // `touch` closes the file after it made it, which may be told in a batch of its own.
+    seen.remove("last");
+    assert_eq!(seen.into_keys().collect::<Vec<_>>(), ["src/kept"]);
     // Watchers are ended by dropping them, and many may come and go.
     drop(changes);
     for _ in 0..300 {

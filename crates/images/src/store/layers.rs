@@ -20,7 +20,7 @@ use std::sync::{Arc, PoisonError};
 pub(super) const BYTES: &str = ".bytes";
 pub(super) const NOTE: &str = ".oci.json";
 /// Ends the name of a packed layer.
-pub(super) const PACKED: &str = ".erofs";
+pub(crate) const PACKED: &str = ".erofs";
 
 /// Layers that are not removed until this is dropped.
 #[derive(Debug)]

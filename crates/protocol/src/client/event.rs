@@ -7,6 +7,7 @@ use super::problem::Problem;
 use super::prompt::{Delivery, Prompt};
 use super::pull_request::PullRequestState;
 use super::session::{SessionState, WorkspaceRepository};
+use crate::guest::call::Change;
 use crate::guest::service::ServiceState;
 use crate::id::{ItemId, PersonId, PromptId, SandboxId, SessionId, SnapshotId, TurnId};
 use serde::{Deserialize, Serialize};
@@ -51,7 +52,12 @@ pub enum EventBody {
         by: Person,
     },
     #[serde(rename = "session.titled")]
-    SessionTitled { title: String },
+    SessionTitled {
+        title: String,
+        /// Absent: the platform, after the first prompt.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<PersonId>,
+    },
     /// How prompts of this session are delivered that do not say it themselves.
     #[serde(rename = "session.delivery_changed")]
     SessionDeliveryChanged { delivery: Delivery, by: PersonId },
@@ -74,8 +80,24 @@ pub enum EventBody {
     SessionHandedOver { to: Person, by: PersonId },
     #[serde(rename = "session.state_changed")]
     SessionStateChanged { state: SessionState },
+    /// Kept for reading only from here on; its sandbox is stopped. Nothing ran or waited.
+    #[serde(rename = "session.archived")]
+    SessionArchived {
+        /// Absent: the server itself, because nothing had happened in it for long.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<PersonId>,
+    },
+    /// Takes prompts again.
+    #[serde(rename = "session.unarchived")]
+    SessionUnarchived { by: PersonId },
     #[serde(rename = "prompt.queued")]
-    PromptQueued { prompt: Prompt },
+    PromptQueued {
+        prompt: Prompt,
+        /// Idempotency key of the command that sent it, by which its sender knows it again: whoever sees the session sees it. Absent in events of old
+        /// servers.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<String>,
+    },
     /// Removed from the queue before it ran.
     #[serde(rename = "prompt.cancelled")]
     PromptCancelled { prompt_id: PromptId, by: PersonId },
@@ -177,6 +199,16 @@ pub enum EventBody {
         state: ServiceState,
         /// Why it is not ready, one sentence; empty if it is.
         reason: String,
+    },
+    /// Files in the workspace changed, whoever changed them: told once a second at most, and less often the more there was to tell.
+    /// What `.gitignore` names is left out. What the files hold now is in the live diff.
+    #[serde(rename = "workspace.changed")]
+    WorkspaceChanged {
+        /// Sorted by path, relative to the workspace, each path once.
+        files: Vec<Change>,
+        /// Whether more changed than is listed.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_incomplete: bool,
     },
     /// Commits reached the session's branch on the forge.
     #[serde(rename = "change.pushed")]

@@ -205,6 +205,26 @@ pub struct Diff {
     pub is_truncated: bool,
 }
 
+/// Answer to `GET /v1/sessions/{id}/diff`: what a session changed. Paths are relative to the workspace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct SessionDiff {
+    #[serde(flatten)]
+    pub diff: Diff,
+    pub source: DiffSource,
+}
+
+/// Where a session's diff was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum DiffSource {
+    /// In the sandbox: the files as they were then.
+    Workspace,
+    /// On the forge: what was pushed.
+    Pushed,
+}
+
 /// One file's change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

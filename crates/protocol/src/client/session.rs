@@ -24,7 +24,7 @@ pub enum SessionState {
     Stopping,
     /// Not in memory; wakes by itself.
     Asleep,
-    /// Kept for reading only.
+    /// Kept for reading only, until somebody takes it back or deletes it.
     Archived,
 }
 
@@ -167,6 +167,10 @@ pub struct UpdateSession {
     /// What people of this server may do who are no members. Only its owner changes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<SessionAccess>,
+    /// Whether it is kept for reading only, its sandbox stopped, and left out of lists. Only its owner changes it, and not with anything
+    /// else. Refused while something runs or waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub is_archived: Option<bool>,
 }
 
 /// A pull request a session opened, as a list shows it.

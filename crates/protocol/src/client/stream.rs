@@ -1,6 +1,7 @@
 //! Frames of `GET /v1/sessions/{id}/stream?after=seq`: JSON text messages, server to client unless said otherwise.
 
 use super::event::Event;
+use super::overview::SessionOverview;
 use super::person::Person;
 use super::problem::Problem;
 use super::session::Session;
@@ -18,6 +19,9 @@ pub enum StreamFrame {
         session_id: SessionId,
         last_seq: u64,
     },
+    /// Of a client that asked for what is recent: the session where the events begin. Before the first of them, and only if they do not
+    /// begin with the session.
+    Overview { overview: Box<SessionOverview> },
     /// A stored event. In order, without gaps, starting behind the cursor the client gave.
     Event { event: Event },
     /// The client has every event there is; what follows is live. Sent once.

@@ -69,8 +69,8 @@ pub enum Call {
     Rename { from: String, to: String, scope: Scope },
     /// Removes a file, link or empty directory. Reply: [`Reply::Done`].
     Remove { path: String, scope: Scope },
-    /// Reports changes of files below the directory `path` until `Cancel` or `Reset`. `.git`, and directories that .gitignore
-    /// names when they appear, are left out. Reply: [`Reply::Done`] once watching; then `Output`, one JSON [`ChangeBatch`]
+    /// Reports changes of files below the directory `path` until `Cancel` or `Reset`. `.git`, and what .gitignore names when it
+    /// changes, are left out. Reply: [`Reply::Done`] once watching; then `Output`, one JSON [`ChangeBatch`]
     /// on each line; `End` when the directory itself is gone. Since generation 2.
     Watch { path: String, scope: Scope },
     /// Connects to a port that a process of the sandbox listens on (127.0.0.1, then ::1), but to none of
@@ -217,6 +217,8 @@ pub enum Reply {
     },
     Processes {
         processes: Vec<BackgroundProcess>,
+        /// Programs that still run although the process that started them ended; those of services not counted.
+        left_behind: u32,
     },
     /// `start_offset` may be above what was asked for if older output fell out of the buffer.
     ProcessOutput {
@@ -425,18 +427,32 @@ pub struct ChangeBatch {
 /// What became of one path. A rename is a removal and a creation. A directory that is removed or renamed away stands for all
 /// that was in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Change {
     pub path: String,
     pub kind: ChangeKind,
 }
 
-/// How a path changed, seen from the last batch.
+/// How a path changed, seen from what was told last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ChangeKind {
     Created,
     Modified,
     Removed,
+}
+
+impl ChangeKind {
+    /// Both changes as one; `None`: nobody saw what came and went.
+    pub fn then(self, next: Self) -> Option<Self> {
+        match (self, next) {
+            (Self::Created, Self::Removed) => None,
+            (Self::Created, Self::Created | Self::Modified) => Some(Self::Created),
+            (Self::Modified | Self::Removed, Self::Created | Self::Modified) => Some(Self::Modified),
+            (Self::Modified | Self::Removed, Self::Removed) => Some(Self::Removed),
+        }
+    }
 }
 
 /// Output of a program, made of one data frame.

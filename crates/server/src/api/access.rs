@@ -116,7 +116,7 @@ impl Viewer {
     pub fn is_concerned(&self, session: &SessionId, change: &RightsChange) -> bool {
         match (self, change) {
             (Self::Person(_), RightsChange::Person(person)) => self.is_person(person),
-            (Self::Person(_), RightsChange::Session(changed)) => changed == session,
+            (_, RightsChange::Session(changed)) => changed == session,
             (Self::Guest(guest), RightsChange::Link(link)) => guest.holder.link == *link,
             _ => false,
         }
@@ -124,6 +124,7 @@ impl Viewer {
 
     /// What they may do in this session now, if they may still look at it; for what stays open longer than a request.
     pub async fn role_still(&self, app: &App, row: &Session) -> Result<Role, Problem> {
+        app.sessions.check_not_deleted(&row.id)?;
         match self {
             Self::Person(caller) => {
                 let caller = caller.again(app).await?.ok_or_else(sign_in_required)?;

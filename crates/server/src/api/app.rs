@@ -4,6 +4,7 @@ use super::rights::Rights;
 use super::tickets::Tickets;
 use crate::image::ImageRegistry;
 use crate::models::ModelDirectory;
+use crate::session::ending::Retention;
 use crate::session::registry::SessionRegistry;
 use crate::session::services::SessionServices;
 use greenroom_forge::Forge;
@@ -29,6 +30,10 @@ pub struct Settings {
     pub session_access: SessionAccess,
     /// How long it is kept who did what.
     pub audit_age: Duration,
+    /// When sessions end by themselves.
+    pub retention: Retention,
+    /// Connections held at once; who comes then is told to try again.
+    pub max_connections: usize,
     /// Version of this program.
     pub version: String,
 }

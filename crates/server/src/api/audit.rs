@@ -1,6 +1,6 @@
 //! Writes down who gives which command: before it is carried out, and again how it was answered. Who may not be written down may not
-//! act. Prompts and what begins sessions are in the sessions' logs with their authors at once, so the way from a prompt to its model does
-//! not wait for this.
+//! act. What sessions' own logs tell with its author (prompts, changes of a session, what begins one) is written down here a moment later: the
+//! way from a prompt to its model does not wait for this.
 
 use super::app::App;
 use super::caller::{Caller, check_owner};
@@ -36,8 +36,17 @@ const UNRECORDED: [&str; 5] = [
     "signIn",
 ];
 
-/// What the sessions' own logs tell first.
-const LOGGED_ELSEWHERE: [&str; 3] = ["createSession", "forkSession", "sendPrompt"];
+/// What the sessions' own logs tell first, with who did it.
+const LOGGED_ELSEWHERE: [&str; 8] = [
+    "createSession",
+    "forkSession",
+    "sendPrompt",
+    "updateSession",
+    "changePrompt",
+    "cancelPrompt",
+    "stopTurn",
+    "retryEffect",
+];
 
 /// Names of what can be asked for, by method and path.
 pub type Actions = HashMap<(Method, String), String>;
@@ -72,6 +81,7 @@ pub async fn record(
         action: action.clone(),
         target: parts.uri.path().to_owned(),
         status: None,
+        subject: None,
     };
     let request = Request::from_parts(parts, body);
     // To its end, whether the caller waits or not: what is half done would be half undone by nobody, and written down as unknown.
@@ -81,9 +91,13 @@ pub async fn record(
             let (response, subject) = run(request, next).await;
             let status = response.status().as_u16();
             app.services.tasks.clone().spawn(async move {
-                if let Ok(id) = begin(&app, new).await {
-                    end(&app, id, status, subject).await;
-                }
+                let done = NewAuditEntry {
+                    status: Some(status),
+                    subject,
+                    ..new
+                };
+                // It is told where the session's own log has it.
+                let _ = begin(&app, done).await;
             });
             return response;
         }
@@ -132,6 +146,7 @@ pub async fn happens(
         action: action.to_owned(),
         target: target.to_owned(),
         status: status.map(|status| status.as_u16()),
+        subject: None,
     };
     begin(app, new).await
 }

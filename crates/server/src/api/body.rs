@@ -14,10 +14,14 @@ use futures_util::StreamExt as _;
 use greenroom_protocol::client::problem::Problem;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use tokio::time::timeout;
 
 /// Largest body in bytes: eight images of 5 MiB in base64, and the prompt.
 pub const MAX_BODY_BYTES: usize = 60 * 1024 * 1024;
+
+/// Whoever sends nothing for so long in the middle of a body is gone, or holds a place that others need.
+const CHUNK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How much is read and thrown away of a body that is too large: a sender who cannot finish would never hear why.
 const MAX_DISCARDED_BYTES: usize = 8 * 1024 * 1024;
@@ -30,7 +34,11 @@ pub async fn read(body: Body, max_bytes: usize) -> Result<Vec<u8>, Problem> {
     };
     let mut chunks = body.into_data_stream();
     let (mut bytes, mut length) = (Vec::new(), 0_usize);
-    while let Some(chunk) = chunks.next().await {
+    let slow = |_| {
+        Problem::transient("body_timeout", "The rest of the request's body did not come.")
+            .with_hint("Send it again.")
+    };
+    while let Some(chunk) = timeout(CHUNK_TIMEOUT, chunks.next()).await.map_err(slow)? {
         let chunk = chunk.map_err(|_| refused())?;
         length = length.saturating_add(chunk.len());
         if length <= max_bytes {

@@ -39,6 +39,7 @@ fn status_of(problem: &Problem) -> StatusCode {
         "storage_failed" | "internal" | "session_corrupt" | "schema_too_new" | "git_missing" => {
             StatusCode::INTERNAL_SERVER_ERROR
         }
+        "body_timeout" => StatusCode::REQUEST_TIMEOUT,
         "git_timed_out" | "import_timed_out" => StatusCode::GATEWAY_TIMEOUT,
         code if code.ends_with("_unknown") => StatusCode::NOT_FOUND,
         code if code.ends_with("_conflict")
@@ -59,7 +60,12 @@ fn status_of(problem: &Problem) -> StatusCode {
                     | "command_running"
                     | "command_interrupted"
                     | "snapshot_needed"
+                    | "session_archived"
+                    | "session_busy"
+                    | "session_deleted"
+                    | "session_not_archived"
                     | "fork_files_lost"
+                    | "live_diff_failed"
                     | "sandbox_not_running"
             )
             || code.starts_with("not_")

@@ -84,6 +84,10 @@ async fn begin(
             Some(made) => Some(made),
             None => app.sessions.get(&id).await.ok(),
         };
+        if made.is_none() {
+            // Before anything is taken from the other session.
+            app.sessions.refuse_deleted(&id).await?;
+        }
         known.push((id, made));
     }
     let forks = known;

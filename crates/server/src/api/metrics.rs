@@ -13,6 +13,7 @@ pub async fn serve(State(app): State<App>, caller: Caller) -> Result<impl IntoRe
     check_owner(&caller)?;
     let services = &app.services;
     services.metrics.set_sandboxes_running(services.running.count());
+    services.metrics.set_sandboxes_still(services.running.still());
     services.metrics.set_sessions_awake(app.sessions.awake().await);
     let text = services
         .metrics

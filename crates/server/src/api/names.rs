@@ -123,6 +123,30 @@ pub struct SessionQuery {
     pub repository: Option<String>,
     /// Only sessions whose title, or one prompt of which, has all these words or words that begin so.
     pub words: Option<String>,
+    /// What becomes of archived sessions; `exclude` if absent.
+    #[serde(default)]
+    pub archived: ArchivedFilter,
+}
+
+/// Which sessions a list holds.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ArchivedFilter {
+    /// Those that are not archived.
+    #[default]
+    Exclude,
+    /// Archived ones alone.
+    Only,
+    /// All.
+    Include,
+}
+
+/// Which diff to show.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct DiffQuery {
+    /// Whether to look at the files in the sandbox, if it runs, instead of at what was pushed.
+    #[serde(default)]
+    pub live: bool,
 }
 
 /// What else becomes of a session whose turn is stopped.
@@ -142,11 +166,22 @@ pub struct EventQuery {
     pub limit: Option<u32>,
 }
 
+/// Which part of a session's past to read.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct HistoryQuery {
+    /// The part that ends with this event: `seq` of the overview that is known.
+    pub before: u64,
+}
+
 /// Where a stream starts, and the right to open it.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct StreamQuery {
     /// Events behind this number; 0 if absent.
     pub after: Option<u64>,
+    /// With `after` 0: begins with an `overview` frame and what came after it, instead of with the first event of a long session. What
+    /// lies before is read by `listHistory`.
+    #[serde(default)]
+    pub recent: bool,
     /// From `POST /v1/stream-tickets`; browsers need one.
     pub ticket: Option<String>,
 }

@@ -1,5 +1,6 @@
 //! Commands by their idempotency keys: what was answered once is answered again, also after a restart, and nothing is done twice. Creating
-//! sessions and sending prompts keep receipts of their own, in the transaction that does the work; all other commands pass here.
+//! sessions, sending prompts and changing a session keep receipts of their own, in the transaction that does the work; all other commands pass
+//! here.
 
 use super::app::App;
 use super::body::{self, MAX_BODY_BYTES};
@@ -20,7 +21,7 @@ use greenroom_store::catalog::{MAX_RECEIPT_BYTES, Receipt};
 use std::time::Instant;
 
 /// Set on an answer that is a repetition.
-const REPLAYED_HEADER: &str = "idempotency-replayed";
+pub(super) const REPLAYED_HEADER: &str = "idempotency-replayed";
 
 /// After which whoever repeats a command that still runs may ask again.
 const RUNNING_RETRY_MS: u64 = 1_000;
@@ -39,6 +40,15 @@ const OTHERS: [&str; 12] = [
     "/v1/sign-out",
     "/v1/stream-tickets",
     "/v1/secrets/{name}",
+];
+
+/// Commands of which the session's own log keeps receipts.
+const OF_SESSIONS: [(&Method, &str); 5] = [
+    (&Method::PATCH, "/v1/sessions/{id}"),
+    (&Method::POST, "/v1/sessions/{id}/stop"),
+    (&Method::POST, "/v1/sessions/{id}/effect-retries"),
+    (&Method::PATCH, "/v1/sessions/{id}/prompts/{prompt_id}"),
+    (&Method::DELETE, "/v1/sessions/{id}/prompts/{prompt_id}"),
 ];
 
 /// Answers a command that was carried out before; otherwise carries it out, to its end even if the caller goes away, and keeps the answer.
@@ -88,7 +98,10 @@ fn is_kept(request: &Request) -> bool {
         Method::POST | Method::PUT | Method::PATCH | Method::DELETE
     );
     let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    changes && path.is_some_and(|path| path.starts_with("/v1/") && !OTHERS.contains(&path))
+    let is_of_session = |path| OF_SESSIONS.contains(&(request.method(), path));
+    changes
+        && path
+            .is_some_and(|path| path.starts_with("/v1/") && !OTHERS.contains(&path) && !is_of_session(path))
 }
 
 struct Command {

@@ -7,7 +7,7 @@ use super::failure::ApiFailure;
 use super::names::{LogQuery, ServicePath, SessionPath};
 use super::parameters::{InPath, InQuery};
 use crate::sandbox::{Sandbox, SandboxError};
-use crate::session::service_statuses;
+use crate::session::{InUse, service_statuses};
 use axum::Json;
 use axum::extract::State;
 use greenroom_protocol::client::environment::{ServiceLog, SessionService, SessionServices};
@@ -24,7 +24,7 @@ pub async fn list(
     caller: Caller,
     InPath(SessionPath { id }): InPath<SessionPath>,
 ) -> Result<Json<SessionServices>, ApiFailure> {
-    let Some(sandbox) = running(&app, &caller, &id).await? else {
+    let Some((sandbox, _in_use)) = running(&app, &caller, &id).await? else {
         return Ok(Json(SessionServices { services: Vec::new() }));
     };
     let statuses = service_statuses(&sandbox).await.map_err(problem)?;
@@ -45,7 +45,7 @@ pub async fn log(
     InPath(ServicePath { id, name }): InPath<ServicePath>,
     InQuery(LogQuery { after }): InQuery<LogQuery>,
 ) -> Result<Json<ServiceLog>, ApiFailure> {
-    let sandbox = running(&app, &caller, &id).await?.ok_or_else(|| {
+    let (sandbox, _in_use) = running(&app, &caller, &id).await?.ok_or_else(|| {
         Problem::permanent("not_running", "The session's sandbox does not run.")
             .with_hint("Logs of services are kept as long as the sandbox runs; the next turn starts it.")
     })?;
@@ -81,9 +81,9 @@ pub async fn log(
 }
 
 /// The session's sandbox if it runs.
-async fn running(app: &App, caller: &Caller, id: &str) -> Result<Option<Arc<dyn Sandbox>>, Problem> {
+async fn running(app: &App, caller: &Caller, id: &str) -> Result<Option<(Arc<dyn Sandbox>, InUse)>, Problem> {
     let entered = access::enter(app, caller, id, Role::Viewer).await?;
-    Ok(entered.handle.sandbox.running())
+    Ok(entered.handle.sandbox.to_ask().await)
 }
 
 fn problem(error: SandboxError) -> Problem {

@@ -7,28 +7,33 @@ use super::body::JsonBody;
 use super::caller::Caller;
 use super::failure::ApiFailure;
 use super::idempotency::{OptionalKey, RequiredKey};
-use super::names::{EventQuery, PromptPath, SessionPath, SessionQuery, StopQuery};
+use super::names::{
+    ArchivedFilter, EventQuery, HistoryQuery, PromptPath, SessionPath, SessionQuery, StopQuery,
+};
+use super::once::{self, Repeatable};
 use super::parameters::{InPath, InQuery};
 use super::reply::{Accepted, Created};
 use super::rights::RightsChange;
 use super::sent;
-use crate::session::command::{Sent, SessionHandle};
+use crate::session::command::{Reason, Sent, SessionHandle};
 use crate::session::digest_of;
+use crate::session::ending;
 use crate::session::right::{Right, session_unknown};
 use crate::session::state::{MAX_TITLE_CHARS, UNTITLED, branch_name, title_from_prompt};
+use crate::session::views;
 use axum::Json;
 use axum::extract::State;
 use axum::response::NoContent;
 use greenroom_protocol::client::event::{EventBody, EventPage};
 use greenroom_protocol::client::member::{Role, SessionAccess};
+use greenroom_protocol::client::overview::History;
 use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::prompt::{
     ChangePrompt, ImageAttachment, OpenPrompts, PromptReceipt, SendPrompt,
 };
-use greenroom_protocol::client::pull_request::Diff;
 use greenroom_protocol::client::session::{
-    CreateSession, CreatedSession, RetryEffect, Session, SessionList, UpdateSession, WorkspaceRepository,
+    CreateSession, CreatedSession, RetryEffect, Session, SessionList, UpdateSession,
 };
 use greenroom_protocol::id::{PromptId, SessionId};
 use greenroom_stdx::id::fresh_bits;
@@ -51,8 +56,14 @@ pub async fn list(
         cursor: query.cursor,
         words: query.words,
         seen_by: (!caller.is_owner).then_some(caller.person.id),
+        is_archived: match query.archived {
+            ArchivedFilter::Exclude => Some(false),
+            ArchivedFilter::Only => Some(true),
+            ArchivedFilter::Include => None,
+        },
         limit,
     };
+    app.services.listing.brought().await;
     Ok(Json(
         app.catalog
             .sessions(query)
@@ -241,17 +252,44 @@ pub async fn update(
     State(app): State<App>,
     caller: Caller,
     InPath(SessionPath { id }): InPath<SessionPath>,
+    key: OptionalKey,
     JsonBody(change): JsonBody<UpdateSession>,
-) -> Result<Json<Session>, ApiFailure> {
+) -> Result<Repeatable<Json<Session>>, ApiFailure> {
+    let asked = serde_json::to_vec(&change).unwrap_or_default();
+    let once = once::once(&caller, key, &[b"update_session", &asked]);
     if change == UpdateSession::default() {
         return Err(
             Problem::permanent("session_unchanged", "The request says nothing to change.")
-                .with_hint("Send `title`, `delivery`, `is_queue_paused`, `access` or several of them.")
+                .with_hint("Send `title`, `delivery`, `is_queue_paused`, `access` or several of them, or `is_archived`.")
                 .into(),
         );
     }
     if let Some(title) = &change.title {
         check_title(title)?;
+    }
+    let is_alone = |is_archived| {
+        change
+            == UpdateSession {
+                is_archived: Some(is_archived),
+                ..UpdateSession::default()
+            }
+    };
+    if let Some(is_archived) = change.is_archived {
+        if !is_alone(is_archived) {
+            return Err(Problem::permanent(
+                "archive_with_others",
+                "Nothing else changes in the same request in which a session is archived or taken back.",
+            )
+            .with_hint("Send `is_archived` alone.")
+            .into());
+        }
+        let handle = access::enter(&app, &caller, &id, Role::Owner).await?.handle;
+        let by = caller.person.id;
+        let done = once::carry_out(&app, handle, once, async |handle| match is_archived {
+            true => ending::archive(&app.services, handle, Reason::Person(by)).await,
+            false => handle.unarchive(by).await,
+        });
+        return Ok(done.await?.map(Json));
     }
     let needs = match change.access {
         Some(_) => Role::Owner,
@@ -259,11 +297,43 @@ pub async fn update(
     };
     let handle = access::enter(&app, &caller, &id, needs).await?.handle;
     let changes_access = change.access.is_some();
-    handle.update(change, caller.person.id).await?;
+    let session = handle.id.clone();
+    let by = caller.person.id;
+    let done = once::carry_out(&app, handle, once, async |handle| handle.update(change, by).await).await?;
     if changes_access {
-        app.rights.changed(RightsChange::Session(handle.id.clone()));
+        app.rights.changed(RightsChange::Session(session));
     }
-    Ok(Json(handle.fold().await?.row))
+    Ok(done.map(Json))
+}
+
+/// Only archived ones; of a damaged one, which cannot be archived, an owner of the server can free the place.
+pub async fn remove(
+    State(app): State<App>,
+    caller: Caller,
+    InPath(SessionPath { id }): InPath<SessionPath>,
+) -> Result<NoContent, ApiFailure> {
+    let handle = match access::enter(&app, &caller, &id, Role::Owner).await {
+        Ok(entered) => entered.handle,
+        Err(problem) => {
+            let is_damaged = matches!(problem.code.as_str(), "session_corrupt" | "session_unknown");
+            let damaged = id.parse().ok().filter(|_| caller.is_owner && is_damaged);
+            let Some(damaged) = damaged else {
+                return Err(problem.into());
+            };
+            let known = app.catalog.session(&damaged).await;
+            if known.map_err(|error| error.problem())?.is_none() {
+                return Err(problem.into());
+            }
+            ending::delete_unreadable(&app.services, &app.sessions, &damaged, &caller.person.id).await?;
+            app.rights.changed(RightsChange::Session(damaged));
+            return Ok(NoContent);
+        }
+    };
+    let session = handle.id.clone();
+    let why = Reason::Person(caller.person.id);
+    let ended = || app.rights.changed(RightsChange::Session(session));
+    ending::delete(&app.services, &handle, why, ended).await?;
+    Ok(NoContent)
 }
 
 /// A title is one line that says something.
@@ -300,6 +370,23 @@ pub async fn events(
     }))
 }
 
+pub async fn history(
+    State(app): State<App>,
+    viewer: Viewer,
+    InPath(SessionPath { id }): InPath<SessionPath>,
+    InQuery(query): InQuery<HistoryQuery>,
+) -> Result<Json<History>, ApiFailure> {
+    let row = viewer.enter(&app, &id).await?.fold.row;
+    if query.before > row.last_seq {
+        return Err(
+            Problem::permanent("cursor_ahead", "The cursor is past the session's last event.")
+                .with_hint("Ask for what lies before the `seq` of an overview.")
+                .into(),
+        );
+    }
+    Ok(Json(views::history(&*app.store, &row.id, query.before).await?))
+}
+
 pub async fn send_prompt(
     State(app): State<App>,
     caller: Caller,
@@ -334,8 +421,11 @@ pub async fn change_prompt(
     State(app): State<App>,
     caller: Caller,
     InPath(PromptPath { id, prompt_id }): InPath<PromptPath>,
+    key: OptionalKey,
     JsonBody(change): JsonBody<ChangePrompt>,
-) -> Result<NoContent, ApiFailure> {
+) -> Result<Repeatable<NoContent>, ApiFailure> {
+    let asked = serde_json::to_vec(&change).unwrap_or_default();
+    let once = once::once(&caller, key, &[b"change_prompt", prompt_id.as_bytes(), &asked]);
     if change == ChangePrompt::default() {
         return Err(
             Problem::permanent("prompt_unchanged", "The request says nothing to change.")
@@ -347,22 +437,26 @@ pub async fn change_prompt(
         sent::check_text(text)?;
     }
     let Entered { handle, .. } = access::enter(&app, &caller, &id, Role::Editor).await?;
-    handle
-        .change_prompt(queued_id(&prompt_id)?, change, caller.person.id)
-        .await?;
-    Ok(NoContent)
+    let (prompt_id, by) = (queued_id(&prompt_id)?, caller.person.id);
+    let done = once::carry_out(&app, handle, once, async |handle| {
+        handle.change_prompt(prompt_id, change, by).await
+    });
+    Ok(done.await?.map(|_| NoContent))
 }
 
 pub async fn cancel_prompt(
     State(app): State<App>,
     caller: Caller,
     InPath(PromptPath { id, prompt_id }): InPath<PromptPath>,
-) -> Result<NoContent, ApiFailure> {
+    key: OptionalKey,
+) -> Result<Repeatable<NoContent>, ApiFailure> {
+    let once = once::once(&caller, key, &[b"cancel_prompt", prompt_id.as_bytes()]);
     let Entered { handle, .. } = access::enter(&app, &caller, &id, Role::Editor).await?;
-    handle
-        .cancel_prompt(queued_id(&prompt_id)?, caller.person.id)
-        .await?;
-    Ok(NoContent)
+    let (prompt_id, by) = (queued_id(&prompt_id)?, caller.person.id);
+    let done = once::carry_out(&app, handle, once, async |handle| {
+        handle.cancel_prompt(prompt_id, by).await
+    });
+    Ok(done.await?.map(|_| NoContent))
 }
 
 /// An id that leads nowhere is as good as one of a prompt that ran long ago.
@@ -376,106 +470,30 @@ pub async fn stop(
     caller: Caller,
     InPath(SessionPath { id }): InPath<SessionPath>,
     InQuery(query): InQuery<StopQuery>,
-) -> Result<Accepted<Session>, ApiFailure> {
+    key: OptionalKey,
+) -> Result<Repeatable<Accepted<Session>>, ApiFailure> {
+    let pauses_queue = query.pauses_queue;
+    let once = once::once(&caller, key, &[b"stop", &[u8::from(pauses_queue)]]);
     let Entered { handle, .. } = access::enter(&app, &caller, &id, Role::Editor).await?;
-    handle.stop(caller.person.id, query.pauses_queue).await?;
-    Ok(Accepted(handle.fold().await?.row))
+    let by = caller.person.id;
+    let done = once::carry_out(&app, handle, once, async |handle| {
+        handle.stop(by, pauses_queue).await
+    });
+    Ok(done.await?.map(Accepted))
 }
 
 pub async fn retry_effect(
     State(app): State<App>,
     caller: Caller,
     InPath(SessionPath { id }): InPath<SessionPath>,
+    key: OptionalKey,
     JsonBody(body): JsonBody<RetryEffect>,
-) -> Result<Accepted<Session>, ApiFailure> {
+) -> Result<Repeatable<Accepted<Session>>, ApiFailure> {
+    let once = once::once(&caller, key, &[b"retry_effect", body.effect_key.as_bytes()]);
     let Entered { handle, .. } = access::enter(&app, &caller, &id, Role::Editor).await?;
-    handle.retry_effect(body.effect_key, caller.person.id).await?;
-    Ok(Accepted(handle.fold().await?.row))
-}
-
-/// What the session changed, as pushed, against its base branches. Empty before the first push. Paths are relative to the workspace.
-pub async fn diff(
-    State(app): State<App>,
-    viewer: Viewer,
-    InPath(SessionPath { id }): InPath<SessionPath>,
-) -> Result<Json<Diff>, ApiFailure> {
-    let fold = viewer.enter(&app, &id).await?.fold;
-    let row = &fold.row;
-    let mut whole = Diff {
-        files: Vec::new(),
-        additions: 0,
-        deletions: 0,
-        is_truncated: false,
-    };
-    for pushed in &fold.pushed {
-        let own = WorkspaceRepository::own(&row.repository, &row.base_branch);
-        let repository = pushed.repository.as_ref().unwrap_or(&own);
-        let WorkspaceRepository {
-            name, base_branch, ..
-        } = repository;
-        let diff = app.forge.diff_branches(name, base_branch, &row.branch).await;
-        let diff = match diff.map_err(|error| error.problem()) {
-            // One that is gone, or whose branch is, does not hide what the session's own shows.
-            Err(problem) if !problem.retryable && !repository.is_own() => {
-                whole.is_truncated = true;
-                continue;
-            }
-            diff => diff?,
-        };
-        whole.additions += diff.additions;
-        whole.deletions += diff.deletions;
-        whole.is_truncated |= diff.is_truncated;
-        whole.files.extend(diff.files.into_iter().map(|mut file| {
-            if !repository.is_own() {
-                file.path = format!("{}/{}", repository.path, file.path);
-                file.old_path = file.old_path.map(|path| format!("{}/{path}", repository.path));
-                file.patch = in_directory(&file.patch, &repository.path);
-            }
-            file
-        }));
-    }
-    whole.files.sort_by(|one, other| one.path.cmp(&other.path));
-    Ok(Json(whole))
-}
-
-/// A patch with the names of its header below a directory.
-fn in_directory(patch: &str, directory: &str) -> String {
-    let (header, rest) = match patch.find("\n@@") {
-        Some(end) => patch.split_at(end),
-        None => (patch, ""),
-    };
-    let lines: Vec<_> = header
-        .split('\n')
-        .map(|line| {
-            for begin in ["--- a/", "+++ b/", "--- \"a/", "+++ \"b/"] {
-                if let Some(name) = line.strip_prefix(begin) {
-                    return format!("{begin}{directory}/{name}");
-                }
-            }
-            line.to_owned()
-        })
-        .collect();
-    lines.join("\n") + rest
-}
-
-#[cfg(test)]
-mod tests {
-    use super::in_directory;
-
-    #[test]
-    fn patches_name_files_of_the_workspace() {
-        for (patch, expected) in [
-            (
-                "--- a/x\n+++ b/x\n@@ -1 +1 @@\n--- a/x\n",
-                "--- a/d/x\n+++ b/d/x\n@@ -1 +1 @@\n--- a/x\n",
-            ),
-            (
-                "--- /dev/null\n+++ \"b/\\303\"\n@@ -0,0 +1 @@\n",
-                "--- /dev/null\n+++ \"b/d/\\303\"\n@@ -0,0 +1 @@\n",
-            ),
-            ("", ""),
-        ] {
-            assert_eq!(in_directory(patch, "d"), expected);
-        }
-    }
+    let by = caller.person.id;
+    let done = once::carry_out(&app, handle, once, async |handle| {
+        handle.retry_effect(body.effect_key, by).await
+    });
+    Ok(done.await?.map(Accepted))
 }

@@ -1,7 +1,7 @@
 //! Terminals: of an environment, in a sandbox that is removed afterwards, and of a session's sandbox. Whoever may prompt may do
 //! there what an agent may.
 
-use super::access::{self, Viewer};
+use super::access::{self, Entered, Viewer};
 use super::app::App;
 use super::audit;
 use super::caller::{Caller, sign_in_required};
@@ -13,6 +13,7 @@ use super::socket;
 use crate::pool::{Borrowed, Kind};
 use crate::sandbox::{Sandbox, SandboxError, TerminalInput};
 use crate::session::command::{SessionHandle, shutting_down};
+use crate::session::ending::check_not_archived;
 use crate::session::right::role_required;
 use crate::session::{ChangeAuthor, git_identity};
 use axum::extract::State;
@@ -103,14 +104,15 @@ pub async fn of_session(
 ) -> Result<Response, ApiFailure> {
     let caller = caller?;
     socket::admit(&app, &caller, query.ticket.as_deref(), &headers)?;
-    let handle = access::enter(&app, &caller, &id, Role::Editor).await?.handle;
+    let Entered { handle, fold, .. } = access::enter(&app, &caller, &id, Role::Editor).await?;
+    check_not_archived(&fold.row)?;
     // What is committed there is the session's, by this person.
     let author = ChangeAuthor {
         person: caller.person.clone(),
         session: handle.id.clone(),
     };
     let exec = exec(&query, author.git_environment())?;
-    let work = handle.sandbox.for_person().ok_or_else(|| {
+    let work = handle.sandbox.for_person().await.ok_or_else(|| {
         Problem::permanent("sandbox_not_running", "The session's sandbox does not run now.")
             .with_hint("It starts with the next prompt.")
     })?;

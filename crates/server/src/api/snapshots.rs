@@ -7,6 +7,7 @@ use super::caller::{Caller, check_owner};
 use super::failure::ApiFailure;
 use super::names::{SessionPath, SnapshotPath};
 use super::parameters::InPath;
+use crate::session::ending::check_not_archived;
 use crate::session::snapshots;
 use axum::Json;
 use axum::extract::State;
@@ -38,10 +39,12 @@ pub async fn take(
     caller: Caller,
     InPath(path): InPath<SessionPath>,
 ) -> Result<Json<SessionSnapshot>, ApiFailure> {
-    let session = access::enter(&app, &caller, &path.id, Role::Editor)
+    let row = access::enter(&app, &caller, &path.id, Role::Editor)
         .await?
-        .handle
-        .id;
+        .fold
+        .row;
+    check_not_archived(&row)?;
+    let session = row.id;
     let sandbox = app.catalog.sandbox(&session).await;
     let Some(sandbox) = sandbox.map_err(|error| error.problem())? else {
         return Err(
@@ -61,6 +64,7 @@ pub async fn remove(
     InPath(path): InPath<SnapshotPath>,
 ) -> Result<NoContent, ApiFailure> {
     let Entered { fold, .. } = access::enter(&app, &caller, &path.id, Role::Editor).await?;
+    check_not_archived(&fold.row)?;
     let snapshot = snapshot_of(&app, &fold.row.id, &path.snapshot_id).await?;
     if fold.forked_snapshot.as_ref() == Some(&snapshot.id) && !fold.had_sandbox {
         return Err(

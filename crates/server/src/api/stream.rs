@@ -54,6 +54,7 @@ pub async fn stream(
             viewer,
             hub: handle.hub,
             after,
+            is_recent: query.recent && after == 0,
         })
     };
     if is_server_sent {
@@ -69,7 +70,7 @@ pub async fn stream(
         "Open it with a WebSocket client, or accept text/event-stream.",
     )?;
     let following = following(app, viewer).await?;
-    let upgrade = upgrade.read_buffer_size(1024).write_buffer_size(0);
+    let upgrade = upgrade.read_buffer_size(1024).write_buffer_size(4096);
     Ok(upgrade.on_upgrade(move |socket| follower::follow(following, OverWebSocket(socket))))
 }
 

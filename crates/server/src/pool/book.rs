@@ -116,9 +116,11 @@ impl Book {
         Some(self.entries.remove(position).id)
     }
 
-    /// It is nobody's any more.
-    pub fn remove(&mut self, id: &SandboxId) {
+    /// It is nobody's any more. Whether it was the pool's until now.
+    pub fn remove(&mut self, id: &SandboxId) -> bool {
+        let before = self.entries.len();
         self.entries.retain(|entry| entry.id != *id);
+        self.entries.len() < before
     }
 
     /// Takes a sandbox for somebody's prompt: the one that waits for this person, else one that waits for anybody. It is out of the book
@@ -197,22 +199,29 @@ impl Book {
         target: usize,
         now_ms: i64,
     ) -> Vec<SandboxId> {
-        let mut kept = 0;
+        let is_young = |entry: &Entry| (0..ttl_ms).contains(&(now_ms - entry.began_ms));
+        let is_ready = |entry: &&Entry| {
+            entry.kind == *kind
+                && entry.version == version
+                && entry.reserved.is_none()
+                && entry.state == State::Available
+                && is_young(entry)
+        };
+        // One that can be taken is not given up for one that is still on its way.
+        let mut may_start = target.saturating_sub(self.entries.iter().filter(is_ready).count());
+        let mut may_wait = target;
         let mut gone = Vec::new();
         self.entries.retain(|entry| {
             if entry.kind != *kind {
                 return true;
             }
             let is_current = entry.version == version;
-            let is_young = (0..ttl_ms).contains(&(now_ms - entry.began_ms));
             let stays = match (&entry.reserved, entry.state) {
                 _ if !is_current => false,
                 (Some(_), _) => true,
-                (None, State::Available) if !is_young => false,
-                (None, _) => {
-                    kept += 1;
-                    kept <= target
-                }
+                (None, State::Available) if !is_young(entry) => false,
+                (None, State::Available) => take_one(&mut may_wait),
+                (None, _) => take_one(&mut may_start),
             };
             if !stays {
                 gone.push(entry.id.clone());
@@ -265,6 +274,13 @@ impl Book {
     }
 }
 
+/// Whether there is room for one more, which it takes.
+fn take_one(room: &mut usize) -> bool {
+    let has_room = *room > 0;
+    *room = room.saturating_sub(1);
+    has_room
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -309,6 +325,19 @@ mod tests {
         assert!(book.available(&id(9)));
         book.remove(&id(9));
         assert!(!book.available(&id(9)), "nobody wants it any more");
+    }
+
+    #[test]
+    fn what_can_be_taken_stays_before_what_still_starts() {
+        let (shop, mut book) = (kind("shop"), Book::default());
+        book.starting(id(1), shop.clone(), "v1".to_owned(), None, 0);
+        // Given back, after another was started in its place.
+        book.starting(id(2), shop.clone(), "v1".to_owned(), None, 0);
+        assert!(book.available(&id(2)));
+        assert_eq!(book.outdated(&shop, "v1", 1000, 1, 0), [id(1)]);
+        assert!(!book.available(&id(1)), "nobody wants it any more");
+        assert_eq!(book.missing(&shop, "v1", 1), 0);
+        assert_eq!(book.claim(&shop, "v1", &person(1)), Some(id(2)));
     }
 
     #[test]

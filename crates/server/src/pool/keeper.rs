@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 const LOOK_AT_ALL_EVERY: Duration = Duration::from_secs(60);
 
-/// After a start that failed the kind rests for so long.
+/// After a start that failed the same is not started for so long; what was changed since is.
 const FAILURE_PAUSE_MS: i64 = 30_000;
 
 /// Between two signs of one person's typing, at least.
@@ -83,11 +83,17 @@ impl Held {
 #[derive(Default)]
 struct Known {
     arrivals: Arrivals,
-    failed_at_ms: Option<i64>,
+    failed: Option<Failed>,
     /// Whether its environment asks for any, when it was looked at last. Looking takes two git processes.
     wants_pool: Option<bool>,
     /// Names of other repositories in it.
     others: Vec<String>,
+}
+
+/// A start that failed: what was started, and when.
+struct Failed {
+    version: String,
+    at_ms: i64,
 }
 
 /// The warm pool of a server.
@@ -205,7 +211,7 @@ impl WarmPool {
         let (version, image) = version(services, kind, &environment).await?;
         let reservation = lock(&self.book).typing(kind, &version, person, now_ms);
         match reservation {
-            Reservation::Wanted if self.may_start(services, kind, now_ms) => {
+            Reservation::Wanted if self.may_start(services, kind, &version, now_ms) => {
                 let person = Some(person.clone());
                 self.start(services, kind, environment, version, image, person);
                 Ok(Reservation::Starting)
@@ -231,9 +237,12 @@ impl WarmPool {
         Ok(())
     }
 
-    fn may_start(&self, services: &SessionServices, kind: &Kind, now_ms: i64) -> bool {
-        let failed = lock(&self.known).get(kind).and_then(|known| known.failed_at_ms);
-        let rests = failed.is_some_and(|at| (0..FAILURE_PAUSE_MS).contains(&(now_ms - at)));
+    fn may_start(&self, services: &SessionServices, kind: &Kind, version: &str, now_ms: i64) -> bool {
+        let rests = lock(&self.known).get(kind).is_some_and(|known| {
+            known.failed.as_ref().is_some_and(|failed| {
+                failed.version == version && (0..FAILURE_PAUSE_MS).contains(&(now_ms - failed.at_ms))
+            })
+        });
         let running = services.running.count() + self.count();
         !rests && running < services.running.max_running() && *lock(&self.starting) < MAX_STARTING
     }
@@ -250,7 +259,7 @@ impl WarmPool {
     ) {
         let id = SandboxId::from_bits(fresh_bits());
         let now_ms = services.clock.now_ms();
-        lock(&self.book).starting(id.clone(), kind.clone(), version, person, now_ms);
+        lock(&self.book).starting(id.clone(), kind.clone(), version.clone(), person, now_ms);
         *lock(&self.starting) += 1;
         let (pool, services, kind) = (self.clone(), services.clone(), kind.clone());
         services.tasks.clone().spawn(async move {
@@ -268,10 +277,13 @@ impl WarmPool {
                     }
                 }
                 Err(problem) => {
-                    tracing::info!(repository = kind.repository, code = problem.code, "a sandbox was not started ahead: {}", problem.message);
-                    lock(&pool.book).remove(&id);
-                    let failed_at_ms = Some(services.clock.now_ms());
-                    lock(&pool.known).entry(kind).or_default().failed_at_ms = failed_at_ms;
+                    // Whatever ends one that is not wanted any more makes its start fail.
+                    if lock(&pool.book).remove(&id) {
+                        tracing::info!(repository = kind.repository, code = problem.code, "a sandbox was not started ahead: {}", problem.message);
+                        services.metrics.pool_start_failed(&problem.code);
+                        let at_ms = services.clock.now_ms();
+                        lock(&pool.known).entry(kind).or_default().failed = Some(Failed { version, at_ms });
+                    }
                     end(&services, &id).await;
                 }
             }
@@ -293,7 +305,7 @@ impl WarmPool {
             Err(problem) => {
                 if !problem.retryable {
                     // No session can use what waits.
-                    let gone = lock(&self.book).outdated(kind, "", 0, 0, now_ms);
+                    let gone = lock(&self.book).outdated(kind, "", 0, 0, services.clock.now_ms());
                     self.end_all(services, gone).await;
                 }
                 return Err(problem);
@@ -318,7 +330,11 @@ impl WarmPool {
             .filter(|(_, held)| !held.sandbox.is_alive())
             .map(|(id, _)| id.clone())
             .collect();
-        let mut gone = lock(&self.book).outdated(kind, &version, ttl_ms, target, now_ms);
+        let mut gone = {
+            let mut book = lock(&self.book);
+            // What was given back a moment ago must not look as if it were of a time to come.
+            book.outdated(kind, &version, ttl_ms, target, services.clock.now_ms())
+        };
         for id in dead {
             lock(&self.book).remove(&id);
             gone.push(id);
@@ -326,7 +342,7 @@ impl WarmPool {
         self.end_all(services, gone).await;
         let missing = lock(&self.book).missing(kind, &version, target);
         for _ in 0..missing {
-            if !self.may_start(services, kind, now_ms) {
+            if !self.may_start(services, kind, &version, now_ms) {
                 break;
             }
             self.start(

@@ -2,10 +2,11 @@
 //! fold, then publish. Turns run as tasks of their own and come back through the same mailbox.
 
 mod effects;
+mod ending;
 mod members;
 mod prompts;
 
-use super::command::{Command, Mail, SessionHandle};
+use super::command::{COMMAND_REPEATED, Command, Mail, Once, SessionHandle};
 use super::conversation::Conversation;
 use super::hub::Hub;
 use super::listing;
@@ -15,6 +16,7 @@ use super::sandbox_slot::SandboxSlot;
 use super::services::SessionServices;
 use super::state::SessionFold;
 use super::turn;
+use super::views::{self, Cuts};
 use greenroom_agent::world::{JournalEntry, TurnEnd, TurnResult};
 use greenroom_protocol::client::event::{Event, EventBody, SandboxUsage, TurnOutcome};
 use greenroom_protocol::client::model::Usage;
@@ -22,8 +24,9 @@ use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::prompt::Prompt;
 use greenroom_protocol::client::session::{Session, SessionState};
 use greenroom_protocol::id::{PersonId, TurnId};
+use greenroom_stdx::chain::Chain;
 use greenroom_stdx::id::fresh_bits;
-use greenroom_store::session_log::{AppendError, Batch, JournalRow};
+use greenroom_store::session_log::{AppendError, Batch, JournalRow, NewReceipt};
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -49,12 +52,20 @@ pub struct Actor {
     /// What its model was told and said, for its turns.
     pub(super) conversation: Arc<Conversation>,
     pub(super) registry: Weak<SessionRegistry>,
+    /// Where views of the log belong.
+    pub(super) cuts: Cuts,
     /// The end of a turn that the log has not taken yet.
     pub(super) pending_end: Option<EventBody>,
     /// Stops the running turn.
     pub(super) stop: CancellationToken,
     /// Ends everything when the server shuts down.
     pub(super) shutdown: CancellationToken,
+    /// There is no such session any more.
+    pub(super) is_deleted: bool,
+    /// The command that is carried out now, until its receipt is written.
+    pub(super) once: Option<Once>,
+    /// Whether the catalog must know the session's row before a command is answered; see [`Actor::bring_row`].
+    pub(super) is_row_due: bool,
 }
 
 impl Actor {
@@ -64,6 +75,7 @@ impl Actor {
             id: self.fold.row.id.clone(),
             sender: self.sender.upgrade()?,
             right: None,
+            once: None,
             // What it says is nothing to an actor after this one.
             registry: Weak::new(),
             hub: self.hub.clone(),
@@ -106,12 +118,17 @@ impl Actor {
                     continue;
                 }
             };
-            let Some(Mail { right, command }) = command else {
+            let Some(Mail { right, once, command }) = command else {
                 break;
             };
-            match right.map(|right| self.check(&right)) {
-                Some(Err(problem)) if !matches!(command, Command::Row { .. }) => command.refuse(problem),
+            match self.admit(right.as_ref(), once).await {
+                // What only tells how the session is takes no right here.
+                Err(problem) if !matches!(command, Command::Row { .. }) => command.refuse(problem),
                 _ => self.handle(command).await,
+            }
+            self.once = None;
+            if self.is_deleted {
+                break;
             }
             self.catch_up().await;
         }
@@ -173,6 +190,35 @@ impl Actor {
         turn::spawn(self, running, turn::Start::Resumed);
     }
 
+    /// Whether a command may be carried out: by whoever asks, and for the first time.
+    async fn admit(&mut self, right: Option<&Right>, once: Option<Once>) -> Result<(), Problem> {
+        if let Some(right) = right {
+            self.check(right)?;
+        }
+        let Some(once) = once else { return Ok(()) };
+        let (store, id) = (&self.services.store, &self.fold.row.id);
+        let known = store.receipt(id, &once.person, &once.key).await;
+        match known.map_err(|error| error.problem())? {
+            Some(known) if known.digest == once.digest => Err(Problem::permanent(
+                COMMAND_REPEATED,
+                "This command was carried out before.",
+            )),
+            Some(_) => Err(key_reused()),
+            None => {
+                self.once = Some(once);
+                Ok(())
+            }
+        }
+    }
+
+    /// The receipt of a command that changes nothing: repeated later, it must not change anything either.
+    pub(super) async fn note_unchanged(&mut self) -> Result<(), Problem> {
+        match self.once {
+            Some(_) => self.append_events(Vec::new()).await.map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
     /// Whoever asked may have lost the right to it on the way here.
     fn check(&self, right: &Right) -> Result<(), Problem> {
         match self.services.removed.has(&right.person) {
@@ -185,10 +231,14 @@ impl Actor {
         match command {
             // A caller that went away does not undo what is on disk, so failed replies are ignored throughout.
             Command::Send { sent, reply } => {
-                let _ = reply.send(self.send_prompt(sent).await);
+                let done = self.send_prompt(sent).await;
+                // The turn runs already.
+                self.bring_row().await;
+                let _ = reply.send(done);
             }
             Command::CancelPrompt { prompt_id, by, reply } => {
-                let _ = reply.send(self.cancel_prompt(prompt_id, by).await);
+                let done = self.cancel_prompt(prompt_id, by).await;
+                let _ = reply.send(self.answer(done));
             }
             Command::ChangePrompt {
                 prompt_id,
@@ -196,17 +246,21 @@ impl Actor {
                 by,
                 reply,
             } => {
-                let _ = reply.send(self.change_prompt(prompt_id, change, by).await);
+                let done = self.change_prompt(prompt_id, change, by).await;
+                let _ = reply.send(self.answer(done));
             }
             Command::Stop {
                 by,
                 pauses_queue,
                 reply,
             } => {
-                let _ = reply.send(self.stop(by, pauses_queue).await);
+                let done = self.stop(by, pauses_queue).await;
+                let _ = reply.send(self.answer(done));
             }
             Command::Update { change, by, reply } => {
-                let _ = reply.send(self.update(change, by).await);
+                let done = self.update(change, by).await;
+                self.bring_row().await;
+                let _ = reply.send(done);
             }
             Command::SetMember {
                 person,
@@ -214,16 +268,34 @@ impl Actor {
                 by,
                 reply,
             } => {
-                let _ = reply.send(self.set_member(person, role, by).await);
+                let done = self.set_member(person, role, by).await;
+                self.bring_row().await;
+                let _ = reply.send(done);
             }
             Command::Join { person, role, reply } => {
-                let _ = reply.send(self.join(person, role).await);
+                let done = self.join(person, role).await;
+                self.bring_row().await;
+                let _ = reply.send(done);
             }
             Command::EndUnentitled { by, reply } => {
                 let _ = reply.send(self.end_unentitled(&by).await);
             }
             Command::RetryEffect { key, by, reply } => {
-                let _ = reply.send(self.retry_effect(key, by).await);
+                let done = self.retry_effect(key, by).await;
+                let _ = reply.send(self.answer(done));
+            }
+            Command::Archive { why, reply } => {
+                let done = self.archive(why).await;
+                self.bring_row().await;
+                let _ = reply.send(self.answer(done));
+            }
+            Command::Unarchive { by, reply } => {
+                let done = self.unarchive(by).await;
+                self.bring_row().await;
+                let _ = reply.send(self.answer(done));
+            }
+            Command::Delete { why, reply } => {
+                let _ = reply.send(self.delete(why).await);
             }
             Command::TakeInserted {
                 turn_id,
@@ -250,9 +322,26 @@ impl Actor {
                 sandbox,
             } => self.turn_ended(turn_id, end, sandbox).await,
             Command::Row { reply } => {
-                let _ = reply.send(self.fold.clone());
+                let _ = reply.send(Ok(self.fold.clone()));
             }
         }
+    }
+
+    /// After a crash the catalog says which sessions to wake and who finds them, so what changes that is only answered once the catalog
+    /// knows. Other changes of the row come a little later, all together (`listing`).
+    async fn bring_row(&mut self) {
+        if !std::mem::take(&mut self.is_row_due) {
+            return;
+        }
+        if let Err(error) = self.services.catalog.put_session(&self.fold.row).await {
+            // What was asked for is on disk; refusing it now would make people ask twice. The row is tried again.
+            tracing::warn!(session = %self.fold.row.id, error = %Chain(&error), "the catalog does not know yet what became of a session");
+        }
+    }
+
+    /// The session right after what was done.
+    fn answer(&self, done: Result<(), Problem>) -> Result<Session, Problem> {
+        done.map(|()| self.fold.row.clone())
     }
 
     fn start_events(&self, prompt: &Prompt) -> Vec<EventBody> {
@@ -371,8 +460,9 @@ impl Actor {
         if pauses_queue && !self.fold.row.is_queue_paused && !self.fold.queue.is_empty() {
             events.push(EventBody::SessionQueueChanged { is_paused: true, by });
         }
-        if !events.is_empty() {
-            self.append_events(events).await?;
+        match events.is_empty() {
+            true => self.note_unchanged().await?,
+            false => drop(self.append_events(events).await?),
         }
         self.stop.cancel();
         Ok(())
@@ -465,12 +555,47 @@ impl Actor {
         .await
     }
 
+    /// What whoever repeats a command is answered: the session after what it appends.
+    fn receipt(&self, once: Once, batch: &Batch) -> NewReceipt {
+        let mut after = self.fold.clone();
+        for (seq, body) in (self.fold.row.last_seq + 1..).zip(batch.events.clone()) {
+            let at_ms = batch.at_ms;
+            after.apply(&Event { seq, at_ms, body });
+        }
+        NewReceipt {
+            person: once.person,
+            key: once.key,
+            digest: once.digest,
+            body: serde_json::to_value(&after.row).unwrap_or_default(),
+        }
+    }
+
+    /// Whether the row in the catalog has to tell of an event that comes now.
+    fn is_needed_after_a_crash(&self, event: &EventBody) -> bool {
+        match event {
+            EventBody::TurnStarted { .. } => !matches!(
+                self.fold.row.state,
+                SessionState::Running | SessionState::Stopping
+            ),
+            EventBody::SessionAccessChanged { .. }
+            | EventBody::SessionMemberChanged { .. }
+            | EventBody::SessionHandedOver { .. }
+            | EventBody::SessionArchived { .. }
+            | EventBody::SessionUnarchived { .. } => true,
+            _ => false,
+        }
+    }
+
     /// Disk first, then memory, then everyone who watches.
     pub(super) async fn append(&mut self, batch: Batch) -> Result<u64, Problem> {
         let session_id = self.fold.row.id.clone();
         let at_ms = batch.at_ms;
-        let events = batch.events.clone();
         let expected_seq = self.fold.row.last_seq;
+        let mut batch = batch;
+        if let Some(once) = self.once.take() {
+            batch.receipts.push(self.receipt(once, &batch));
+        }
+        let events = batch.events.clone();
         let last_seq = match self
             .services
             .store
@@ -490,12 +615,20 @@ impl Actor {
             return Ok(last_seq);
         }
         let has_texts = events.iter().any(listing::is_text);
+        self.is_row_due |= events.iter().any(|event| self.is_needed_after_a_crash(event));
         for (position, body) in events.into_iter().enumerate() {
-            let event = Arc::new(Event {
+            let event = Event {
                 seq: expected_seq + 1 + position as u64,
                 at_ms,
                 body,
-            });
+            };
+            if let Some(view) = self.cuts.before(&event, &self.fold) {
+                let (store, session_id) = (self.services.store.clone(), session_id.clone());
+                // Nobody waits for it.
+                self.services
+                    .tasks
+                    .spawn(async move { views::keep(&*store, &session_id, view).await });
+            }
             self.fold.apply(&event);
             self.hub.publish_event(event);
         }
@@ -507,6 +640,12 @@ impl Actor {
         }
         Ok(last_seq)
     }
+}
+
+/// What somebody is told whose idempotency key stands for something else.
+fn key_reused() -> Problem {
+    let message = "This idempotency key was used for another command.";
+    Problem::permanent("idempotency_key_reused", message).with_hint("Use a fresh key for each command.")
 }
 
 fn journal_rows(

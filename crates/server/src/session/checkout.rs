@@ -168,7 +168,7 @@ async fn is_from_image(sandbox: &Arc<dyn Sandbox>) -> Result<bool, Problem> {
 /// Whether a command of a turn still runs.
 async fn has_running_command(sandbox: &Arc<dyn Sandbox>) -> bool {
     match sandbox.call(Call::ListProcesses).await {
-        Ok(Reply::Processes { processes }) => processes
+        Ok(Reply::Processes { processes, .. }) => processes
             .iter()
             .any(|process| process.key.is_some() && process.exit.is_none()),
         // What cannot be looked into is met by what comes next.

@@ -12,7 +12,7 @@ use greenroom_protocol::client::member::Role;
 use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::prompt::{ChangePrompt, Delivery, ImageAttachment, PromptReceipt};
-use greenroom_protocol::client::session::UpdateSession;
+use greenroom_protocol::client::session::{Session, UpdateSession};
 use greenroom_protocol::id::{PersonId, PromptId, SessionId, TurnId};
 use greenroom_store::session_log::Batch;
 use std::sync::{Arc, Weak};
@@ -37,16 +37,33 @@ pub struct Sent {
     pub digest: String,
 }
 
+/// A command under an idempotency key: it is carried out once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Once {
+    pub person: PersonId,
+    pub key: String,
+    /// Of all that it asks for.
+    pub digest: String,
+}
+
+/// What a command is refused with that was carried out before: its receipt has the answer.
+pub const COMMAND_REPEATED: &str = "command_repeated";
+
 /// What comes to the actor.
 pub struct Mail {
     /// What whoever asks has to have for it; `None`: the platform itself asks.
     pub right: Option<Right>,
+    pub once: Option<Once>,
     pub command: Command,
 }
 
 impl From<Command> for Mail {
     fn from(command: Command) -> Self {
-        Self { right: None, command }
+        Self {
+            right: None,
+            once: None,
+            command,
+        }
     }
 }
 
@@ -59,24 +76,24 @@ pub enum Command {
     CancelPrompt {
         prompt_id: PromptId,
         by: PersonId,
-        reply: oneshot::Sender<Result<(), Problem>>,
+        reply: oneshot::Sender<Result<Session, Problem>>,
     },
     ChangePrompt {
         prompt_id: PromptId,
         change: ChangePrompt,
         by: PersonId,
-        reply: oneshot::Sender<Result<(), Problem>>,
+        reply: oneshot::Sender<Result<Session, Problem>>,
     },
     Stop {
         by: PersonId,
         /// Whether what waits stays until somebody lets it go on.
         pauses_queue: bool,
-        reply: oneshot::Sender<Result<(), Problem>>,
+        reply: oneshot::Sender<Result<Session, Problem>>,
     },
     Update {
         change: UpdateSession,
         by: PersonId,
-        reply: oneshot::Sender<Result<(), Problem>>,
+        reply: oneshot::Sender<Result<Session, Problem>>,
     },
     SetMember {
         person: Person,
@@ -99,6 +116,19 @@ pub enum Command {
     RetryEffect {
         key: String,
         by: PersonId,
+        reply: oneshot::Sender<Result<Session, Problem>>,
+    },
+    Archive {
+        why: Reason,
+        reply: oneshot::Sender<Result<Session, Problem>>,
+    },
+    Unarchive {
+        by: PersonId,
+        reply: oneshot::Sender<Result<Session, Problem>>,
+    },
+    /// There is no such session from here on.
+    Delete {
+        why: Reason,
         reply: oneshot::Sender<Result<(), Problem>>,
     },
     /// What people inserted into the running turn; `record` is written before them.
@@ -126,11 +156,33 @@ pub enum Command {
         sandbox: Option<SandboxUsage>,
     },
     /// The session as it is now.
-    Row { reply: oneshot::Sender<SessionFold> },
+    Row {
+        reply: oneshot::Sender<Result<SessionFold, Problem>>,
+    },
+}
+
+/// Why a session ends.
+#[derive(Debug, Clone)]
+pub enum Reason {
+    Person(PersonId),
+    /// The server's settings say so of one in which nothing happened since then.
+    Age {
+        quiet_since_ms: i64,
+    },
+}
+
+impl Reason {
+    /// Who wanted it.
+    pub fn person(self) -> Option<PersonId> {
+        match self {
+            Self::Person(person) => Some(person),
+            Self::Age { .. } => None,
+        }
+    }
 }
 
 impl Command {
-    /// Does not do it. What only tells how the session is is never refused here.
+    /// Does not do it.
     pub(super) fn refuse(self, problem: Problem) {
         // A caller that went away needs no answer.
         match self {
@@ -139,14 +191,18 @@ impl Command {
             | Self::ChangePrompt { reply, .. }
             | Self::Stop { reply, .. }
             | Self::Update { reply, .. }
-            | Self::SetMember { reply, .. }
+            | Self::RetryEffect { reply, .. }
+            | Self::Archive { reply, .. }
+            | Self::Unarchive { reply, .. } => drop(reply.send(Err(problem))),
+            Self::SetMember { reply, .. }
             | Self::Join { reply, .. }
             | Self::EndUnentitled { reply, .. }
-            | Self::RetryEffect { reply, .. }
+            | Self::Delete { reply, .. }
             | Self::Record { reply, .. } => drop(reply.send(Err(problem))),
             Self::TakeInserted { reply, .. } => drop(reply.send(Err(problem))),
             Self::Append { reply, .. } => drop(reply.send(Err(problem))),
-            Self::TurnEnded { .. } | Self::Row { .. } => {}
+            Self::Row { reply } => drop(reply.send(Err(problem))),
+            Self::TurnEnded { .. } => {}
         }
     }
 }
@@ -158,6 +214,8 @@ pub struct SessionHandle {
     pub(super) sender: mpsc::Sender<Mail>,
     /// What whoever asks through this handle has to have.
     pub(super) right: Option<Right>,
+    /// What is asked for through this handle, if it is to be carried out once.
+    pub(super) once: Option<Once>,
     /// Wakes the session when it sleeps.
     pub(super) registry: Weak<SessionRegistry>,
     pub hub: Arc<Hub>,
@@ -174,7 +232,7 @@ impl SessionHandle {
     }
 
     /// Takes a prompt out of the queue.
-    pub async fn cancel_prompt(&self, prompt_id: PromptId, by: PersonId) -> Result<(), Problem> {
+    pub async fn cancel_prompt(&self, prompt_id: PromptId, by: PersonId) -> Result<Session, Problem> {
         self.ask(|reply| Command::CancelPrompt { prompt_id, by, reply })
             .await?
     }
@@ -185,7 +243,7 @@ impl SessionHandle {
         prompt_id: PromptId,
         change: ChangePrompt,
         by: PersonId,
-    ) -> Result<(), Problem> {
+    ) -> Result<Session, Problem> {
         self.ask(|reply| Command::ChangePrompt {
             prompt_id,
             change,
@@ -196,7 +254,7 @@ impl SessionHandle {
     }
 
     /// Stops the running turn; returns when that is on disk, not when the turn has ended.
-    pub async fn stop(&self, by: PersonId, pauses_queue: bool) -> Result<(), Problem> {
+    pub async fn stop(&self, by: PersonId, pauses_queue: bool) -> Result<Session, Problem> {
         self.ask(|reply| Command::Stop {
             by,
             pauses_queue,
@@ -206,7 +264,7 @@ impl SessionHandle {
     }
 
     /// Changes what people can set of a session.
-    pub async fn update(&self, change: UpdateSession, by: PersonId) -> Result<(), Problem> {
+    pub async fn update(&self, change: UpdateSession, by: PersonId) -> Result<Session, Problem> {
         self.ask(|reply| Command::Update { change, by, reply }).await?
     }
 
@@ -239,9 +297,29 @@ impl SessionHandle {
         }
     }
 
+    /// The same session for a command that is to be carried out once.
+    pub fn under(self, once: Option<Once>) -> Self {
+        Self { once, ..self }
+    }
+
     /// Tries something outside again that was given up.
-    pub async fn retry_effect(&self, key: String, by: PersonId) -> Result<(), Problem> {
+    pub async fn retry_effect(&self, key: String, by: PersonId) -> Result<Session, Problem> {
         self.ask(|reply| Command::RetryEffect { key, by, reply }).await?
+    }
+
+    /// Keeps it for reading only; see [`super::ending::archive`] for what else there is to do.
+    pub(super) async fn archive(&self, why: Reason) -> Result<Session, Problem> {
+        self.ask(|reply| Command::Archive { why, reply }).await?
+    }
+
+    /// Takes it back from the archive.
+    pub async fn unarchive(&self, by: PersonId) -> Result<Session, Problem> {
+        self.ask(|reply| Command::Unarchive { by, reply }).await?
+    }
+
+    /// Makes it unknown to everybody; see [`super::ending::delete`] for what else there is to do.
+    pub(super) async fn delete(&self, why: Reason) -> Result<(), Problem> {
+        self.ask(|reply| Command::Delete { why, reply }).await?
     }
 
     /// Appends facts, with the time at which the actor takes them.
@@ -268,7 +346,7 @@ impl SessionHandle {
 
     /// The session as it is now.
     pub async fn fold(&self) -> Result<SessionFold, Problem> {
-        self.ask(|reply| Command::Row { reply }).await
+        self.ask(|reply| Command::Row { reply }).await?
     }
 
     /// Returns when the actor is gone, however it ended.
@@ -283,6 +361,7 @@ impl SessionHandle {
         let (reply, answer) = oneshot::channel();
         let mail = Mail {
             right: self.right.clone(),
+            once: self.once.clone(),
             command: command(reply),
         };
         if let Err(SendError(mail)) = self.sender.send(mail).await {

@@ -112,8 +112,7 @@ impl Origin {
             is_pinned: true,
             ..files.clone()
         };
-        let kept = services.catalog.put_snapshot(&own).await;
-        kept.map_err(|error| error.problem())?;
+        snapshots::keep_record(services, &own).await?;
         Ok(copied)
     }
 

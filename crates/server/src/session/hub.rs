@@ -2,12 +2,13 @@
 //! and a small ring of recent frames; a reader that falls behind the ring reads the log again instead.
 
 use super::presence::Room;
+use axum::body::Bytes;
 use greenroom_protocol::client::event::{Event, EventBody};
 use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::session::Session;
-use greenroom_protocol::client::stream::{DeltaChannel, DraftState, Presence};
+use greenroom_protocol::client::stream::{DeltaChannel, DraftState, Presence, StreamFrame};
 use greenroom_protocol::id::ItemId;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::broadcast;
 
 /// Frames kept for slow readers. `broadcast` allocates all of them up front, so this stays small.
@@ -15,18 +16,25 @@ const RING_FRAMES: usize = 64;
 /// Text kept per unfinished item and channel, in bytes; what goes beyond is not replayed to joiners.
 const MAX_PARTIAL_BYTES: usize = 256 * 1024;
 
-/// What subscribers receive.
-#[derive(Debug, Clone)]
-pub enum HubFrame {
-    Event(Arc<Event>),
-    Delta {
-        item_id: ItemId,
-        channel: DeltaChannel,
-        offset: u64,
-        text: Arc<str>,
-    },
-    Session(Arc<Session>),
-    Presence(Arc<Presence>),
+/// What subscribers receive. However many there are, it is written as JSON once.
+#[derive(Debug)]
+pub struct Live {
+    pub frame: StreamFrame,
+    text: OnceLock<Bytes>,
+}
+
+impl Live {
+    fn new(frame: StreamFrame) -> Arc<Self> {
+        let text = OnceLock::new();
+        Arc::new(Self { frame, text })
+    }
+
+    /// Its JSON; UTF-8.
+    pub fn text(&self) -> Bytes {
+        // Plain data always encodes.
+        let encode = || serde_json::to_vec(&self.frame).unwrap_or_default().into();
+        self.text.get_or_init(encode).clone()
+    }
 }
 
 /// Text so far of an unfinished item.
@@ -42,7 +50,7 @@ pub struct Partial {
 /// One session's fan-out.
 #[derive(Debug)]
 pub struct Hub {
-    sender: broadcast::Sender<HubFrame>,
+    sender: broadcast::Sender<Arc<Live>>,
     partials: Mutex<Vec<Partial>>,
     room: Mutex<Room>,
     /// The session's row as last told. Stays while the session sleeps.
@@ -62,13 +70,18 @@ impl Default for Hub {
 
 impl Hub {
     /// Joins: everything published from now on, and the texts so far. No delta falls between the two.
-    pub fn subscribe(&self) -> (broadcast::Receiver<HubFrame>, Vec<Partial>) {
+    pub fn subscribe(&self) -> (broadcast::Receiver<Arc<Live>>, Vec<Partial>) {
         let partials = self.lock();
         (self.sender.subscribe(), partials.clone())
     }
 
+    /// No subscriber is not an error.
+    fn send(&self, frame: StreamFrame) {
+        let _ = self.sender.send(Live::new(frame));
+    }
+
     /// Publishes a stored event. Ends the unfinished texts that it makes whole.
-    pub fn publish_event(&self, event: Arc<Event>) {
+    pub fn publish_event(&self, event: Event) {
         let mut partials = self.lock();
         match &event.body {
             EventBody::ItemCompleted { item, .. } => partials.retain(|partial| partial.item_id != item.id),
@@ -80,8 +93,7 @@ impl Hub {
             }
             _ => {}
         }
-        // No subscriber is not an error.
-        let _ = self.sender.send(HubFrame::Event(event));
+        self.send(StreamFrame::Event { event });
     }
 
     /// Publishes more text of an unfinished item.
@@ -108,11 +120,11 @@ impl Hub {
         if partial.text.len() as u64 == offset && partial.text.len() + text.len() <= MAX_PARTIAL_BYTES {
             partial.text.push_str(text);
         }
-        let _ = self.sender.send(HubFrame::Delta {
+        self.send(StreamFrame::Delta {
             item_id: item_id.clone(),
             channel,
             offset,
-            text: text.into(),
+            text: text.to_owned(),
         });
     }
 
@@ -136,10 +148,16 @@ impl Hub {
         self.row.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Publishes the session's row.
+    /// Publishes the session's row, unless it says nothing that the event before it did not.
     pub fn publish_session(&self, row: Arc<Session>) {
-        *self.row.lock().unwrap_or_else(PoisonError::into_inner) = Some(row.clone());
-        let _ = self.sender.send(HubFrame::Session(row));
+        let mut known = self.row.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = known.as_ref().is_none_or(|known| is_news(known, &row));
+        *known = Some(row.clone());
+        if is_news {
+            // While the row is locked, so that the last word is the newest.
+            let session = Box::new(Session::clone(&row));
+            self.send(StreamFrame::Session { session });
+        }
     }
 
     /// Somebody watches, until what this returns is dropped. `None`: a guest.
@@ -164,7 +182,7 @@ impl Hub {
         let after = room.presence();
         if before != after {
             // While the room is locked, so that the last word is the newest.
-            let _ = self.sender.send(HubFrame::Presence(Arc::new(after)));
+            self.send(StreamFrame::Presence { presence: after });
         }
         done
     }
@@ -177,6 +195,16 @@ impl Hub {
         // The texts stay usable whatever a panicking publisher left: worst case one delta is missing.
         self.partials.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a row differs in more than the number and the time of its last event.
+fn is_news(known: &Session, row: &Session) -> bool {
+    let same = Session {
+        last_seq: row.last_seq,
+        updated_at_ms: row.updated_at_ms,
+        ..known.clone()
+    };
+    same != *row
 }
 
 /// The place of somebody who watches; they are gone when it is dropped.

@@ -63,7 +63,7 @@ impl Inherited {
         self.until_ms = self.until_ms.max(event.at_ms);
         let bytes = serde_json::to_vec(&event.body).map_or(0, |text| text.len());
         match event.body {
-            EventBody::PromptQueued { prompt } => {
+            EventBody::PromptQueued { prompt, .. } => {
                 self.waiting.insert(prompt.id.clone(), (event.at_ms, prompt));
             }
             EventBody::PromptCancelled { prompt_id, .. } => {
@@ -105,7 +105,7 @@ impl Inherited {
                     return;
                 };
                 // It is told from the moment on in which the turn heard of it.
-                let queued = EventBody::PromptQueued { prompt };
+                let queued = EventBody::PromptQueued { prompt, key: None };
                 let queued_bytes = serde_json::to_vec(&queued).map_or(0, |text| text.len());
                 turn.items.push_back(((event.at_ms, queued), queued_bytes));
                 turn.items.push_back(((event.at_ms, event.body), bytes));
@@ -170,7 +170,13 @@ impl Inherited {
         let mut events = Vec::new();
         for turn in self.turns {
             let prompt_id = turn.prompt.id.clone();
-            events.push((turn.queued_at_ms, EventBody::PromptQueued { prompt: turn.prompt }));
+            events.push((
+                turn.queued_at_ms,
+                EventBody::PromptQueued {
+                    prompt: turn.prompt,
+                    key: None,
+                },
+            ));
             events.push(turn.started);
             events.extend(turn.items.into_iter().map(|(item, _)| item));
             let stopped = || EventBody::TurnCompleted {
@@ -210,6 +216,7 @@ mod tests {
                 delivery: Delivery::Queue,
                 queued_at_ms: 0,
             },
+            key: None,
         }
     }
 
@@ -247,7 +254,7 @@ mod tests {
     /// Words for what is taken over.
     fn told(events: &[Timed]) -> String {
         let words = events.iter().map(|(_, event)| match event {
-            EventBody::PromptQueued { prompt } => prompt.text.clone(),
+            EventBody::PromptQueued { prompt, .. } => prompt.text.clone(),
             EventBody::TurnStarted { .. } => "started".to_owned(),
             EventBody::ItemCompleted { item, .. } => match &item.body {
                 ItemBody::Message { text } => text.clone(),

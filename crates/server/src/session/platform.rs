@@ -119,7 +119,7 @@ impl SessionPlatform {
             for event in &page {
                 // Whose prompt was never told to the agent had no part in it.
                 match &event.body {
-                    EventBody::PromptQueued { prompt } => {
+                    EventBody::PromptQueued { prompt, .. } => {
                         waiting.insert(prompt.id.clone(), prompt.author.clone());
                     }
                     EventBody::TurnStarted { prompt_id, .. }

@@ -5,14 +5,15 @@ use super::actor::Actor;
 use super::command::{MAILBOX_COMMANDS, Mail, SessionHandle, shutting_down};
 use super::conversation::Conversation;
 use super::hub::Hub;
+use super::right::session_unknown;
 use super::sandbox_slot::SandboxSlot;
 use super::services::SessionServices;
-use super::state::SessionFold;
+use super::views;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::session::SessionState;
 use greenroom_protocol::id::SessionId;
 use greenroom_store::session_log::{AcquireError, Batch};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::mpsc::error::SendError;
@@ -21,8 +22,6 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a lease is good for. One process holds the data directory's lock, so it is never contended here.
 const LEASE: Duration = Duration::from_secs(24 * 3600);
-/// Events read at once when a session is loaded.
-const LOAD_PAGE_EVENTS: u32 = 2_000;
 
 /// A session's place in memory; empty while it is loaded.
 type Slot = Arc<Mutex<Option<SessionHandle>>>;
@@ -34,6 +33,8 @@ pub struct SessionRegistry {
     loaded: Mutex<HashMap<SessionId, Slot>>,
     /// Those who watch stay while a session sleeps, and find it again when it wakes.
     hubs: std::sync::Mutex<HashMap<SessionId, Weak<Hub>>>,
+    /// Sessions that were deleted and may still be on disk.
+    deleted: std::sync::Mutex<HashSet<SessionId>>,
     itself: Weak<Self>,
 }
 
@@ -44,6 +45,7 @@ impl SessionRegistry {
             shutdown,
             loaded: Mutex::new(HashMap::new()),
             hubs: std::sync::Mutex::default(),
+            deleted: std::sync::Mutex::default(),
             itself: itself.clone(),
         })
     }
@@ -51,7 +53,13 @@ impl SessionRegistry {
     /// Gives a session what came for it while it fell asleep.
     pub(super) async fn deliver(&self, id: &SessionId, mut mail: Mail) -> Result<(), Problem> {
         while !self.shutdown.is_cancelled() {
-            let handle = self.get(id).await?;
+            let handle = match self.get(id).await {
+                Ok(handle) => handle,
+                Err(problem) => {
+                    mail.command.refuse(problem.clone());
+                    return Err(problem);
+                }
+            };
             match handle.sender.send(mail).await {
                 Ok(()) => return Ok(()),
                 Err(SendError(back)) => mail = back,
@@ -74,7 +82,9 @@ impl SessionRegistry {
         }
         self.lock_hubs().retain(|_, hub| hub.strong_count() > 0);
         for mail in late {
-            if let Err(problem) = self.deliver(id, mail).await {
+            if let Err(problem) = self.deliver(id, mail).await
+                && problem.code != "session_unknown"
+            {
                 tracing::error!(session = %id, code = problem.code, "a command that came while a session fell asleep is lost: {}", problem.message);
             }
         }
@@ -98,6 +108,20 @@ impl SessionRegistry {
             .count()
     }
 
+    /// There is no such session any more, whatever is still on disk.
+    pub fn is_deleted(&self, id: &SessionId) {
+        let mut deleted = self.deleted.lock().unwrap_or_else(PoisonError::into_inner);
+        deleted.insert(id.clone());
+    }
+
+    pub fn check_not_deleted(&self, id: &SessionId) -> Result<(), Problem> {
+        let deleted = self.deleted.lock().unwrap_or_else(PoisonError::into_inner);
+        match deleted.contains(id) {
+            true => Err(session_unknown()),
+            false => Ok(()),
+        }
+    }
+
     fn lock_hubs(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, Weak<Hub>>> {
         self.hubs.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -113,11 +137,24 @@ impl SessionRegistry {
         hub
     }
 
+    /// Refuses to make a session again that was deleted since.
+    pub async fn refuse_deleted(&self, id: &SessionId) -> Result<(), Problem> {
+        let is_deleted = self.services.catalog.is_deleted(id).await;
+        match is_deleted.map_err(|error| error.problem())? {
+            true => Err(
+                Problem::permanent("session_deleted", "The session that this made was deleted.")
+                    .with_hint("Use a fresh idempotency key to make another one."),
+            ),
+            false => Ok(()),
+        }
+    }
+
     /// Makes a session; `begin` is what its log begins with, and its first event must be [`EventBody::SessionCreated`] of this id.
     /// Doing it twice loads the first.
     ///
     /// [`EventBody::SessionCreated`]: greenroom_protocol::client::event::EventBody::SessionCreated
     pub async fn create(&self, id: &SessionId, begin: Batch) -> Result<SessionHandle, Problem> {
+        self.refuse_deleted(id).await?;
         let store = &self.services.store;
         store.create(id).await.map_err(|error| error.problem())?;
         let slot = self.slot(id).await;
@@ -149,7 +186,7 @@ impl SessionRegistry {
         if let Some(handle) = slot.as_ref().filter(|handle| !handle.sender.is_closed()) {
             return Ok(handle.clone());
         }
-        let loaded = match self.check_runs() {
+        let loaded = match self.check_runs().and_then(|()| self.check_not_deleted(id)) {
             Ok(()) => match self.acquire(id).await {
                 Ok(epoch) => self.load(id, epoch).await,
                 Err(problem) => Err(problem),
@@ -215,20 +252,7 @@ impl SessionRegistry {
     }
 
     async fn load(&self, id: &SessionId, epoch: u64) -> Result<SessionHandle, Problem> {
-        let mut fold: Option<SessionFold> = None;
-        let mut after = 0;
-        loop {
-            let page = self.services.store.read(id, after, LOAD_PAGE_EVENTS).await;
-            let page = page.map_err(|error| error.problem())?;
-            let Some(last) = page.last() else { break };
-            after = last.seq;
-            for event in &page {
-                match &mut fold {
-                    Some(fold) => fold.apply(event),
-                    None => fold = SessionFold::begin(event),
-                }
-            }
-        }
+        let (fold, cuts) = views::fold(&*self.services.store, id, u64::MAX).await?;
         let fold = fold.ok_or_else(|| Problem::permanent("session_unknown", "There is no such session."))?;
         // What an earlier process left in the sandbox may not have reached the forge.
         let has_past = fold.row.state != SessionState::Created;
@@ -247,16 +271,21 @@ impl SessionRegistry {
             sender: sender.downgrade(),
             sandbox: sandbox.clone(),
             conversation: conversation.clone(),
+            cuts,
             pending_end: None,
             registry: self.itself.clone(),
             stop: shutdown.child_token(),
             shutdown,
+            is_deleted: false,
+            once: None,
+            is_row_due: false,
         };
         self.services.tasks.spawn(actor.run());
         Ok(SessionHandle {
             id: id.clone(),
             sender,
             right: None,
+            once: None,
             registry: self.itself.clone(),
             hub,
             sandbox,

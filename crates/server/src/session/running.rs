@@ -13,6 +13,8 @@ use std::time::Duration;
 pub struct RunningBounds {
     /// After this long without a turn a sandbox is stopped.
     pub idle: Duration,
+    /// After this long without anybody who uses it a sandbox stands still; `None`: it never does.
+    pub still_after: Option<Duration>,
     /// How long nothing is asked of a session that has no sandbox until it leaves memory.
     pub session_idle: Duration,
     /// At least 1.
@@ -103,13 +105,22 @@ impl RunningSandboxes {
 
     /// Those that nobody has used for too long, the longest first.
     pub fn overdue(&self, now_ms: i64) -> Vec<(SandboxId, SessionHandle)> {
-        let idle_ms = i64::try_from(self.bounds.idle.as_millis()).unwrap_or(i64::MAX);
-        idle(&self.lock(), now_ms.saturating_sub(idle_ms))
+        self.unused_for(self.bounds.idle, now_ms)
     }
 
-    /// How often to look for [`RunningSandboxes::overdue`] ones.
+    /// Those that no turn has used for so long, the longest first.
+    pub fn unused_for(&self, time: Duration, now_ms: i64) -> Vec<(SandboxId, SessionHandle)> {
+        let time_ms = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        idle(&self.lock(), now_ms.saturating_sub(time_ms))
+    }
+
+    /// How often to look for those that nobody has used for a time.
     pub fn look_every(&self) -> Duration {
-        (self.bounds.idle / 4).clamp(Duration::from_millis(200), Duration::from_secs(30))
+        let shortest = self
+            .bounds
+            .still_after
+            .map_or(self.bounds.idle, |still| still.min(self.bounds.idle));
+        (shortest / 4).clamp(Duration::from_millis(200), Duration::from_secs(30))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SandboxId, Entry>> {
@@ -146,6 +157,18 @@ impl RunningSandboxes {
         self.bounds.max_running
     }
 
+    /// How long nobody uses a sandbox until it stands still.
+    pub fn still_after(&self) -> Option<Duration> {
+        self.bounds.still_after
+    }
+
+    /// How many stand still.
+    pub fn still(&self) -> usize {
+        let entries = self.lock();
+        let still = entries.values().filter(|entry| entry.handle.sandbox.is_still());
+        still.count()
+    }
+
     /// How long nothing is asked of a session that has no sandbox until it leaves memory.
     pub fn session_idle(&self) -> Duration {
         self.bounds.session_idle
@@ -168,6 +191,7 @@ mod tests {
         SessionHandle {
             id: greenroom_protocol::id::SessionId::from_bits(0),
             right: None,
+            once: None,
             registry: std::sync::Weak::new(),
             sender: tokio::sync::mpsc::channel(1).0,
             hub: Arc::new(Hub::default()),
@@ -184,6 +208,7 @@ mod tests {
     fn the_longest_idle_makes_room_and_busy_ones_never_do() {
         let running = RunningSandboxes::new(RunningBounds {
             idle: Duration::from_millis(100),
+            still_after: None,
             session_idle: Duration::MAX,
             max_running: 2,
             sync_timeout: Duration::ZERO,

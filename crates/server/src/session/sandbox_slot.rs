@@ -1,8 +1,10 @@
 //! The one sandbox of a session, shared by its turns, and how it is put to rest when nobody uses it.
 
 use super::command::SessionHandle;
+use super::diff::LastLook;
 use super::services::SessionServices;
 use super::snapshots;
+use super::stillness::{InUse, Stillness};
 use super::way_out::WayOut;
 use super::workspace_notes::WorkspaceNotes;
 use crate::egress::EgressLedger;
@@ -26,6 +28,7 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct PersonsWork {
     sandbox: Arc<dyn Sandbox>,
     slot: Arc<SandboxSlot>,
+    _in_use: InUse,
 }
 
 impl PersonsWork {
@@ -47,6 +50,8 @@ pub enum Leave {
     WithSnapshot,
     /// Somebody waits for its place. Its files stay.
     AtOnce,
+    /// With a snapshot, and whatever runs in it: its session is archived.
+    ForGood,
 }
 
 /// The session's sandbox: whoever needs it while it starts waits for the same start.
@@ -70,6 +75,9 @@ pub struct SandboxSlot {
     pub(super) has_writer: AtomicBool,
     /// What runs in it beside the agent, by the environment it was started with.
     services: std::sync::Mutex<Vec<ServiceFact>>,
+    pub(super) stillness: Arc<Stillness>,
+    /// How its files were seen last.
+    pub(super) last_look: LastLook,
     /// What is checked out in it, by the environment it was started with; `None`: not started yet.
     repositories: std::sync::Mutex<Option<Vec<WorkspaceRepository>>>,
 }
@@ -88,6 +96,8 @@ impl SandboxSlot {
             ledger: Arc::default(),
             has_writer: AtomicBool::new(false),
             services: std::sync::Mutex::default(),
+            stillness: Arc::default(),
+            last_look: LastLook::default(),
             repositories: std::sync::Mutex::default(),
         }
     }
@@ -96,6 +106,17 @@ impl SandboxSlot {
     pub fn running(&self) -> Option<Arc<dyn Sandbox>> {
         let ready = self.ready.try_lock().ok()?;
         ready.clone().filter(|sandbox| sandbox.is_alive())
+    }
+
+    /// The sandbox if it runs now, also if no turn looked after it since the server started.
+    pub fn serving(&self) -> Option<Arc<dyn Sandbox>> {
+        let adopted = || self.adopted().filter(|sandbox| sandbox.is_alive());
+        self.running().or_else(adopted)
+    }
+
+    /// Whether the sandbox stands still, since nobody uses it.
+    pub fn is_still(&self) -> bool {
+        self.stillness.is_held()
     }
 
     /// Whether nothing of it is in memory that a fresh one would not find again.
@@ -108,13 +129,21 @@ impl SandboxSlot {
     }
 
     /// The sandbox for a person to work in, if it runs now: what is changed there is pushed with the next turn.
-    pub fn for_person(self: &Arc<Self>) -> Option<PersonsWork> {
+    pub async fn for_person(self: &Arc<Self>) -> Option<PersonsWork> {
+        let in_use = self.stillness.go_on().await;
         let sandbox = self.running().or_else(|| self.adopted())?;
         self.people.fetch_add(1, Ordering::SeqCst);
         Some(PersonsWork {
             sandbox,
             slot: self.clone(),
+            _in_use: in_use,
         })
+    }
+
+    /// The sandbox to be asked something, if it runs now; it may stand still again when the second is dropped.
+    pub async fn to_ask(&self) -> Option<(Arc<dyn Sandbox>, InUse)> {
+        let in_use = self.stillness.go_on().await;
+        Some((self.serving()?, in_use))
     }
 
     /// Whether files may have changed since the last push.
@@ -205,11 +234,16 @@ impl SandboxSlot {
             None => services.sandboxes.find(id, refuse_routes()).await?,
         };
         if let Some(sandbox) = &sandbox
-            && has_running_command(sandbox).await
+            && leave != Leave::ForGood
+            // Nothing that an agent started runs in one that stands still.
+            && !self.stillness.is_held()
+            && runs(sandbox, Counted::Commands).await
         {
             return Ok(false);
         }
-        if leave == Leave::WithSnapshot {
+        // What stands still cannot end in order.
+        let _in_use = self.stillness.go_on().await;
+        if leave != Leave::AtOnce {
             // What its last turn left, and what went on after it.
             snapshots::take_by_itself(services, &handle.id, id).await;
         }
@@ -232,11 +266,47 @@ impl SandboxSlot {
     }
 }
 
-/// Whether something that an agent started still runs. Services do not count.
-async fn has_running_command(sandbox: &Arc<dyn Sandbox>) -> bool {
+impl SandboxSlot {
+    /// Holds the sandbox still if nobody has used it for so long and only services run in it; says whether it stands still since now.
+    pub async fn hold_still(
+        &self,
+        services: &SessionServices,
+        id: &SandboxId,
+        unused_for: Duration,
+    ) -> Result<bool, Problem> {
+        let freeze = async || {
+            let Some(sandbox) = self.serving() else {
+                return Ok(None);
+            };
+            let is_busy = !services.running.is_idle(id) || runs(&sandbox, Counted::LeftBehindToo).await;
+            match is_busy {
+                true => Ok(None),
+                false => services.sandboxes.freeze(id).await.map(Some),
+            }
+        };
+        self.stillness.hold(unused_for, freeze).await
+    }
+}
+
+/// What counts as work that goes on in a sandbox. Services never do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Counted {
+    Commands,
+    /// Also what a command started and did not wait for. It does not keep a sandbox for ever, since nobody can tell whether it is wanted.
+    LeftBehindToo,
+}
+
+/// Whether something that an agent started still runs.
+async fn runs(sandbox: &Arc<dyn Sandbox>, counted: Counted) -> bool {
     let listed = tokio::time::timeout(LIST_TIMEOUT, sandbox.call(Call::ListProcesses)).await;
     match listed {
-        Ok(Ok(Reply::Processes { processes })) => processes.iter().any(|process| process.exit.is_none()),
+        Ok(Ok(Reply::Processes {
+            processes,
+            left_behind,
+        })) => {
+            let is_left_behind = counted == Counted::LeftBehindToo && left_behind > 0;
+            is_left_behind || processes.iter().any(|process| process.exit.is_none())
+        }
         _ => false,
     }
 }

@@ -65,11 +65,28 @@ pub async fn take(
         size_bytes: sealed.size_bytes,
         is_pinned,
     };
-    let kept = services.catalog.put_snapshot(&snapshot).await;
-    kept.map_err(|error| error.problem())?;
+    keep_record(services, &snapshot).await?;
     step::reached("snapshot.listed");
     forget_outdated(services).await?;
     Ok(snapshot)
+}
+
+/// Puts a snapshot on record; what cannot be, such as one of a session that was deleted meanwhile, takes no place on disk.
+pub(super) async fn keep_record(
+    services: &SessionServices,
+    snapshot: &SessionSnapshot,
+) -> Result<(), Problem> {
+    let Err(error) = services.catalog.put_snapshot(snapshot).await else {
+        return Ok(());
+    };
+    if let Err(problem) = services
+        .sandboxes
+        .remove_snapshots(std::slice::from_ref(&snapshot.id))
+        .await
+    {
+        tracing::warn!(snapshot = %snapshot.id, code = problem.code, "a snapshot without a record stays until the next start: {}", problem.message);
+    }
+    Err(error.problem())
 }
 
 /// The newest snapshot of a session.

@@ -1,14 +1,16 @@
 //! What a session is, folded from its events. Pure: the actor feeds every event it appends, and a loaded session is the
 //! same fold over its log, so memory and disk cannot disagree.
 
+use super::views::Kept;
 use greenroom_protocol::client::event::{Event, EventBody, SandboxState, TurnOutcome};
 use greenroom_protocol::client::member::{Member, Role};
+use greenroom_protocol::client::overview::{
+    OpenTurn, PushedChange, SandboxStatus, ServiceStatus, SessionOverview,
+};
 use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::prompt::{Delivery, Prompt, PromptState};
 use greenroom_protocol::client::pull_request::PullRequestState;
-use greenroom_protocol::client::session::{
-    FailedEffect, PullRequestLink, Session, SessionState, WorkspaceRepository,
-};
+use greenroom_protocol::client::session::{FailedEffect, PullRequestLink, Session, SessionState};
 use greenroom_protocol::id::{PersonId, PromptId, SnapshotId, TurnId};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -32,23 +34,9 @@ pub struct RunningTurn {
     pub inserted: Vec<Prompt>,
     /// Who asked it to stop, if anyone.
     pub stopped_by: Option<PersonId>,
-}
-
-/// What is on the forge of one repository.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pushed {
-    /// `None`: the session's own.
-    pub repository: Option<WorkspaceRepository>,
-    pub commit: String,
-}
-
-impl Pushed {
-    /// The repository's name.
-    pub fn name<'a>(&'a self, row: &'a Session) -> &'a str {
-        self.repository
-            .as_ref()
-            .map_or(&row.repository, |repository| &repository.name)
-    }
+    pub model: String,
+    pub is_scripted: bool,
+    pub started_at_ms: i64,
 }
 
 /// A session's present, derived from its past.
@@ -60,13 +48,21 @@ pub struct SessionFold {
     pub queue: VecDeque<Arc<Prompt>>,
     pub running: Option<RunningTurn>,
     /// What was last pushed to the session's branch, once for each repository.
-    pub pushed: Vec<Pushed>,
+    pub pushed: Vec<Arc<PushedChange>>,
+    /// The sandbox as last heard of.
+    pub sandbox: Option<SandboxStatus>,
+    /// Its services, in the order in which they were first heard of.
+    pub services: Vec<ServiceStatus>,
+    /// Number of the last event that told of changed files since the last push, or 0.
+    pub files_changed_seq: u64,
     /// Whether its sandbox was ready once.
     pub had_sandbox: bool,
     /// Whom others took out, and nobody let in again.
     pub removed_members: Vec<PersonId>,
     /// What its first sandbox begins with, if it is a fork.
     pub forked_snapshot: Option<SnapshotId>,
+    /// Which events hold the images of prompts that wait or run.
+    pub image_events: Vec<(PromptId, u64)>,
 }
 
 impl SessionFold {
@@ -116,10 +112,74 @@ impl SessionFold {
             queue: VecDeque::new(),
             running: None,
             pushed: Vec::new(),
+            sandbox: None,
+            services: Vec::new(),
+            files_changed_seq: 0,
             had_sandbox: false,
             removed_members: Vec::new(),
             forked_snapshot: None,
+            image_events: Vec::new(),
         })
+    }
+
+    /// Goes on from what was kept of it.
+    pub(super) fn restore(kept: Kept) -> Self {
+        let Kept {
+            overview,
+            had_sandbox,
+            removed_members,
+            forked_snapshot,
+            image_events,
+        } = kept;
+        let running = overview.turn.map(|turn| RunningTurn {
+            turn_id: turn.turn_id,
+            prompt: Arc::new(turn.prompt),
+            inserted: turn.inserted,
+            stopped_by: turn.stopped_by,
+            model: turn.model,
+            is_scripted: turn.is_scripted,
+            started_at_ms: turn.started_at_ms,
+        });
+        Self {
+            row: *overview.session,
+            queue: overview.queued.into_iter().map(Arc::new).collect(),
+            running,
+            pushed: overview.changes.into_iter().map(Arc::new).collect(),
+            sandbox: overview.sandbox,
+            services: overview.services,
+            files_changed_seq: overview.files_changed_seq,
+            had_sandbox,
+            removed_members,
+            forked_snapshot,
+            image_events,
+        }
+    }
+
+    /// What pages show of it, but for turns that ended.
+    pub fn overview(&self) -> SessionOverview {
+        let turn = self.running.as_ref().map(|running| OpenTurn {
+            turn_id: running.turn_id.clone(),
+            prompt: Prompt::clone(&running.prompt),
+            inserted: running.inserted.clone(),
+            model: running.model.clone(),
+            is_scripted: running.is_scripted,
+            started_at_ms: running.started_at_ms,
+            stopped_by: running.stopped_by.clone(),
+        });
+        SessionOverview {
+            seq: self.row.last_seq,
+            session: Box::new(self.row.clone()),
+            queued: self.queue.iter().map(|prompt| Prompt::clone(prompt)).collect(),
+            turn,
+            sandbox: self.sandbox.clone(),
+            services: self.services.clone(),
+            changes: self
+                .pushed
+                .iter()
+                .map(|change| PushedChange::clone(change))
+                .collect(),
+            files_changed_seq: self.files_changed_seq,
+        }
     }
 
     /// Takes the next event. Kinds that change nothing here are ignored, unknown ones too.
@@ -134,9 +194,36 @@ impl SessionFold {
                 self.forked_snapshot.clone_from(snapshot_id);
             }
             EventBody::SandboxStateChanged {
-                state: SandboxState::Ready,
-                ..
-            } => self.had_sandbox = true,
+                sandbox_id,
+                state,
+                problem,
+            } => {
+                self.had_sandbox |= *state == SandboxState::Ready;
+                let is_gone = matches!(
+                    state,
+                    SandboxState::Starting | SandboxState::Stopped | SandboxState::Lost
+                );
+                if is_gone {
+                    self.services.clear();
+                }
+                self.sandbox = Some(SandboxStatus {
+                    sandbox_id: sandbox_id.clone(),
+                    state: *state,
+                    problem: problem.clone(),
+                });
+            }
+            EventBody::ServiceStateChanged { name, state, reason } => {
+                let status = ServiceStatus {
+                    name: name.clone(),
+                    state: *state,
+                    reason: reason.clone(),
+                };
+                match self.services.iter_mut().find(|known| known.name == *name) {
+                    Some(known) => *known = status,
+                    None => self.services.push(status),
+                }
+            }
+            EventBody::WorkspaceChanged { .. } => self.files_changed_seq = event.seq,
             EventBody::SessionAccessChanged { access, .. } => self.row.access = *access,
             EventBody::SessionMemberChanged { person, role, by } => {
                 self.removed_members.retain(|removed| *removed != person.id);
@@ -166,16 +253,21 @@ impl SessionFold {
                     },
                 );
             }
-            EventBody::SessionTitled { title } => self.row.title.clone_from(title),
+            EventBody::SessionTitled { title, .. } => self.row.title.clone_from(title),
             EventBody::SessionStateChanged { state } => self.row.state = *state,
+            EventBody::SessionArchived { .. } => self.row.state = SessionState::Archived,
+            EventBody::SessionUnarchived { .. } => self.row.state = SessionState::Idle,
             EventBody::SessionDeliveryChanged { delivery, .. } => self.row.delivery = *delivery,
             EventBody::SessionQueueChanged { is_paused, .. } => self.row.is_queue_paused = *is_paused,
-            EventBody::PromptQueued { prompt } => {
+            EventBody::PromptQueued { prompt, .. } => {
                 // What is to be inserted goes before what waits for a turn of its own: if the turn ends before, it is the next.
                 let place = match prompt.delivery {
                     Delivery::Queue => self.queue.len(),
                     Delivery::Insert => self.behind_insertions(),
                 };
+                if !prompt.images.is_empty() {
+                    self.image_events.push((prompt.id.clone(), event.seq));
+                }
                 self.queue.insert(place, Arc::new(prompt.clone()));
             }
             EventBody::PromptDeliveryChanged {
@@ -220,7 +312,10 @@ impl SessionFold {
                 }
             }
             EventBody::TurnStarted {
-                turn_id, prompt_id, ..
+                turn_id,
+                prompt_id,
+                model,
+                is_scripted,
             } => {
                 if let Some(position) = self.queue.iter().position(|prompt| prompt.id == *prompt_id)
                     && let Some(prompt) = self.queue.remove(position)
@@ -230,6 +325,9 @@ impl SessionFold {
                         prompt,
                         inserted: Vec::new(),
                         stopped_by: None,
+                        model: model.clone(),
+                        is_scripted: *is_scripted,
+                        started_at_ms: event.at_ms,
                     });
                 }
             }
@@ -260,15 +358,25 @@ impl SessionFold {
                 self.row.failed_effects.retain(|failed| failed.key != *effect_key);
             }
             EventBody::ChangePushed {
-                repository, commit, ..
+                repository,
+                branch,
+                commit,
+                additions,
+                deletions,
+                files,
             } => {
-                let pushed = Pushed {
+                let pushed = Arc::new(PushedChange {
                     repository: repository.clone(),
+                    branch: branch.clone(),
                     commit: commit.clone(),
-                };
+                    additions: *additions,
+                    deletions: *deletions,
+                    files: files.clone(),
+                });
                 self.pushed
                     .retain(|other| other.name(&self.row) != pushed.name(&self.row));
                 self.pushed.push(pushed);
+                self.files_changed_seq = 0;
             }
             EventBody::PullRequestOpened {
                 repository,
@@ -303,13 +411,17 @@ impl SessionFold {
             | EventBody::ItemCompleted { .. }
             | EventBody::TurnRetrying { .. }
             | EventBody::TurnResumed { .. }
-            | EventBody::SandboxStateChanged { .. }
             | EventBody::EgressDecided { .. }
-            | EventBody::ServiceStateChanged { .. }
             | EventBody::EffectFailed { effect_key: None, .. }
             | EventBody::Unknown(_) => {}
         }
         self.row.is_queue_paused &= !self.queue.is_empty();
+        if !self.image_events.is_empty() {
+            let running = self.running.as_ref().map(|running| &running.prompt.id);
+            let queue = &self.queue;
+            self.image_events
+                .retain(|(id, _)| running == Some(id) || queue.iter().any(|prompt| prompt.id == *id));
+        }
     }
 
     fn put_member(&mut self, person: &Person, role: Role) {
@@ -419,6 +531,10 @@ mod tests {
         }
     }
 
+    fn queued(prompt: Prompt) -> EventBody {
+        EventBody::PromptQueued { prompt, key: None }
+    }
+
     /// A session of person 1 in which these happened.
     fn session(bodies: Vec<EventBody>) -> SessionFold {
         let created = EventBody::SessionCreated {
@@ -442,7 +558,7 @@ mod tests {
 
     #[test]
     fn the_queue_is_its_authors_and_whoever_began_the_session_puts_it_in_order() {
-        let fold = session(vec![EventBody::PromptQueued { prompt: prompt(1, 2) }]);
+        let fold = session(vec![queued(prompt(1, 2))]);
         for (number, expected) in [(1, true), (2, true), (3, false)] {
             assert_eq!(
                 fold.may_order(&fold.queue[0], &person(number).id),
@@ -539,11 +655,7 @@ mod tests {
             (2, 1, [1, 2, 3]),
             (9, 0, [1, 2, 3]),
         ] {
-            let mut bodies: Vec<_> = (1..=3)
-                .map(|number| EventBody::PromptQueued {
-                    prompt: prompt(number, 1),
-                })
-                .collect();
+            let mut bodies: Vec<_> = (1..=3).map(|number| queued(prompt(number, 1))).collect();
             bodies.push(EventBody::PromptMoved {
                 prompt_id: PromptId::from_bits(moved),
                 position,
@@ -590,11 +702,11 @@ mod tests {
             prompt_id: PromptId::from_bits(number),
         };
         let mut bodies = vec![
-            EventBody::PromptQueued { prompt: prompt(1, 1) },
+            queued(prompt(1, 1)),
             started,
-            EventBody::PromptQueued { prompt: prompt(2, 1) },
-            EventBody::PromptQueued { prompt: inserted(3) },
-            EventBody::PromptQueued { prompt: prompt(4, 1) },
+            queued(prompt(2, 1)),
+            queued(inserted(3)),
+            queued(prompt(4, 1)),
             changed(4, Delivery::Insert),
             EventBody::SessionQueueChanged {
                 is_paused: true,
@@ -616,10 +728,10 @@ mod tests {
         // One that is to wait after all does not come between those that are told.
         let mut others = bodies.clone();
         others.extend([
-            EventBody::PromptQueued { prompt: inserted(5) },
-            EventBody::PromptQueued { prompt: inserted(6) },
+            queued(inserted(5)),
+            queued(inserted(6)),
             changed(5, Delivery::Queue),
-            EventBody::PromptQueued { prompt: inserted(7) },
+            queued(inserted(7)),
         ]);
         assert_eq!(
             waiting(&session(others.clone())),
@@ -630,7 +742,7 @@ mod tests {
             position: 3,
             by: person(1).id,
         });
-        others.push(EventBody::PromptQueued { prompt: inserted(8) });
+        others.push(queued(inserted(8)));
         assert_eq!(
             waiting(&session(others)),
             [7, 5, 2, 6, 8].map(PromptId::from_bits)

@@ -7,6 +7,7 @@ mod calls;
 use super::changes::ChangeAuthor;
 use super::checkout::{self, Checkout};
 use super::command::SessionHandle;
+use super::file_watch;
 use super::running::{self, Admission};
 use super::sandbox_slot::{Leave, SandboxSlot};
 use super::service_watch::{self, READY_PATIENCE};
@@ -128,6 +129,8 @@ impl SessionWorkspace {
     }
 
     async fn find_or_start(&self) -> Result<Arc<dyn Sandbox>, Problem> {
+        // Until it counts as one that a turn uses.
+        let _in_use = self.slot.stillness.go_on().await;
         let mut ready = self.slot.ready.lock().await;
         if self.is_over.load(Ordering::SeqCst) {
             return Err(turn_over());
@@ -362,6 +365,8 @@ impl SessionWorkspace {
         self.slot.set_repositories(checked_out.repositories.clone());
         self.slot.workspace_notes.settled(&checked_out.changed);
         self.tell_beginning(&beginning, &checked_out).await;
+        let following = file_watch::follow(sandbox.clone(), self.handle.clone());
+        services.tasks.spawn(following);
         self.start_services(&sandbox, &environment.services).await;
         Ok(sandbox)
     }

@@ -20,6 +20,8 @@ pub struct NewAuditEntry {
     pub target: String,
     /// How it was answered, if that is known already.
     pub status: Option<u16>,
+    /// What it made or changed, where its path does not say it. Cut if it is long.
+    pub subject: Option<String>,
 }
 
 /// Which entries.
@@ -51,8 +53,8 @@ impl Catalog {
         self.database
             .write(move |db| {
                 db.prepare_cached(
-                    "INSERT INTO audit (at_ms, person_id, person_name, person_email, action, target, status)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                    "INSERT INTO audit (at_ms, person_id, person_name, person_email, action, target, status, subject)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
                 )
                 .and_then(|mut insert| {
                     insert.insert(params![
@@ -62,7 +64,8 @@ impl Catalog {
                         new.person.email,
                         new.action,
                         cut(&new.target),
-                        new.status
+                        new.status,
+                        new.subject.as_deref().map(cut)
                     ])
                 })
                 .map(i64::unsigned_abs)

@@ -2,7 +2,7 @@
 
 use crate::database::Schema;
 
-pub(super) static SCHEMA: Schema = Schema {
+pub(crate) static SCHEMA: Schema = Schema {
     // "GrCa" in ASCII.
     application_id: 0x4772_4361,
     migrations: &[
@@ -191,6 +191,27 @@ CREATE TABLE audit (
 ) STRICT;
 CREATE INDEX audit_by_age ON audit (at_ms);
 CREATE INDEX audit_by_person ON audit (person_id, id);
+",
+        // Sessions that were deleted. What comes for them late is dropped.
+        "
+CREATE TABLE deleted_sessions (
+  session_id TEXT PRIMARY KEY,
+  -- Absent: the server itself, because of its age.
+  deleted_by TEXT,
+  deleted_at_ms INTEGER NOT NULL,
+  -- Whether nothing of it is on disk any more.
+  is_removed INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX deleted_sessions_unremoved ON deleted_sessions (session_id) WHERE is_removed = 0;
+CREATE TRIGGER deleted_sessions_have_no_row BEFORE INSERT ON sessions
+WHEN EXISTS (SELECT 1 FROM deleted_sessions WHERE session_id = NEW.id)
+BEGIN SELECT RAISE(IGNORE); END;
+CREATE TRIGGER deleted_sessions_have_no_sandbox BEFORE INSERT ON sandboxes
+WHEN EXISTS (SELECT 1 FROM deleted_sessions WHERE session_id = NEW.session_id)
+BEGIN SELECT RAISE(ABORT, 'the session was deleted'); END;
+CREATE TRIGGER deleted_sessions_have_no_snapshots BEFORE INSERT ON snapshots
+WHEN EXISTS (SELECT 1 FROM deleted_sessions WHERE session_id = NEW.session_id)
+BEGIN SELECT RAISE(ABORT, 'the session was deleted'); END;
 ",
     ],
 };

@@ -45,6 +45,14 @@ impl Catalog {
         let session = session.clone();
         self.database
             .write(move |db| {
+                // Late, after the session was deleted.
+                let is_deleted = db
+                    .prepare_cached("SELECT 1 FROM deleted_sessions WHERE session_id = ?1")
+                    .and_then(|mut query| query.exists([session.as_str()]))
+                    .during("look for deleted session")?;
+                if is_deleted {
+                    return Ok(());
+                }
                 for text in &texts {
                     put(db, &session, text).during("index session")?;
                 }

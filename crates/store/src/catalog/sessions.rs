@@ -8,6 +8,7 @@ use greenroom_protocol::id::{PersonId, SandboxId, SessionId};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// Most sessions in one page.
 const MAX_PAGE: u32 = 200;
@@ -21,6 +22,8 @@ pub struct SessionQuery {
     pub words: Option<String>,
     /// Only sessions that this person may see; absent: all.
     pub seen_by: Option<PersonId>,
+    /// Only archived ones, or only others; absent: all.
+    pub is_archived: Option<bool>,
     /// `next_cursor` of the page before; absent: from the start.
     pub cursor: Option<String>,
     /// 1 to 200; what lies outside is moved inside.
@@ -31,35 +34,16 @@ impl Catalog {
     /// Inserts or replaces a session's row. One whose `last_seq` is smaller than the stored row's is ignored, so that late
     /// writers do no harm.
     pub async fn put_session(&self, session: &Session) -> Result<(), CatalogError> {
-        let session = session.clone();
+        self.put_sessions(vec![Arc::new(session.clone())]).await
+    }
+
+    /// The same for many, all or none.
+    pub async fn put_sessions(&self, sessions: Vec<Arc<Session>>) -> Result<(), CatalogError> {
+        if sessions.is_empty() {
+            return Ok(());
+        }
         self.database
-            .write(move |db| {
-                let put = db
-                    .prepare_cached(
-                        "INSERT INTO sessions (id, repository, state, updated_at_ms, last_seq, body, access)
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-                         ON CONFLICT (id) DO UPDATE SET repository = excluded.repository, state = excluded.state,
-                           updated_at_ms = excluded.updated_at_ms, last_seq = excluded.last_seq, body = excluded.body,
-                           access = excluded.access
-                         WHERE excluded.last_seq >= sessions.last_seq",
-                    )
-                    .and_then(|mut insert| {
-                        insert.execute(params![
-                            session.id.as_str(),
-                            session.repository,
-                            state_name(session.state),
-                            session.updated_at_ms,
-                            session.last_seq,
-                            encode(&session)?,
-                            access_name(session.access),
-                        ])
-                    })
-                    .during("put session row")?;
-                match put {
-                    0 => Ok(()),
-                    _ => put_members(db, &session).during("put session members"),
-                }
-            })
+            .write(move |db| sessions.iter().try_for_each(|session| put(db, session)))
             .await
     }
 
@@ -109,11 +93,16 @@ impl Catalog {
                     }
                     None => "?6 IS NULL",
                 };
+                let archived = match query.is_archived {
+                    Some(true) => "state = 'archived'",
+                    Some(false) => "state <> 'archived'",
+                    None => "TRUE",
+                };
                 let seen_by = query.seen_by.as_ref().map(PersonId::as_str);
                 let mut sessions: Vec<Session> = db
                     .prepare_cached(&format!(
                         "SELECT body FROM sessions WHERE (updated_at_ms, id) < (?1, ?2) AND {of_repository} AND {with_words}
-                         AND {seen}
+                         AND {seen} AND {archived}
                          ORDER BY updated_at_ms DESC, id DESC LIMIT ?3"
                     ))
                     .and_then(|mut rows| {
@@ -145,36 +134,6 @@ impl Catalog {
                 )
                 .and_then(|mut query| query.query_map([], |row| id_at(row, 0))?.collect())
                 .during("list unfinished sessions")
-            })
-            .await
-    }
-
-    /// Forgets a session's row and sandbox. Removing one that does not exist changes nothing.
-    pub async fn remove_session(&self, id: &SessionId) -> Result<(), CatalogError> {
-        let id = id.clone();
-        self.database
-            .write(move |db| {
-                db.execute("DELETE FROM sandboxes WHERE session_id = ?1", [id.as_str()])
-                    .and_then(|_| db.execute("DELETE FROM sessions WHERE id = ?1", [id.as_str()]))
-                    .and_then(|_| {
-                        let words = "DELETE FROM session_words WHERE rowid IN
-                                     (SELECT id FROM session_texts WHERE session_id = ?1)";
-                        db.execute(words, [id.as_str()])
-                    })
-                    .and_then(|_| {
-                        db.execute("DELETE FROM session_texts WHERE session_id = ?1", [id.as_str()])
-                    })
-                    .and_then(|_| {
-                        db.execute("DELETE FROM session_indexed WHERE session_id = ?1", [id.as_str()])
-                    })
-                    .and_then(|_| {
-                        db.execute("DELETE FROM session_members WHERE session_id = ?1", [id.as_str()])
-                    })
-                    .and_then(|_| {
-                        db.execute("DELETE FROM session_links WHERE session_id = ?1", [id.as_str()])
-                    })
-                    .during("remove session row")?;
-                Ok(())
             })
             .await
     }
@@ -310,6 +269,34 @@ impl Catalog {
                 Ok(())
             })
             .await
+    }
+}
+
+fn put(db: &Connection, session: &Session) -> Result<(), CatalogError> {
+    let changed = db
+        .prepare_cached(
+            "INSERT INTO sessions (id, repository, state, updated_at_ms, last_seq, body, access)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+             ON CONFLICT (id) DO UPDATE SET repository = excluded.repository, state = excluded.state,
+               updated_at_ms = excluded.updated_at_ms, last_seq = excluded.last_seq, body = excluded.body,
+               access = excluded.access
+             WHERE excluded.last_seq >= sessions.last_seq",
+        )
+        .and_then(|mut insert| {
+            insert.execute(params![
+                session.id.as_str(),
+                session.repository,
+                state_name(session.state),
+                session.updated_at_ms,
+                session.last_seq,
+                encode(session)?,
+                access_name(session.access),
+            ])
+        })
+        .during("put session row")?;
+    match changed {
+        0 => Ok(()),
+        _ => put_members(db, session).during("put session members"),
     }
 }
 

@@ -22,6 +22,16 @@ pub(super) struct SessionFiles {
     check_max_bytes: u64,
 }
 
+/// Where the file of a session lies in the directory of all.
+pub fn session_file(root: &Path, session: &SessionId) -> PathBuf {
+    dir(root, session).join(FILE)
+}
+
+fn dir(root: &Path, session: &SessionId) -> PathBuf {
+    let id = session.as_str();
+    root.join(&id[id.len() - 2..]).join(id)
+}
+
 impl SessionFiles {
     pub fn open(root: PathBuf, check_max_bytes: u64) -> Result<Self, StorageFailure> {
         make_dir(&root).map_err(|error| StorageFailure::io("make sessions directory", error))?;
@@ -32,8 +42,7 @@ impl SessionFiles {
     }
 
     fn dir(&self, session: &SessionId) -> PathBuf {
-        let id = session.as_str();
-        self.root.join(&id[id.len() - 2..]).join(id)
+        dir(&self.root, session)
     }
 
     /// Makes the file complete under another name, then renames it: a `session.db` that exists is whole.

@@ -6,6 +6,7 @@ use crate::database::{failure_of, in_savepoint};
 use crate::failure::StorageFailure;
 use crate::session_log::{
     AcquireError, Intent, JournalRow, Lease, LeaseError, LogFault, MAX_READ_BYTES, MAX_READ_EVENTS, Receipt,
+    View,
 };
 use greenroom_protocol::client::event::Event;
 use greenroom_protocol::id::{PersonId, SessionId};
@@ -262,6 +263,45 @@ impl LogFile {
                             Ok(Receipt {
                                 digest: row.get(0)?,
                                 body: json_at(row, 1)?,
+                            })
+                        })
+                        .optional()
+                }),
+        )
+    }
+
+    pub fn put_view(&self, view: &View) -> Result<(), StorageFailure> {
+        // Those of other versions are nobody's.
+        self.during(
+            "remove views",
+            self.db
+                .prepare_cached("DELETE FROM views WHERE version < ?1")
+                .and_then(|mut query| query.execute([view.version])),
+        )?;
+        self.during(
+            "write view",
+            self.db
+                .prepare_cached("INSERT OR REPLACE INTO views (version, seq, body) VALUES (?1, ?2, ?3)")
+                .and_then(|mut query| query.execute(params![view.version, view.seq, view.body])),
+        )?;
+        Ok(())
+    }
+
+    pub fn view(&self, version: u32, up_to: u64) -> Result<Option<View>, StorageFailure> {
+        let up_to = up_to.min(i64::MAX.unsigned_abs());
+        self.during(
+            "read view",
+            self.db
+                .prepare_cached(
+                    "SELECT seq, body FROM views WHERE version = ?1 AND seq <= ?2 ORDER BY seq DESC LIMIT 1",
+                )
+                .and_then(|mut query| {
+                    query
+                        .query_row(params![version, up_to], |row| {
+                            Ok(View {
+                                seq: row.get(0)?,
+                                version,
+                                body: row.get(1)?,
                             })
                         })
                         .optional()

@@ -2,10 +2,11 @@
 
 use crate::database::Schema;
 
-pub(super) static SCHEMA: Schema = Schema {
+pub(crate) static SCHEMA: Schema = Schema {
     // "GrSe" in ASCII.
     application_id: 0x4772_5365,
-    migrations: &["
+    migrations: &[
+        "
 CREATE TABLE lease (
   id INTEGER PRIMARY KEY CHECK (id = 1),
   session_id TEXT NOT NULL,
@@ -56,5 +57,14 @@ CREATE TABLE outbox (
   is_final INTEGER NOT NULL DEFAULT 0 CHECK (is_final IN (0, 1))
 ) STRICT;
 CREATE INDEX outbox_pending ON outbox (id) WHERE is_final = 0;
-"],
+",
+        "
+CREATE TABLE views (
+  version INTEGER NOT NULL,
+  seq INTEGER NOT NULL,
+  body TEXT NOT NULL,
+  PRIMARY KEY (version, seq)
+) STRICT, WITHOUT ROWID;
+",
+    ],
 };

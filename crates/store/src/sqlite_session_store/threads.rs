@@ -125,6 +125,12 @@ impl Threads {
         self.submit_and_wait(session, Job::Create).await
     }
 
+    /// The session's file need not stay open; whoever wants it opens it again.
+    pub async fn close(&self, session: &SessionId) {
+        // A store that is closed has closed its files.
+        let _ = self.submit(session, |_| Job::Close).await;
+    }
+
     pub async fn remove(&self, session: &SessionId) -> Result<(), LogFault> {
         self.submit_and_wait(session, Job::Remove).await
     }

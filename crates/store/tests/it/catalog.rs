@@ -15,7 +15,7 @@ use greenroom_store::catalog::{
 use std::path::Path;
 use std::time::Duration;
 
-async fn open(dir: &Path) -> Catalog {
+pub async fn open(dir: &Path) -> Catalog {
     open_at(dir, &Clock::system()).await
 }
 
@@ -80,7 +80,7 @@ async fn sessions_are_found_by_words_and_no_others() {
     assert_eq!(find("long", None).await.0, [ids[0].clone()]);
     // All words in one text.
     assert!(find("mend login", None).await.0.is_empty());
-    catalog.remove_session(&ids[0]).await.unwrap();
+    catalog.delete_session(&ids[0], None).await.unwrap();
     assert!(find("long", None).await.0.is_empty());
     assert_eq!(catalog.indexed_seq(&ids[0]).await.unwrap(), 0);
 }
@@ -259,7 +259,7 @@ async fn repositories_have_unique_names() {
     assert_eq!(catalog.repository("b").await.unwrap(), None);
 }
 
-async fn session(catalog: &Catalog, n: u128, repository: &str, updated_at_ms: i64) -> Session {
+pub async fn session(catalog: &Catalog, n: u128, repository: &str, updated_at_ms: i64) -> Session {
     let session = Session {
         id: SessionId::from_bits(n),
         title: format!("session {n}"),
@@ -308,6 +308,7 @@ async fn pages_of_sessions_hold_each_once() {
                 limit: 4,
                 words: None,
                 seen_by: None,
+                is_archived: None,
             };
             let page = catalog.sessions(query).await.unwrap();
             assert!(page.sessions.len() <= 4);
@@ -393,9 +394,6 @@ async fn session_rows_follow_the_latest_event() {
         catalog.started_with(&first.id).await.unwrap().as_deref(),
         Some("[1]")
     );
-    catalog.remove_session(&first.id).await.unwrap();
-    assert_eq!(catalog.session(&first.id).await.unwrap(), None);
-    assert_eq!(catalog.sandbox(&first.id).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -749,6 +747,7 @@ async fn what_was_done_is_kept_for_a_while_and_found_again() {
         action: "stop".to_owned(),
         target: target.to_owned(),
         status: None,
+        subject: None,
     };
     let first = catalog.begin_audit(entry("/a%_")).await.unwrap();
     clock.advance_ms(10);

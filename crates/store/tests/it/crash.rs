@@ -109,7 +109,8 @@ async fn killed_processes_lose_no_acknowledged_event() {
             assert_eq!(
                 event.body,
                 EventBody::SessionTitled {
-                    title: format!("{seq} {}", "x".repeat(500))
+                    title: format!("{seq} {}", "x".repeat(500)),
+                    by: None
                 }
             );
             let receipt = store

@@ -79,6 +79,7 @@ async fn full_disk_child() {
         let large = |n: u64| Batch {
             events: vec![EventBody::SessionTitled {
                 title: format!("{n} {}", "x".repeat(64 * 1024)),
+                by: None,
             }],
             ..Batch::default()
         };

@@ -5,5 +5,6 @@
 mod catalog;
 mod crash;
 mod data_dir;
+mod deletions;
 mod disk_full;
 mod session_store;

@@ -116,6 +116,7 @@ async fn many_sessions_append_at_once_with_few_open_files() {
         let titles: Vec<EventBody> = (0..20)
             .map(|seq| EventBody::SessionTitled {
                 title: format!("{session} {seq}"),
+                by: None,
             })
             .collect();
         let events = store.read(&session, 0, 100).await.unwrap();
@@ -158,6 +159,7 @@ async fn check_damage(what: &str, damage: impl FnOnce(&Path)) {
             events: (0..200)
                 .map(|n| EventBody::SessionTitled {
                     title: format!("{n} {}", "x".repeat(200)),
+                    by: None,
                 })
                 .collect(),
             ..Batch::default()
@@ -252,6 +254,7 @@ async fn damage_in_a_large_file_is_found_by_verify() {
         events: (0..100)
             .map(|_| EventBody::SessionTitled {
                 title: "x".repeat(1000),
+                by: None,
             })
             .collect(),
         ..Batch::default()

@@ -8,8 +8,9 @@ use crate::stream::SessionStream;
 use greenroom_protocol::client::environment::{ServiceLog, SessionServices};
 use greenroom_protocol::client::event::EventPage;
 use greenroom_protocol::client::image::RegistryImage;
+use greenroom_protocol::client::overview::History;
 use greenroom_protocol::client::prompt::{ChangePrompt, OpenPrompts, PromptReceipt, SendPrompt};
-use greenroom_protocol::client::pull_request::Diff;
+use greenroom_protocol::client::pull_request::SessionDiff;
 use greenroom_protocol::client::session::{
     CreateSession, CreatedSession, ForkSession, ForkedSession, RetryEffect, Session, SessionList,
     SessionSnapshot, SessionSnapshotList, UpdateSession,
@@ -28,6 +29,17 @@ pub struct SessionFilter {
     pub repository: Option<String>,
     /// Only sessions whose title, or one prompt of which, has all these words or words that begin so.
     pub words: Option<String>,
+    pub archived: Archived,
+}
+
+/// What becomes of archived sessions in a list.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Archived {
+    #[default]
+    Exclude,
+    /// Archived ones alone.
+    Only,
+    Include,
 }
 
 impl Client {
@@ -38,6 +50,14 @@ impl Client {
             ("cursor", filter.cursor.clone()),
             ("repository", filter.repository.clone()),
             ("words", filter.words.clone()),
+            (
+                "archived",
+                match filter.archived {
+                    Archived::Exclude => None,
+                    Archived::Only => Some("only".to_owned()),
+                    Archived::Include => Some("include".to_owned()),
+                },
+            ),
         ];
         let query: Vec<_> = query
             .into_iter()
@@ -100,6 +120,12 @@ impl Client {
             .await
     }
 
+    /// Deletes an archived session for good; 409 `session_not_archived`.
+    pub async fn delete_session(&self, id: &SessionId) -> Result<(), ClientError> {
+        let url = self.url(&["sessions", id.as_str()]);
+        self.acknowledge(self.change(Method::DELETE, url)).await
+    }
+
     /// Changes a session's title, how its prompts are delivered, or whether its queue is paused; 409 `queue_empty` if nothing waits
     /// that could be paused.
     pub async fn update_session(
@@ -129,9 +155,10 @@ impl Client {
         self.json(request.timeout(CALL_TIMEOUT), Repeat::Safe).await
     }
 
-    /// The session branch as pushed, against its base.
-    pub async fn session_diff(&self, id: &SessionId) -> Result<Diff, ClientError> {
-        self.get(&["sessions", id.as_str(), "diff"]).await
+    /// What the session changed against its base branches: as pushed, or, if `is_live`, as the files in its sandbox are now, if it runs.
+    pub async fn session_diff(&self, id: &SessionId, is_live: bool) -> Result<SessionDiff, ClientError> {
+        let query = [("live", is_live.to_string())];
+        self.get_with(&["sessions", id.as_str(), "diff"], &query).await
     }
 
     /// Services of the session's sandbox; empty while it does not run.
@@ -195,6 +222,17 @@ impl Client {
     /// All events behind `after`, then live ones; reconnects by itself. Sends nothing before the first
     /// [`SessionStream::next`].
     pub fn stream(&self, id: &SessionId, after: u64) -> SessionStream {
-        SessionStream::new(self.clone(), id.clone(), after)
+        SessionStream::new(self.clone(), id.clone(), after, false)
+    }
+
+    /// Of a long session an overview and the events behind it, then live ones; what came before is read by [`Client::history`].
+    pub fn stream_recent(&self, id: &SessionId) -> SessionStream {
+        SessionStream::new(self.clone(), id.clone(), 0, true)
+    }
+
+    /// The events up to number `before`, back to the overview before it; 422 `cursor_ahead`.
+    pub async fn history(&self, id: &SessionId, before: u64) -> Result<History, ClientError> {
+        let query = [("before", before.to_string())];
+        self.get_with(&["sessions", id.as_str(), "history"], &query).await
     }
 }

@@ -38,9 +38,16 @@ pub(super) enum Received {
 }
 
 impl Connection {
-    pub(super) async fn open(client: &Client, session: &SessionId, after: u64) -> Result<Self, ClientError> {
+    pub(super) async fn open(
+        client: &Client,
+        session: &SessionId,
+        after: u64,
+        is_recent: bool,
+    ) -> Result<Self, ClientError> {
         let mut url = client.url(&["sessions", session.as_str(), "stream"]);
-        url.query_pairs_mut().append_pair("after", &after.to_string());
+        url.query_pairs_mut()
+            .append_pair("after", &after.to_string())
+            .append_pair("recent", if is_recent { "true" } else { "false" });
         Ok(Self {
             socket: socket::open(client, url).await?,
             is_probed: false,

@@ -57,6 +57,7 @@ impl State {
                 Ok(Reply::Done)
             }
             Call::ListProcesses => Ok(Reply::Processes {
+                left_behind: 0,
                 processes: (1..)
                     .zip(&self.processes)
                     .map(|(process_id, process)| BackgroundProcess {

@@ -267,7 +267,7 @@ fn emulate(
 
 /// An emulated kernel boots in seconds, or in minutes where other tests have the processors; what ends is said at once.
 async fn connect(directory: &Path, [machine, device]: &mut [Ended; 2]) -> Sandbox {
-    let deadline = Instant::now() + Duration::from_secs(300);
+    let deadline = Instant::now() + Duration::from_secs(600);
     let id = SandboxId::from_bits(greenroom_stdx::id::fresh_bits());
     loop {
         if matches!(knock(directory), Ok(true)) {

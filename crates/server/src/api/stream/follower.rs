@@ -5,7 +5,8 @@ use crate::api::access::Viewer;
 use crate::api::app::App;
 use crate::api::rights::RightsWatch;
 use crate::session::command::shutting_down;
-use crate::session::hub::{Hub, HubFrame, Partial, Seat};
+use crate::session::hub::{Hub, Live, Partial, Seat};
+use crate::session::views;
 use greenroom_protocol::client::event::{Event, EventBody};
 use greenroom_protocol::client::member::Role;
 use greenroom_protocol::client::problem::Problem;
@@ -16,12 +17,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::broadcast;
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
 /// A client that takes longer for one frame is gone.
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often an idle client is asked whether it is still there.
 const PING_EVERY: Duration = Duration::from_secs(25);
+/// Frames sent to a client without looking at anything else.
+const MAX_TOGETHER: usize = 32;
 /// Events read at once in a replay.
 const REPLAY_PAGE_EVENTS: u32 = 500;
 
@@ -29,6 +32,12 @@ const REPLAY_PAGE_EVENTS: u32 = 500;
 pub trait Connection: Send {
     /// Sends a frame; waits at most [`SEND_TIMEOUT`].
     fn send(&mut self, frame: &StreamFrame) -> impl Future<Output = Result<(), Gone>> + Send;
+
+    /// The same for one that is written already and may wait for [`Connection::flush`].
+    fn feed(&mut self, live: &Live) -> impl Future<Output = Result<(), Gone>> + Send;
+
+    /// Sends what waits.
+    fn flush(&mut self) -> impl Future<Output = Result<(), Gone>> + Send;
 
     /// Shows that the server is still there, and finds out whether the client is.
     fn ping(&mut self) -> impl Future<Output = Result<(), Gone>> + Send;
@@ -129,6 +138,8 @@ pub struct Following {
     pub session_id: SessionId,
     /// Number of the last event the client has.
     pub after: u64,
+    /// Whether it wants no more of the past than it shows at first.
+    pub is_recent: bool,
 }
 
 /// Follows until the client is gone or something else ends it, which the client is told.
@@ -139,6 +150,7 @@ pub async fn follow<C: Connection>(following: Following, connection: C) {
         hub,
         session_id,
         after,
+        is_recent,
     } = following;
     let rights = app.rights.watch();
     let mut follower = Follower {
@@ -150,6 +162,7 @@ pub async fn follow<C: Connection>(following: Following, connection: C) {
         rights,
         may_prompt: false,
         cursor: after,
+        is_recent,
         completed: HashSet::new(),
     };
     if let Err(end) = follower.follow().await {
@@ -175,6 +188,7 @@ struct Follower<C> {
     may_prompt: bool,
     /// Number of the last event the client has.
     cursor: u64,
+    is_recent: bool,
     /// Items whose completion the client has, in this connection: late deltas of them are not sent.
     completed: HashSet<ItemId>,
 }
@@ -198,6 +212,13 @@ impl<C: Connection> Follower<C> {
             last_seq: row.last_seq,
         };
         self.send(&hello).await?;
+        if self.is_recent
+            && let Some(overview) = views::recent(&*self.app.store, &self.session_id, row.last_seq).await?
+        {
+            self.cursor = overview.seq;
+            let overview = Box::new(overview);
+            self.send(&StreamFrame::Overview { overview }).await?;
+        }
         self.replay().await?;
         self.send_partials(partials).await?;
         self.send(&StreamFrame::Session {
@@ -232,7 +253,21 @@ impl<C: Connection> Follower<C> {
                     self.connection.ping().await?;
                 }
                 () = watching.due() => watching.settle(),
-                frame = live.recv() => self.live_frame(frame, &mut live).await?,
+                frame = live.recv() => {
+                    self.live_frame(frame, &mut live).await?;
+                    // What came meanwhile goes in the same packet.
+                    for _ in 0..MAX_TOGETHER {
+                        let frame = match live.try_recv() {
+                            Ok(frame) => Ok(frame),
+                            Err(TryRecvError::Empty) => break,
+                            // Told once, here or by the next `recv`.
+                            Err(TryRecvError::Lagged(missed)) => Err(RecvError::Lagged(missed)),
+                            Err(TryRecvError::Closed) => Err(RecvError::Closed),
+                        };
+                        self.live_frame(frame, &mut live).await?;
+                    }
+                    self.connection.flush().await?;
+                }
                 heard = self.connection.heard() => {
                     if let ClientFrame::Presence { is_away, draft } = heard? {
                         let draft = draft.filter(|_| self.may_prompt);
@@ -263,44 +298,26 @@ impl<C: Connection> Follower<C> {
 
     async fn live_frame(
         &mut self,
-        frame: Result<HubFrame, RecvError>,
-        live: &mut broadcast::Receiver<HubFrame>,
+        frame: Result<Arc<Live>, RecvError>,
+        live: &mut broadcast::Receiver<Arc<Live>>,
     ) -> Result<(), End> {
         match frame {
-            Ok(HubFrame::Event(event)) => {
-                if event.seq > self.cursor + 1 {
-                    self.replay().await?;
+            Ok(one) => {
+                match &one.frame {
+                    StreamFrame::Event { event } => {
+                        if event.seq > self.cursor + 1 {
+                            self.replay().await?;
+                        }
+                        if event.seq != self.cursor + 1 {
+                            return Ok(());
+                        }
+                        self.passes(event);
+                    }
+                    StreamFrame::Delta { item_id, .. } if self.completed.contains(item_id) => return Ok(()),
+                    _ => {}
                 }
-                if event.seq == self.cursor + 1 {
-                    self.send_event((*event).clone()).await?;
-                }
-                Ok(())
-            }
-            Ok(HubFrame::Delta {
-                item_id,
-                channel,
-                offset,
-                text,
-            }) => {
-                if self.completed.contains(&item_id) {
-                    return Ok(());
-                }
-                let text = text.to_string();
-                self.send(&StreamFrame::Delta {
-                    item_id,
-                    channel,
-                    offset,
-                    text,
-                })
-                .await
-            }
-            Ok(HubFrame::Session(row)) => {
-                let session = Box::new((*row).clone());
-                self.send(&StreamFrame::Session { session }).await
-            }
-            Ok(HubFrame::Presence(presence)) => {
-                let presence = (*presence).clone();
-                self.send(&StreamFrame::Presence { presence }).await
+                self.check_rights().await?;
+                Ok(self.connection.feed(&one).await?)
             }
             Err(RecvError::Lagged(_)) => {
                 let partials;
@@ -330,12 +347,14 @@ impl<C: Connection> Follower<C> {
                 return Ok(());
             }
             for event in page {
-                self.send_event(event).await?;
+                self.passes(&event);
+                self.send(&StreamFrame::Event { event }).await?;
             }
         }
     }
 
-    async fn send_event(&mut self, event: Event) -> Result<(), End> {
+    /// The client has this event in a moment.
+    fn passes(&mut self, event: &Event) {
         self.cursor = event.seq;
         match &event.body {
             EventBody::ItemCompleted { item, .. } => {
@@ -345,7 +364,6 @@ impl<C: Connection> Follower<C> {
             EventBody::TurnCompleted { .. } => self.completed.clear(),
             _ => {}
         }
-        self.send(&StreamFrame::Event { event }).await
     }
 
     /// Sends texts that were unfinished when this socket joined, and still are: an item that ended during the replay, or a
@@ -373,15 +391,20 @@ impl<C: Connection> Follower<C> {
     }
 
     async fn send(&mut self, frame: &StreamFrame) -> Result<(), End> {
-        // Also in the middle of much that is sent to somebody who reads slowly.
-        let (viewer, session_id) = (&self.viewer, &self.session_id);
-        if self
-            .rights
-            .has_changed(|change| viewer.is_concerned(session_id, change))
-        {
-            self.check_still().await?;
-        }
+        self.check_rights().await?;
         Ok(self.connection.send(frame).await?)
+    }
+
+    /// Also in the middle of much that is sent to somebody who reads slowly.
+    async fn check_rights(&mut self) -> Result<(), End> {
+        let (viewer, session_id) = (&self.viewer, &self.session_id);
+        let has_changed = self
+            .rights
+            .has_changed(|change| viewer.is_concerned(session_id, change));
+        match has_changed {
+            true => self.check_still().await,
+            false => Ok(()),
+        }
     }
 
     async fn close(&mut self, end: End) {

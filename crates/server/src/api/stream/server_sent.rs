@@ -2,6 +2,7 @@
 //! their number as id, so that a client that comes back says by itself how far it was.
 
 use super::follower::{Connection, Gone, SEND_TIMEOUT};
+use crate::session::hub::Live;
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse as _, Response};
 use greenroom_protocol::client::stream::{ClientFrame, StreamFrame};
@@ -45,6 +46,20 @@ impl Connection for OverServerSent {
             _ => event,
         };
         self.send_event(event).await
+    }
+
+    async fn feed(&mut self, live: &Live) -> Result<(), Gone> {
+        let text = live.text();
+        let event = Event::default().data(String::from_utf8_lossy(&text));
+        let event = match &live.frame {
+            StreamFrame::Event { event: stored } => event.id(stored.seq.to_string()),
+            _ => event,
+        };
+        self.send_event(event).await
+    }
+
+    async fn flush(&mut self) -> Result<(), Gone> {
+        Ok(())
     }
 
     async fn ping(&mut self) -> Result<(), Gone> {

@@ -1,7 +1,9 @@
 //! A session's frames over a WebSocket, one text message each.
 
 use super::follower::{Connection, Gone, SEND_TIMEOUT};
-use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use crate::session::hub::Live;
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
+use futures_util::SinkExt as _;
 use greenroom_protocol::client::stream::{ClientFrame, StreamFrame};
 
 pub struct OverWebSocket(pub WebSocket);
@@ -20,6 +22,22 @@ impl Connection for OverWebSocket {
         // Plain data always encodes.
         let text = serde_json::to_string(frame).unwrap_or_default();
         self.send_message(Message::Text(text.into())).await
+    }
+
+    async fn feed(&mut self, live: &Live) -> Result<(), Gone> {
+        // JSON is UTF-8.
+        let text = Utf8Bytes::try_from(live.text()).map_err(|_| Gone)?;
+        match tokio::time::timeout(SEND_TIMEOUT, self.0.feed(Message::Text(text))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Gone),
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), Gone> {
+        match tokio::time::timeout(SEND_TIMEOUT, self.0.flush()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Gone),
+        }
     }
 
     async fn ping(&mut self) -> Result<(), Gone> {

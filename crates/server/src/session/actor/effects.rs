@@ -26,6 +26,7 @@ impl Actor {
 
     /// Tries something again that was given up; returns when that is on disk, not when it is done.
     pub(super) async fn retry_effect(&mut self, key: String, by: PersonId) -> Result<(), Problem> {
+        self.check_not_archived()?;
         let session = self.fold.row.id.clone();
         let is_failed = self
             .fold

@@ -1,15 +1,14 @@
 //! What waits in a session: taken in, changed, put in order, and told to a turn that runs already.
 
-use super::{Actor, journal_rows};
+use super::{Actor, journal_rows, key_reused};
 use crate::session::command::Sent;
 use crate::session::state::{UNTITLED, title_from_prompt};
 use greenroom_agent::world::{Inserted, JournalEntry, MessageOf, Record};
 use greenroom_protocol::client::event::EventBody;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::prompt::{ChangePrompt, Delivery, Prompt, PromptReceipt};
-use greenroom_protocol::client::session::{SessionState, UpdateSession};
+use greenroom_protocol::client::session::{Session, UpdateSession};
 use greenroom_protocol::id::{PersonId, PromptId, TurnId};
-use greenroom_stdx::chain::Chain;
 use greenroom_stdx::id::fresh_bits;
 use greenroom_store::session_log::{Batch, NewReceipt};
 
@@ -27,15 +26,12 @@ impl Actor {
             .await;
         if let Some(known) = known.map_err(|error| error.problem())? {
             if known.digest != sent.digest {
-                return Err(Problem::permanent(
-                    "idempotency_key_reused",
-                    "This idempotency key was used for another prompt.",
-                )
-                .with_hint("use a fresh key for each prompt"));
+                return Err(key_reused());
             }
             return serde_json::from_value(known.body)
                 .map_err(|_| Problem::permanent("internal", "A stored receipt cannot be read."));
         }
+        self.check_not_archived()?;
         if self.fold.queue.len() >= MAX_QUEUED_PROMPTS {
             return Err(
                 Problem::transient("queue_full", "Too many prompts wait in this session.")
@@ -63,13 +59,15 @@ impl Actor {
             return Err(queue_too_large());
         }
         let mut events = Vec::new();
-        if self.fold.row.state == SessionState::Created && self.fold.row.title == UNTITLED {
+        if self.fold.row.title == UNTITLED {
             events.push(EventBody::SessionTitled {
                 title: title_from_prompt(&prompt.text),
+                by: None,
             });
         }
         events.push(EventBody::PromptQueued {
             prompt: prompt.clone(),
+            key: Some(sent.key.clone()),
         });
         let receipt = PromptReceipt {
             prompt_id: prompt.id.clone(),
@@ -94,12 +92,6 @@ impl Actor {
         self.append(batch).await?;
         if starts {
             self.spawn_running();
-            // After a crash the catalog says which sessions to wake; a prompt is only accepted once it does. The turn
-            // already runs meanwhile.
-            if let Err(error) = self.services.catalog.put_session(&self.fold.row).await {
-                // The prompt is on disk and runs; refusing it now would make people send it twice. The row is tried again.
-                tracing::warn!(session = %self.fold.row.id, error = %Chain(&error), "the catalog does not know yet that a turn runs");
-            }
         }
         Ok(receipt)
     }
@@ -176,7 +168,7 @@ impl Actor {
             });
         }
         match events.is_empty() {
-            true => Ok(()),
+            true => self.note_unchanged().await,
             false => self.append_events(events).await.map(|_| ()),
         }
     }
@@ -222,12 +214,16 @@ impl Actor {
         Ok(Inserted::Prompts(prompts))
     }
 
-    /// Changes what people can set of a session.
-    pub(super) async fn update(&mut self, change: UpdateSession, by: PersonId) -> Result<(), Problem> {
+    /// Changes what people can set of a session; returns it as it was right after that, and as its receipt tells it.
+    pub(super) async fn update(&mut self, change: UpdateSession, by: PersonId) -> Result<Session, Problem> {
+        if change.title.is_some() || change.delivery.is_some() || change.is_queue_paused.is_some() {
+            self.check_not_archived()?;
+        }
         let row = &self.fold.row;
         let mut events = Vec::new();
         if let Some(title) = change.title.filter(|title| *title != row.title) {
-            events.push(EventBody::SessionTitled { title });
+            let by = Some(by.clone());
+            events.push(EventBody::SessionTitled { title, by });
         }
         if let Some(delivery) = change.delivery.filter(|delivery| *delivery != row.delivery) {
             events.push(EventBody::SessionDeliveryChanged {
@@ -261,16 +257,18 @@ impl Actor {
             }
         }
         if events.is_empty() {
-            return Ok(());
+            self.note_unchanged().await?;
+            return Ok(self.fold.row.clone());
         }
         self.append_events(events).await?;
+        let updated = self.fold.row.clone();
         if starts {
             self.spawn_running();
         }
         if change.access.is_some() {
             self.settle_rights(&by).await;
         }
-        Ok(())
+        Ok(updated)
     }
 }
 

@@ -203,7 +203,7 @@ impl SessionWorkspace {
         output: &Counted,
         cancel: &CancellationToken,
     ) -> Result<Option<Exit>, SandboxError> {
-        let Reply::Processes { processes } = sandbox.call(Call::ListProcesses).await? else {
+        let Reply::Processes { processes, .. } = sandbox.call(Call::ListProcesses).await? else {
             return Ok(None);
         };
         let Some(found) = processes
