@@ -2,7 +2,8 @@
 """Adds up what the test runners said and prints the one line that ends `make test`.
 
 Each argument is a log of one step: its name, a colon, its exit status, a colon, its path. A step without test counts (a
-check) counts as one test. Lines with SKIPPED-FEATURE are repeated and counted as skipped; nothing else decides anything.
+check) counts as one test. Lines with SKIPPED-FEATURE are repeated and counted as skipped; tests that passed at their second
+try are named with what their first said. Nothing else decides anything.
 """
 
 import re
@@ -42,7 +43,20 @@ def counts(text):
             add(number(r"(\d+) passed", line), 0)
         elif re.match(r"\s+\d+ failed$", line):
             add(0, number(r"(\d+) failed", line))
+        # playwright names those of a second try apart from the passed:  1 flaky
+        elif re.match(r"\s+\d+ flaky$", line):
+            add(number(r"(\d+) flaky", line), 0)
     return found
+
+
+def second_tries(text):
+    """The tests that passed at a second try, as their runners name them."""
+    # cargo nextest: FLAKY 2/2 [ 1.2s] (1/9) package test      playwright: a number of them, then their names, indented more
+    found = [line.strip() for line in text.splitlines() if re.match(r"\s*FLAKY \d+/\d+ \[", line)]
+    playwright = re.search(r"^  \d+ flaky\n((?:    .*\n)+)", text, re.MULTILINE)
+    if playwright:
+        found.extend("FLAKY " + line.strip() for line in playwright.group(1).splitlines())
+    return list(dict.fromkeys(found))
 
 
 def why(text):
@@ -73,6 +87,11 @@ def main():
         for line in dict.fromkeys(line.strip() for line in text.splitlines() if "SKIPPED-FEATURE" in line):
             print(f"{name}: {line[line.index('SKIPPED-FEATURE'):]}")
             skipped += 1
+        flaky = second_tries(text)
+        if flaky:
+            reasons.extend(f"{name}: {line}" for line in flaky)
+            if status == "0":
+                reasons.extend(f"{name}: {line}" for line in why(text))
         found = counts(text)
         if found is None:
             found = (1, 0) if status == "0" else (0, 1)
