@@ -120,7 +120,7 @@ async fn who_has_a_share_link_watches_this_session_and_does_nothing_else() {
             .filter(|key| *key != "parameters")
         {
             let reads = method == "get"
-                && ["", "/events", "/history", "/prompts", "/diff"]
+                && ["", "/events", "/history", "/prompts", "/diff", "/blobs/{digest}"]
                     .map(|end| format!("/v1/sessions/{{id}}{end}"))
                     .contains(path);
             if open.contains(&path.as_str()) || reads {

@@ -5,6 +5,7 @@
 
 mod aftermath;
 mod archive;
+mod attachments;
 mod backup;
 mod bad_input;
 mod bases;

@@ -29,6 +29,7 @@ fn paths() -> Vec<(Method, &'static str, Needs, Value)> {
         (Method::GET, "/history?before=2", Viewer, none()),
         (Method::GET, "/prompts", Viewer, none()),
         (Method::GET, "/diff", Viewer, none()),
+        (Method::GET, "/blobs/sha256:none", Viewer, none()),
         (Method::GET, "/members", Viewer, none()),
         (Method::GET, "/services", Viewer, none()),
         (Method::GET, "/services/none/log", Viewer, none()),

@@ -148,7 +148,7 @@ pub(crate) fn item(
 pub(crate) fn text_of(content: &[Block]) -> String {
     let texts = content.iter().map(|block| match block {
         Block::Text { text } => text.as_str(),
-        Block::Image { .. } => "[image]",
+        Block::Image { .. } | Block::KeptImage { .. } => "[image]",
         _ => "",
     });
     texts.collect::<Vec<_>>().join("\n")

@@ -3,7 +3,7 @@
 
 use crate::world::{ServiceFact, SessionFacts};
 use greenroom_llm::conversation::{Block, Message, Role, SystemBlock};
-use greenroom_protocol::client::prompt::Prompt;
+use greenroom_protocol::client::prompt::{Prompt, PromptImage};
 use greenroom_protocol::client::session::WorkspaceRepository;
 use greenroom_protocol::guest::WORKSPACE_PATH;
 
@@ -149,9 +149,15 @@ pub fn system_blocks(fragments: &[Fragment]) -> Vec<SystemBlock> {
 
 /// A prompt as the first message of its turn.
 pub fn prompt_message(prompt: &Prompt) -> Message {
-    let images = prompt.images.iter().map(|image| Block::Image {
-        media_type: image.media_type.clone(),
-        data_base64: image.data_base64.clone(),
+    let images = prompt.images.iter().map(|image| match image {
+        PromptImage::Kept(image) => Block::KeptImage {
+            media_type: image.media_type.clone(),
+            digest: image.digest.to_string(),
+        },
+        PromptImage::Inline(image) => Block::Image {
+            media_type: image.media_type.clone(),
+            data_base64: image.data_base64.clone(),
+        },
     });
     let text = Block::Text {
         text: prompt.text.clone(),

@@ -4,6 +4,7 @@
 use crate::answer::{self, Answer, Finished};
 use crate::call_run::{CallOutput, Doing, Ended, item, run_one, text_of};
 use crate::context;
+use crate::kept_images::KeptImages;
 use crate::tools;
 use crate::turn::{Emptiness, Next, OpenCall, Turn};
 use crate::world::{
@@ -43,6 +44,7 @@ impl Driver for BuiltInDriver {
         let mut run = Run {
             input,
             turn,
+            images: KeptImages::default(),
             is_sandbox_there: false,
             has_instructions_settled: false,
         };
@@ -81,6 +83,7 @@ fn begin(input: &TurnInput) -> (Turn, Record, Vec<OpenCall>) {
 struct Run {
     input: TurnInput,
     turn: Turn,
+    images: KeptImages,
     /// Whether a call of this turn came back from it.
     is_sandbox_there: bool,
     /// Whether this turn looked for the repository's instructions already.
@@ -122,7 +125,8 @@ impl Run {
                     let step = self.turn.begin_step();
                     pending.journal.push(JournalEntry::ModelRequested { step });
                     self.flush(std::mem::take(&mut pending)).await?;
-                    match self.ask().await {
+                    let request = self.request().await?;
+                    match self.ask(&request).await {
                         Asked::Whole(finished) => pending = self.answered(finished),
                         Asked::Stopped(said) => return self.stopped(pending, said).await,
                         Asked::Failed(failure) => return Ok(TurnResult::Failed(problem_of(&failure))),
@@ -172,10 +176,10 @@ impl Run {
     }
 
     /// Asks until the answer is whole, it is clear that it will not be, or the turn is stopped.
-    async fn ask(&self) -> Asked {
+    async fn ask(&self, request: &ModelRequest) -> Asked {
         let mut attempt = 1;
         loop {
-            let failure = match self.ask_once().await {
+            let failure = match self.ask_once(request.clone()).await {
                 Ok(asked) => return asked,
                 Err(failure) => failure,
             };
@@ -194,12 +198,12 @@ impl Run {
     }
 
     /// One request. `Err` is an answer that broke off and may be asked for again.
-    async fn ask_once(&self) -> Result<Asked, ModelFailure> {
+    async fn ask_once(&self, request: ModelRequest) -> Result<Asked, ModelFailure> {
         let recorder = self.input.recorder.clone();
         let on_retry = Arc::new(move |attempt, delay_ms, failure: &ModelFailure| {
             recorder.retrying(attempt, delay_ms, failure);
         });
-        let asking = self.input.model.stream(self.request(), on_retry);
+        let asking = self.input.model.stream(request, on_retry);
         let stream = tokio::select! {
             () = self.input.stop.cancelled() => return Ok(Asked::Stopped(Vec::new())),
             stream = asking => stream,
@@ -240,17 +244,20 @@ impl Run {
         })
     }
 
-    fn request(&self) -> ModelRequest {
+    async fn request(&mut self) -> Result<ModelRequest, RecordError> {
+        let mut messages = self.turn.conversation();
+        let recorder = &*self.input.recorder;
+        self.images.put_into(&mut messages, recorder).await?;
         let facts = &self.input.facts;
-        ModelRequest {
+        Ok(ModelRequest {
             model: facts.model.clone(),
             system: context::system_blocks(&context::fragments(facts)),
-            messages: self.turn.conversation(),
+            messages,
             tools: tools::specs().to_vec(),
             max_output_tokens: facts.limits.max_output_tokens,
             reasoning: None,
             cache_key: Some(facts.cache_key.clone()),
-        }
+        })
     }
 
     fn answered(&mut self, finished: Finished) -> Record {

@@ -6,6 +6,7 @@ mod context;
 pub mod driver;
 pub mod fake;
 mod history;
+mod kept_images;
 mod model;
 pub mod tools;
 mod turn;

@@ -13,6 +13,7 @@ mod grep;
 mod list;
 mod open_pr;
 mod read;
+pub use read::image_type;
 mod text_file;
 mod write;
 

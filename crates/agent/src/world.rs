@@ -134,6 +134,10 @@ pub trait Recorder: Send + Sync {
     /// transaction; if not, nothing is written and `record` comes back. An error ends the turn.
     async fn take_inserted(&self, record: Record, message_of: MessageOf) -> Result<Inserted, RecordError>;
 
+    /// A file that is kept of a prompt or of a call's result, by the name that [`greenroom_llm::conversation::Block::KeptImage`] has;
+    /// `None`: it is lost. An error ends the turn.
+    async fn kept_file(&self, digest: &str) -> Result<Option<Vec<u8>>, RecordError>;
+
     /// Shows unfinished text. Not stored, never waits, may be dropped.
     fn delta(&self, item_id: &ItemId, channel: DeltaChannel, text: &str);
 

@@ -190,6 +190,9 @@ pub struct UpArguments {
 pub struct RunArguments {
     /// What to do, or - to read it from standard input
     pub prompt: String,
+    /// An image to look at: PNG, JPEG, GIF or WebP, at most 5 MiB; can be given up to 8 times
+    #[arg(long = "image", value_name = "FILE")]
+    pub images: Vec<PathBuf>,
     /// Repository: a path on the server's machine, a URL, or a name in the forge
     #[arg(long, value_name = "PATH|URL|NAME")]
     pub repo: String,

@@ -67,10 +67,16 @@ impl TurnView {
                 let mut lines = prompt.text.trim().lines();
                 let first = lines.next().unwrap_or_default();
                 let more = if lines.next().is_some() { " …" } else { "" };
-                self.block(vec![vec![
+                let mut line = vec![
                     Span::new(Style::Cyan, format!("› {}: ", prompt.author.name)),
                     Span::new(Style::Bold, format!("{}{more}", shorten(first))),
-                ]])
+                ];
+                match prompt.images.len() {
+                    0 => {}
+                    1 => line.push(dim(" (1 image)")),
+                    count => line.push(Span::new(Style::Dim, format!(" ({count} images)"))),
+                }
+                self.block(vec![line])
             }
             EventBody::PromptEdited { .. } => self.block(vec![vec![dim("queued prompt rewritten")]]),
             EventBody::PromptMoved { .. } => self.block(vec![vec![dim("queued prompt moved")]]),

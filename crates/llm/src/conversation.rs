@@ -51,6 +51,9 @@ pub struct Message {
     pub blocks: Vec<Block>,
 }
 
+/// What a model is told in the place of an image that is lost.
+pub const MISSING_IMAGE: &str = "[an image was here; it is not available any more]";
+
 /// A piece of a message.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -61,6 +64,12 @@ pub enum Block {
     Image {
         media_type: String,
         data_base64: String,
+    },
+    /// An image whose file is kept elsewhere, by the SHA-256 of what is in it. Whoever asks a model puts it in first; what is not there
+    /// any more is told as [`MISSING_IMAGE`].
+    KeptImage {
+        media_type: String,
+        digest: String,
     },
     /// The model's reasoning. `opaque` is the provider's own block and is replayed to that wire format only, unchanged.
     Reasoning {

@@ -1,6 +1,6 @@
 //! What the two OpenAI formats share: replayed arguments, result texts, and which models are OpenAI's own. Pure.
 
-use crate::conversation::{Block, ReasoningEffort, ToolCall};
+use crate::conversation::{Block, MISSING_IMAGE, ReasoningEffort, ToolCall};
 use serde_json::{Value, json};
 
 /// Argument text every server can parse: servers that fill chat templates parse it and fail the whole request on text
@@ -19,6 +19,7 @@ pub(crate) fn result_text(content: &[Block], is_error: bool) -> String {
         .iter()
         .filter_map(|block| match block {
             Block::Text { text } => Some(text.as_str()),
+            Block::KeptImage { .. } => Some(MISSING_IMAGE),
             Block::Image { .. }
             | Block::Reasoning { .. }
             | Block::ToolCall(_)
@@ -49,6 +50,7 @@ pub(crate) fn result_images(content: &[Block]) -> Vec<(&str, &str)> {
                 data_base64,
             } => Some((media_type.as_str(), data_base64.as_str())),
             Block::Text { .. }
+            | Block::KeptImage { .. }
             | Block::Reasoning { .. }
             | Block::ToolCall(_)
             | Block::ToolResult { .. }

@@ -184,7 +184,7 @@ pub(crate) mod testing {
                         }
                         Block::ToolCall(call) => assert_eq!(call.arguments_json, texts[*index].0),
                         Block::Unknown { .. } => {}
-                        Block::Image { .. } | Block::ToolResult { .. } => {
+                        Block::Image { .. } | Block::KeptImage { .. } | Block::ToolResult { .. } => {
                             panic!("models do not say {block:?}")
                         }
                     }

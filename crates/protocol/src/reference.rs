@@ -15,11 +15,25 @@ const MAX_NAME_BYTES: usize = 255;
 const MAX_TAG_BYTES: usize = 128;
 
 /// A SHA-256 digest, `sha256:` and 64 hexadecimal digits.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(with = "String"))]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest(String);
 
 impl Digest {
+    /// From the 32 bytes of a SHA-256.
+    pub fn of_sha256(sum: &[u8; 32]) -> Self {
+        let mut text = String::with_capacity(71);
+        text.push_str("sha256:");
+        for byte in sum {
+            for digit in [byte >> 4, byte & 15] {
+                text.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
+            }
+        }
+        Self(text)
+    }
+
     /// With `sha256:`.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -46,6 +60,14 @@ impl TryFrom<String> for Digest {
             true => Ok(Self(text)),
             false => Err(format!("`{text}` is no sha256 digest")),
         }
+    }
+}
+
+impl FromStr for Digest {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::try_from(text.to_owned())
     }
 }
 

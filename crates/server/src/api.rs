@@ -4,6 +4,7 @@ mod access;
 mod accounts;
 pub mod app;
 pub mod audit;
+mod blobs;
 mod body;
 pub mod caller;
 mod diff;
@@ -219,6 +220,7 @@ fn documented() -> ApiRouter<App> {
         )
         .api_route("/v1/sessions/{id}/stop", post_with(sessions::stop, told("stopTurn", "Stops the running turn. What waits goes on, or stays if that is asked.")))
         .api_route("/v1/sessions/{id}/effect-retries", post_with(sessions::retry_effect, told("retryEffect", "Tries something outside again that was given up.")))
+        .api_route("/v1/sessions/{id}/blobs/{digest}", get_with(blobs::show, told("showBlob", "A file that the session keeps, such as an image of a prompt, as it is.")))
         .api_route("/v1/sessions/{id}/diff", get_with(diff::show, told("showSessionDiff", "What the session changed: as pushed, or as the files in its sandbox are now.")))
         .api_route(
             "/v1/sessions/{id}/snapshots",

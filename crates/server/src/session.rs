@@ -12,6 +12,7 @@ mod conversation;
 pub mod diff;
 pub mod ending;
 mod file_watch;
+pub mod files;
 mod first_request;
 pub mod fork;
 pub mod hub;

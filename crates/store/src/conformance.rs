@@ -4,11 +4,13 @@
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 use crate::session_log::{
-    AcquireError, AppendError, Batch, IntentAttempt, IntentResult, JournalRow, LeaseError, MAX_READ_BYTES,
-    NewIntent, NewReceipt, REMEMBERED_EVENTS, ReadError, Receipt, SessionStore, StoreError, View,
+    AcquireError, AppendError, Batch, Blob, IntentAttempt, IntentResult, JournalRow, LeaseError,
+    MAX_READ_BYTES, NewIntent, NewReceipt, PutBlobError, REMEMBERED_EVENTS, ReadError, Receipt, SessionStore,
+    StoreError, View,
 };
 use greenroom_protocol::client::event::EventBody;
 use greenroom_protocol::id::{PersonId, SessionId, TurnId};
+use greenroom_protocol::reference::Digest;
 use greenroom_stdx::clock::Clock;
 use greenroom_stdx::id::fresh_bits;
 use serde_json::json;
@@ -29,6 +31,7 @@ pub async fn check(store: &dyn SessionStore, clock: &Clock) {
     receipts_are_given_once(store).await;
     the_outbox_does_each_intent_once(store).await;
     views_are_kept_by_version_and_event(store).await;
+    files_are_kept_by_what_is_in_them(store).await;
     a_refused_batch_leaves_no_trace(store).await;
     concurrent_appends_agree_on_one_order(store).await;
     removing_forgets_everything(store).await;
@@ -474,6 +477,53 @@ async fn the_outbox_does_each_intent_once(store: &dyn SessionStore) {
     assert_eq!((over.outcome, over.is_final), (Some(json!("done")), true));
     assert_eq!(store.outbox_pending(&session).await.unwrap().len(), 1);
     assert_eq!(store.intent(&session, "none").await.unwrap(), None);
+}
+
+async fn files_are_kept_by_what_is_in_them(store: &dyn SessionStore) {
+    let (session, _) = fresh_session(store).await;
+    let (other, _) = fresh_session(store).await;
+    let blob = |bytes: &[u8]| Blob {
+        media_type: "image/png".to_owned(),
+        bytes: bytes.to_vec(),
+    };
+    // <https://www.di-mgt.com.au/sha_testvectors.html>
+    let abc = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    let abc: Digest = abc.parse().unwrap();
+    assert_eq!(store.blob(&session, &abc).await.unwrap(), None);
+    // The same again takes no room.
+    for _ in 0..2 {
+        assert_eq!(store.put_blob(&session, blob(b"abc"), 3).await.unwrap(), abc);
+    }
+    assert_eq!(store.blob(&session, &abc).await.unwrap(), Some(blob(b"abc")));
+    assert_eq!(
+        store.blob(&other, &abc).await.unwrap(),
+        None,
+        "it is the session's own"
+    );
+    assert!(matches!(
+        store.put_blob(&session, blob(b"d"), 3).await,
+        Err(PutBlobError::TooMuch {
+            total_bytes: 3,
+            max_total_bytes: 3
+        })
+    ));
+    let large = vec![7; 300_000];
+    let name = store.put_blob(&session, blob(&large), u64::MAX).await.unwrap();
+    assert_eq!(store.blob(&session, &name).await.unwrap(), Some(blob(&large)));
+    let nothing = store.put_blob(&session, blob(b""), 0).await;
+    assert!(
+        matches!(nothing, Err(PutBlobError::TooMuch { .. })),
+        "{nothing:?}"
+    );
+    store.remove(&session).await.unwrap();
+    assert!(matches!(
+        store.put_blob(&session, blob(b"abc"), 3).await,
+        Err(PutBlobError::Unknown)
+    ));
+    assert!(matches!(
+        store.blob(&session, &abc).await,
+        Err(ReadError::Unknown)
+    ));
 }
 
 async fn views_are_kept_by_version_and_event(store: &dyn SessionStore) {

@@ -1,12 +1,14 @@
 //! A session store in memory, for tests of what stands above. Keeps every promise but that of surviving its process.
 
 use crate::session_log::{
-    AcquireError, AppendError, Batch, Intent, JournalRow, Lease, LeaseError, MAX_READ_BYTES, MAX_READ_EVENTS,
-    REMEMBERED_EVENTS, ReadError, Receipt, SessionStore, StoreError, View,
+    AcquireError, AppendError, Batch, Blob, Intent, JournalRow, Lease, LeaseError, MAX_READ_BYTES,
+    MAX_READ_EVENTS, PutBlobError, REMEMBERED_EVENTS, ReadError, Receipt, SessionStore, StoreError, View,
+    digest_of,
 };
 use async_trait::async_trait;
 use greenroom_protocol::client::event::Event;
 use greenroom_protocol::id::{PersonId, SessionId};
+use greenroom_protocol::reference::Digest;
 use greenroom_stdx::clock::Clock;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -32,6 +34,7 @@ struct MemorySession {
     outbox: Vec<Intent>,
     /// By version and number of the last event.
     views: BTreeMap<(u32, u64), String>,
+    blobs: BTreeMap<Digest, Blob>,
 }
 
 impl MemorySessionStore {
@@ -295,6 +298,31 @@ impl SessionStore for MemorySessionStore {
                 body: body.clone(),
             })
         })
+    }
+
+    async fn put_blob(
+        &self,
+        session: &SessionId,
+        blob: Blob,
+        max_total_bytes: u64,
+    ) -> Result<Digest, PutBlobError> {
+        let mut sessions = self.lock();
+        let session = sessions.get_mut(session).ok_or(PutBlobError::Unknown)?;
+        let digest = digest_of(&blob.bytes);
+        let total_bytes = session.blobs.values().map(|blob| blob.bytes.len() as u64).sum();
+        let is_new = !session.blobs.contains_key(&digest);
+        if is_new && total_bytes + blob.bytes.len() as u64 > max_total_bytes {
+            return Err(PutBlobError::TooMuch {
+                total_bytes,
+                max_total_bytes,
+            });
+        }
+        session.blobs.entry(digest.clone()).or_insert(blob);
+        Ok(digest)
+    }
+
+    async fn blob(&self, session: &SessionId, digest: &Digest) -> Result<Option<Blob>, ReadError> {
+        self.read_with(session, |session| session.blobs.get(digest).cloned())
     }
 
     async fn remove(&self, session: &SessionId) -> Result<(), StoreError> {

@@ -5,7 +5,7 @@
 
 use crate::catalog::{Catalog, SCHEMA as CATALOG, SessionQuery};
 use crate::database::{Missing, Schema, open};
-use crate::session_log::{Batch, IntentAttempt, SessionStore as _, View};
+use crate::session_log::{Batch, Blob, IntentAttempt, SessionStore as _, View};
 use crate::sqlite_session_store::{SCHEMA as SESSION, SqliteSessionStore, StoreOptions};
 use greenroom_protocol::client::event::EventBody;
 use greenroom_protocol::id::{PersonId, SandboxId, SessionId};
@@ -19,7 +19,7 @@ const CATALOG_RELEASED: &[&str] = &[
     "d926d0a1", "8ee0b0af", "d3009c8b",
 ];
 /// The same of sessions' files.
-const SESSION_RELEASED: &[&str] = &["fe9feefc", "5be57146"];
+const SESSION_RELEASED: &[&str] = &["fe9feefc", "5be57146", "ec569cb8"];
 
 /// What a catalog of the first version held.
 const OLD_CATALOG: &str = "
@@ -164,6 +164,12 @@ async fn a_session_of_every_version_opens_with_what_it_held() {
             version: 1,
             body: String::new(),
         };
+        let blob = Blob {
+            media_type: "image/png".to_owned(),
+            bytes: b"abc".to_vec(),
+        };
+        let name = store.put_blob(&id, blob.clone(), 3).await.unwrap();
+        assert_eq!(store.blob(&id, &name).await.unwrap(), Some(blob));
         store.put_view(&id, view.clone()).await.unwrap();
         assert_eq!(store.view(&id, 1, 3).await.unwrap(), Some(view));
         store.verify(&id).await.unwrap();

@@ -8,13 +8,16 @@
 
 mod batch;
 
-pub use batch::{Batch, Intent, IntentAttempt, IntentResult, JournalRow, NewIntent, NewReceipt, Receipt};
+pub use batch::{
+    Batch, Blob, Intent, IntentAttempt, IntentResult, JournalRow, NewIntent, NewReceipt, Receipt, digest_of,
+};
 
 use crate::failure::StorageFailure;
 use async_trait::async_trait;
 use greenroom_protocol::client::event::Event;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::id::{PersonId, SessionId};
+use greenroom_protocol::reference::Digest;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -103,6 +106,18 @@ pub trait SessionStore: Send + Sync {
     /// The newest of a version that was kept for an event up to this one.
     async fn view(&self, session: &SessionId, version: u32, up_to: u64) -> Result<Option<View>, ReadError>;
 
+    /// Keeps a file; the same again changes nothing. Refused if the session's files would have more than `max_total_bytes` then. Whoever
+    /// names a file in an event or in the journal keeps it before; one that nobody names stays as long as the session does.
+    async fn put_blob(
+        &self,
+        session: &SessionId,
+        blob: Blob,
+        max_total_bytes: u64,
+    ) -> Result<Digest, PutBlobError>;
+
+    /// A file with this name; `None`: the session has none, or it is damaged.
+    async fn blob(&self, session: &SessionId, digest: &Digest) -> Result<Option<Blob>, ReadError>;
+
     /// Deletes the session and all it holds. Removing one that does not exist changes nothing.
     async fn remove(&self, session: &SessionId) -> Result<(), StoreError>;
 }
@@ -114,6 +129,23 @@ pub enum StoreError {
     #[error("session does not exist")]
     Unknown,
     #[error("change session storage")]
+    Io(#[from] StorageFailure),
+}
+
+/// Why a file could not be kept.
+#[derive(Debug, Error)]
+pub enum PutBlobError {
+    /// There is no such session.
+    #[error("session does not exist")]
+    Unknown,
+    /// The session's files would have more bytes than they may.
+    #[error("the session's files have {total_bytes} bytes")]
+    TooMuch {
+        /// Without this one.
+        total_bytes: u64,
+        max_total_bytes: u64,
+    },
+    #[error("keep a file of a session")]
     Io(#[from] StorageFailure),
 }
 
@@ -212,7 +244,14 @@ macro_rules! from_log_fault {
     };
 }
 
-from_log_fault!(StoreError, AcquireError, LeaseError, AppendError, ReadError);
+from_log_fault!(
+    StoreError,
+    AcquireError,
+    LeaseError,
+    AppendError,
+    PutBlobError,
+    ReadError
+);
 
 impl From<StorageFailure> for AppendError {
     fn from(failure: StorageFailure) -> Self {
@@ -238,6 +277,29 @@ impl StoreError {
     pub fn problem(&self) -> Problem {
         match self {
             Self::Unknown => session_unknown(),
+            Self::Io(failure) => failure.problem(),
+        }
+    }
+}
+
+impl PutBlobError {
+    /// What a person or a client is told; codes `session_unknown`, `session_files_full` and those of [`StorageFailure::problem`].
+    pub fn problem(&self) -> Problem {
+        match self {
+            Self::Unknown => session_unknown(),
+            Self::TooMuch {
+                total_bytes,
+                max_total_bytes,
+            } => {
+                let mib = |bytes: &u64| bytes.div_ceil(1024 * 1024);
+                let message = format!(
+                    "The files of this session have {} MiB; at most {} MiB are kept.",
+                    mib(total_bytes),
+                    mib(max_total_bytes)
+                );
+                Problem::permanent("session_files_full", message)
+                    .with_hint("Go on in a new session, or put the files into the repository.")
+            }
             Self::Io(failure) => failure.problem(),
         }
     }

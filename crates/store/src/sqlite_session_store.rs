@@ -10,14 +10,15 @@ mod threads;
 pub(crate) use self::schema::SCHEMA;
 use crate::failure::StorageFailure;
 use crate::session_log::{
-    AcquireError, AppendError, Batch, Intent, JournalRow, Lease, LeaseError, LogFault, ReadError, Receipt,
-    SessionStore, StoreError, View,
+    AcquireError, AppendError, Batch, Blob, Intent, JournalRow, Lease, LeaseError, LogFault, PutBlobError,
+    ReadError, Receipt, SessionStore, StoreError, View, digest_of,
 };
 use async_trait::async_trait;
 use files::SessionFiles;
 pub use files::session_file;
 use greenroom_protocol::client::event::Event;
 use greenroom_protocol::id::{PersonId, SessionId};
+use greenroom_protocol::reference::Digest;
 use greenroom_stdx::clock::Clock;
 use log_file::LogFile;
 use std::path::PathBuf;
@@ -181,6 +182,25 @@ impl SessionStore for SqliteSessionStore {
     async fn view(&self, session: &SessionId, version: u32, up_to: u64) -> Result<Option<View>, ReadError> {
         self.read_with(session, move |file| file.view(version, up_to))
             .await
+    }
+
+    async fn put_blob(
+        &self,
+        session: &SessionId,
+        blob: Blob,
+        max_total_bytes: u64,
+    ) -> Result<Digest, PutBlobError> {
+        self.write_with(session, move |file| {
+            let digest = digest_of(&blob.bytes);
+            file.put_blob(&digest, &blob, max_total_bytes)?;
+            Ok(digest)
+        })
+        .await
+    }
+
+    async fn blob(&self, session: &SessionId, digest: &Digest) -> Result<Option<Blob>, ReadError> {
+        let digest = digest.clone();
+        self.read_with(session, move |file| file.blob(&digest)).await
     }
 
     async fn remove(&self, session: &SessionId) -> Result<(), StoreError> {

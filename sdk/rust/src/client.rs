@@ -144,6 +144,13 @@ impl Client {
         self.json(request, Repeat::Safe).await
     }
 
+    async fn bytes(&self, segments: &[&str]) -> Result<Vec<u8>, ClientError> {
+        let request = self
+            .request(Method::GET, self.url(segments))
+            .timeout(CALL_TIMEOUT);
+        self.send(request, Repeat::Safe).await
+    }
+
     async fn post<T: DeserializeOwned>(
         &self,
         segments: &[&str],

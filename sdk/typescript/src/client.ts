@@ -114,6 +114,17 @@ export class GreenroomClient {
     return this.#json(`/v1/audit${query({ ...filter })}`, { signal });
   }
 
+  /** Address of a file that a session keeps, such as an image of a prompt, for an <img> of somebody who is signed in. */
+  blobUrl(sessionId: string, digest: string): string {
+    return `${this.#baseUrl}/v1/sessions/${segment(sessionId)}/blobs/${segment(digest)}`;
+  }
+
+  /** A file that a session keeps. */
+  async blob(sessionId: string, digest: string, signal?: AbortSignal): Promise<Blob> {
+    const path = `/v1/sessions/${segment(sessionId)}/blobs/${segment(digest)}`;
+    return await (await this.#send(path, { signal })).blob();
+  }
+
   members(sessionId: string, signal?: AbortSignal): Promise<wire.MemberList> {
     return this.#json(`/v1/sessions/${segment(sessionId)}/members`, { signal });
   }

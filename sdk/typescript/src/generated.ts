@@ -717,6 +717,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/sessions/{id}/blobs/{digest}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A file that the session keeps, such as an image of a prompt, as it is. */
+        get: operations["showBlob"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/sessions/{id}/diff": {
         parameters: {
             query?: never;
@@ -2010,18 +2027,31 @@ export interface components {
             /** @description Markdown, never empty, at most [`super::MAX_PROMPT_BYTES`]. */
             text: string;
             /** @description Images, at most 8 and 5 MiB each. */
-            images?: components["schemas"]["ImageAttachment"][];
+            images?: components["schemas"]["PromptImage"][];
             /** @description Model of this prompt alone; absent: the session's. */
             model?: string | null;
             delivery?: components["schemas"]["Delivery"];
             /** Format: int64 */
             queued_at_ms: number;
         };
+        /** @description An image of a prompt, as a session holds it. */
+        PromptImage: components["schemas"]["KeptImage"] | components["schemas"]["ImageAttachment"];
+        /** @description An image that is a file of the session. */
+        KeptImage: {
+            /** @description `image/png`, `image/jpeg`, `image/gif` or `image/webp`. */
+            media_type: string;
+            /** @description Names the file: `GET /v1/sessions/{id}/blobs/{digest}`. */
+            digest: components["schemas"]["Digest"];
+            /** Format: uint64 */
+            size_bytes: number;
+        };
+        /** @description A SHA-256 digest, `sha256:` and 64 hexadecimal digits. */
+        Digest: string;
         /** @description A turn that had not ended. */
         OpenTurn: {
             turn_id: components["schemas"]["TurnId"];
             prompt: components["schemas"]["Prompt"];
-            /** @description What it was told since, in this order; without their images. */
+            /** @description What it was told since, in this order. */
             inserted?: components["schemas"]["Prompt"][];
             model: string;
             is_scripted: boolean;
@@ -2517,6 +2547,13 @@ export interface components {
         /** @description Body of `POST /v1/sessions/{id}/effect-retries`. */
         RetryEffect: {
             effect_key: string;
+        };
+        /** @description `{id}` of a session and `{digest}` of one of its files. */
+        BlobPath: {
+            /** @description `ses_…` */
+            id: string;
+            /** @description `sha256:` and 64 hexadecimal digits. */
+            digest: string;
         };
         /** @description Which diff to show. */
         DiffQuery: {
@@ -4778,6 +4815,40 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Session"];
+                };
+            };
+            /** @description What went wrong. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    showBlob: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description `ses_…` */
+                id: string;
+                /** @description `sha256:` and 64 hexadecimal digits. */
+                digest: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description byte stream */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": unknown;
                 };
             };
             /** @description What went wrong. */

@@ -39,6 +39,7 @@ export type Usage = components["schemas"]["Usage"];
 
 export type PromptState = "queued" | "running" | "completed" | "failed" | "cancelled";
 export type ImageAttachment = components["schemas"]["ImageAttachment"];
+export type PromptImage = components["schemas"]["PromptImage"];
 export type Prompt = components["schemas"]["Prompt"];
 export type SendPrompt = components["schemas"]["SendPrompt"];
 export type ChangePrompt = components["schemas"]["ChangePrompt"];

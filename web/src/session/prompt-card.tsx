@@ -2,7 +2,7 @@
 import type { Prompt } from "@greenroom/sdk";
 import { LazyMarkdown } from "../markdown/lazy-markdown.tsx";
 import { Avatar } from "../ui/badge.tsx";
-import { imageUrl } from "./images.ts";
+import { PromptImage } from "./prompt-image.tsx";
 
 export function PromptCard({ prompt }: { prompt: Prompt }) {
   const { author, text, images } = prompt;
@@ -16,11 +16,10 @@ export function PromptCard({ prompt }: { prompt: Prompt }) {
           {images !== undefined && images.length > 0 && (
             <div className="mt-2 flex flex-wrap gap-2">
               {images.map((image, index) => (
-                <img
+                <PromptImage
                   key={index}
-                  src={imageUrl(image)}
-                  alt={`Image ${String(index + 1)} of the prompt`}
-                  className="max-h-48 max-w-full rounded-md border border-line"
+                  image={image}
+                  label={`Image ${String(index + 1)} of the prompt`}
                 />
               ))}
             </div>

@@ -86,7 +86,7 @@ export function SessionTabs({
               Say what should change. The agent starts at once.
             </EmptyState>
           ) : (
-            <Transcript view={view} role={role} earlier={earlier} />
+            <Transcript client={client} view={view} role={role} earlier={earlier} />
           )}
           {unsent}
         </div>

@@ -4,6 +4,7 @@ import {
   problemOf,
   runningTurn,
   type EntryView,
+  type GreenroomClient,
   type PromptView,
   type Role,
   type SandboxState,
@@ -32,10 +33,12 @@ export interface Earlier {
 }
 
 export function Transcript({
+  client: by,
   view,
   role,
   earlier,
 }: {
+  client: GreenroomClient;
   view: SessionView;
   role: Role | null;
   earlier: Earlier;
@@ -45,8 +48,8 @@ export function Transcript({
   const { turns, hidden } = newestEntries(view.turns, limit);
   const { id: sessionId, failedEffects } = view;
   const facts = useMemo(
-    () => ({ sessionId, failedEffects, role }),
-    [sessionId, failedEffects, role],
+    () => ({ by, sessionId, failedEffects, role }),
+    [by, sessionId, failedEffects, role],
   );
   return (
     <SessionContext value={facts}>

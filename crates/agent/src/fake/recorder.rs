@@ -10,6 +10,7 @@ use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::prompt::Prompt;
 use greenroom_protocol::client::stream::DeltaChannel;
 use greenroom_protocol::id::ItemId;
+use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::world::JournalEntry;
@@ -42,6 +43,9 @@ pub struct RecordingRecorder {
     retries: Mutex<Vec<Retry>>,
     /// What people say next.
     inserted: Mutex<Vec<Prompt>>,
+    /// By their names.
+    files: Mutex<HashMap<String, Vec<u8>>>,
+    files_asked: Mutex<Vec<String>>,
     /// Records that may still be written; `None`: any number.
     room: Mutex<Option<usize>>,
 }
@@ -58,6 +62,16 @@ impl RecordingRecorder {
     /// Says something to the turn, which hears it before the model is asked the next time.
     pub fn insert(&self, prompt: Prompt) {
         lock(&self.inserted).push(prompt);
+    }
+
+    /// Keeps a file under a name.
+    pub fn keep(&self, digest: &str, bytes: &[u8]) {
+        lock(&self.files).insert(digest.to_owned(), bytes.to_vec());
+    }
+
+    /// Names of the files that were asked for, in order.
+    pub fn files_asked(&self) -> Vec<String> {
+        lock(&self.files_asked).clone()
     }
 
     /// Every record, in order.
@@ -132,6 +146,11 @@ impl Recorder for RecordingRecorder {
         record.journal.extend(prompts.iter().map(message));
         self.record(record).await?;
         Ok(Inserted::Prompts(prompts))
+    }
+
+    async fn kept_file(&self, digest: &str) -> Result<Option<Vec<u8>>, RecordError> {
+        lock(&self.files_asked).push(digest.to_owned());
+        Ok(lock(&self.files).get(digest).cloned())
     }
 
     fn delta(&self, item_id: &ItemId, channel: DeltaChannel, text: &str) {

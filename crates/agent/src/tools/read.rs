@@ -99,8 +99,8 @@ impl Tool for Read {
     }
 }
 
-/// The kind of image by its first bytes.
-fn image_type(bytes: &[u8]) -> Option<&'static str> {
+/// The kind of image by its first bytes, of those that models take.
+pub fn image_type(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some("image/png"),
         [0xff, 0xd8, 0xff, ..] => Some("image/jpeg"),

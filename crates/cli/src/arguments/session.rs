@@ -58,13 +58,16 @@ pub enum SessionCommand {
     },
     /// Send another prompt; follows its turn unless --no-wait
     #[command(
-        after_help = "Examples:\n  greenroom session prompt ses_… \"Also update the README\"\n  greenroom session prompt ses_… --insert \"Leave the tests alone\"\n  greenroom session prompt ses_… - --no-wait < more.md"
+        after_help = "Examples:\n  greenroom session prompt ses_… \"Also update the README\"\n  greenroom session prompt ses_… --insert \"Leave the tests alone\"\n  greenroom session prompt ses_… --image broken.png \"Mend this page\"\n  greenroom session prompt ses_… - --no-wait < more.md"
     )]
     Prompt {
         /// The session's id, or the end of it
         id: String,
         /// What to do, or - to read it from standard input
         prompt: String,
+        /// An image to look at: PNG, JPEG, GIF or WebP, at most 5 MiB; can be given up to 8 times
+        #[arg(long = "image", value_name = "FILE")]
+        images: Vec<PathBuf>,
         /// Model of this prompt alone, which then has a turn of its own
         #[arg(long, value_name = "PROVIDER/NAME")]
         model: Option<String>,
@@ -225,6 +228,9 @@ In it: session.json, events.jsonl (all that happened), changes.patch (as `sessio
         id: String,
         /// First prompt of each, or - to read it from standard input; without it they wait for one
         prompt: Option<String>,
+        /// An image to look at: PNG, JPEG, GIF or WebP, at most 5 MiB; can be given up to 8 times
+        #[arg(long = "image", value_name = "FILE", requires = "prompt")]
+        images: Vec<PathBuf>,
         /// How many
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8))]
         count: u32,

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use greenroom_protocol::client::event::{Event, EventBody};
-use greenroom_protocol::client::prompt::ImageAttachment;
+use greenroom_protocol::client::prompt::{ImageAttachment, KeptImage, PromptImage};
 use greenroom_protocol::id::SessionId;
 use greenroom_sdk::Client;
 use std::fs::{self, OpenOptions};
@@ -24,6 +24,8 @@ pub struct Exported {
     pub file: PathBuf,
     pub events: u64,
     pub attachments: usize,
+    /// Attachments whose files the server lost.
+    pub lost: Vec<String>,
 }
 
 /// Writes the archive, which must not exist yet; it appears when it is whole.
@@ -99,7 +101,7 @@ async fn write(client: &Client, id: &SessionId, file: &Path, drafts: &Drafts) ->
 
     // An archive says how long a file is before it holds it, and a session may not fit into memory.
     let mut events = BufWriter::new(make(&drafts.events).map_err(failed)?);
-    let (mut after, mut attachments) = (0, 0);
+    let (mut after, mut attachments, mut lost) = (0, 0, Vec::new());
     loop {
         let page = client.events(id, after, PAGE).await?;
         let Some(last) = page.events.last() else { break };
@@ -108,7 +110,19 @@ async fn write(client: &Client, id: &SessionId, file: &Path, drafts: &Drafts) ->
             let mut line = serde_json::to_vec(event).unwrap_or_default();
             line.push(b'\n');
             events.write_all(&line).map_err(failed)?;
-            for (name, bytes) in attached(event) {
+            for (name, image) in attached(event) {
+                let bytes = match image {
+                    PromptImage::Kept(image) => match client.blob(id, &image.digest).await {
+                        Ok(bytes) => bytes,
+                        // The rest is worth having.
+                        Err(error) if error.problem_code() == Some("blob_unknown") => {
+                            lost.push(name);
+                            continue;
+                        }
+                        Err(error) => return Err(error.into()),
+                    },
+                    PromptImage::Inline(image) => STANDARD.decode(&image.data_base64).unwrap_or_default(),
+                };
                 add(
                     &format!("attachments/{name}"),
                     bytes.len() as u64,
@@ -133,20 +147,23 @@ async fn write(client: &Client, id: &SessionId, file: &Path, drafts: &Drafts) ->
         file: file.to_owned(),
         events: after,
         attachments,
+        lost,
     })
 }
 
 /// Images of a prompt, by the prompt and their number.
-fn attached(event: &Event) -> Vec<(String, Vec<u8>)> {
+fn attached(event: &Event) -> Vec<(String, &PromptImage)> {
     let EventBody::PromptQueued { prompt, .. } = &event.body else {
         return Vec::new();
     };
-    let image = |(number, image): (usize, &ImageAttachment)| {
-        let bytes = STANDARD.decode(&image.data_base64).ok()?;
-        let kind = image.media_type.rsplit('/').next().unwrap_or("bin");
-        Some((format!("{}-{number}.{kind}", prompt.id), bytes))
-    };
-    (1..).zip(&prompt.images).filter_map(image).collect()
+    let mut named = Vec::new();
+    for (number, image) in (1..).zip(&prompt.images) {
+        let (PromptImage::Kept(KeptImage { media_type, .. })
+        | PromptImage::Inline(ImageAttachment { media_type, .. })) = image;
+        let kind = media_type.rsplit('/').next().unwrap_or("bin");
+        named.push((format!("{}-{number}.{kind}", prompt.id), image));
+    }
+    named
 }
 
 fn failed(file: &Path, error: &io::Error) -> Failure {

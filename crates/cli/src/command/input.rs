@@ -1,11 +1,16 @@
 //! What people type as arguments, checked before anything is sent.
 
 use crate::failure::Failure;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use greenroom_agent::tools::image_type;
 use greenroom_protocol::client::MAX_PROMPT_BYTES;
 use greenroom_protocol::client::person::Person;
+use greenroom_protocol::client::prompt::{ImageAttachment, MAX_IMAGE_BYTES, MAX_IMAGES};
 use greenroom_protocol::id::SessionId;
 use greenroom_sdk::{Archived, Client, SessionFilter};
 use std::io::Read;
+use std::path::{Path, PathBuf};
 
 /// A prompt as given, or read from standard input for `-`.
 pub async fn prompt(argument: &str) -> Result<String, Failure> {
@@ -25,6 +30,39 @@ pub async fn prompt(argument: &str) -> Result<String, Failure> {
         .with_hint("put long material into a file of the repository and name it in the prompt"));
     }
     Ok(text)
+}
+
+/// Images as prompts take them, or which of the files is none.
+pub fn images(files: &[PathBuf]) -> Result<Vec<ImageAttachment>, Failure> {
+    if files.len() > MAX_IMAGES {
+        let message = format!("a prompt takes at most {MAX_IMAGES} images");
+        return Err(Failure::usage("image_too_many", message));
+    }
+    files.iter().map(|file| image(file)).collect()
+}
+
+fn image(file: &Path) -> Result<ImageAttachment, Failure> {
+    let name = file.display();
+    let mut bytes = Vec::new();
+    std::fs::File::open(file)
+        .and_then(|opened| opened.take(MAX_IMAGE_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(|error| Failure::usage("image_unreadable", format!("{name} cannot be read: {error}")))?;
+    let Some(media_type) = image_type(&bytes) else {
+        let message = format!("{name} is no image of a kind that models take");
+        return Err(
+            Failure::usage("image_type_unsupported", message).with_hint("attach PNG, JPEG, GIF or WebP")
+        );
+    };
+    if bytes.len() as u64 > MAX_IMAGE_BYTES {
+        let message = format!("{name} is larger than {} MiB", MAX_IMAGE_BYTES / (1024 * 1024));
+        return Err(
+            Failure::usage("image_too_large", message).with_hint("make it smaller, or cut out a part")
+        );
+    }
+    Ok(ImageAttachment {
+        media_type: media_type.to_owned(),
+        data_base64: STANDARD.encode(bytes),
+    })
 }
 
 /// Standard input up to one byte more than `limit`, so that too much can be told from just enough.

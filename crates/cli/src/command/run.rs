@@ -13,6 +13,7 @@ use greenroom_sdk::IdempotencyKey;
 /// Starts a session and follows its first turn.
 pub async fn run(global: &Global, arguments: RunArguments, terminal: Terminal) -> Result<Exit, Failure> {
     let prompt = input::prompt(&arguments.prompt).await?;
+    let images = input::images(&arguments.images)?;
     let client = connection::connect(global)?;
     let repository = repository::resolve(&client, &arguments.repo, terminal).await?;
     let create = CreateSession {
@@ -20,7 +21,7 @@ pub async fn run(global: &Global, arguments: RunArguments, terminal: Terminal) -
         base_branch: arguments.base,
         model: arguments.model,
         prompt: Some(prompt),
-        images: Vec::new(),
+        images,
         access: arguments.everybody.as_deref().map(super::member::access_of),
     };
     let created = {

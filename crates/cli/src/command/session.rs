@@ -65,6 +65,7 @@ pub async fn run(global: &Global, command: SessionCommand, terminal: Terminal) -
         SessionCommand::Prompt {
             id,
             prompt,
+            images,
             model,
             insert,
             queue,
@@ -76,7 +77,7 @@ pub async fn run(global: &Global, command: SessionCommand, terminal: Terminal) -
             let id = input::session_id(&client, &id).await?;
             let send = SendPrompt {
                 text,
-                images: Vec::new(),
+                images: input::images(&images)?,
                 model,
                 delivery: match (insert, queue) {
                     (true, _) => Some(Delivery::Insert),
@@ -160,10 +161,15 @@ pub async fn run(global: &Global, command: SessionCommand, terminal: Terminal) -
             match json {
                 true => terminal.json(&exported)?,
                 false => terminal.line(&[Span::plain(format!(
-                    "wrote {} events to {}",
+                    "wrote {} events and {} attachments to {}",
                     exported.events,
+                    exported.attachments,
                     exported.file.display()
                 ))])?,
+            }
+            for name in &exported.lost {
+                let text = format!("{name} is not in it: the server lost the file");
+                terminal.note(&[Span::new(Style::Yellow, text)]);
             }
             Ok(Exit::Success)
         }
@@ -238,6 +244,7 @@ pub async fn run(global: &Global, command: SessionCommand, terminal: Terminal) -
         SessionCommand::Fork {
             id,
             prompt,
+            images,
             count,
             snapshot,
             model,
@@ -254,7 +261,7 @@ pub async fn run(global: &Global, command: SessionCommand, terminal: Terminal) -
                 count: Some(count),
                 snapshot_id: snapshot,
                 prompt: text,
-                images: Vec::new(),
+                images: input::images(&images)?,
                 model,
             };
             let forked = {

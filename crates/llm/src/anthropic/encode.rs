@@ -3,7 +3,8 @@
 //! (<https://docs.anthropic.com/en/docs/build-with-claude/prompt-caching>).
 
 use crate::conversation::{
-    Block, Message, ModelRequest, Opaque, ReasoningEffort, Role, ToolCall, ToolSpec, WireFormat,
+    Block, MISSING_IMAGE, Message, ModelRequest, Opaque, ReasoningEffort, Role, ToolCall, ToolSpec,
+    WireFormat,
 };
 use serde_json::{Map, Value, json};
 
@@ -86,6 +87,7 @@ fn block(block: &Block) -> Option<Value> {
             "type": "image",
             "source": {"type": "base64", "media_type": media_type, "data": data_base64},
         })),
+        Block::KeptImage { .. } => Some(json!({"type": "text", "text": MISSING_IMAGE})),
         Block::Reasoning { opaque, .. } => opaque.as_ref().and_then(own),
         Block::Unknown { opaque } => own(opaque),
         Block::ToolCall(call) => Some(json!({
@@ -116,7 +118,12 @@ fn input(call: &ToolCall) -> Value {
 fn tool_result(call_id: &str, content: &[Block], is_error: bool) -> Value {
     let content: Vec<Value> = content
         .iter()
-        .filter(|inner| matches!(inner, Block::Text { .. } | Block::Image { .. }))
+        .filter(|inner| {
+            matches!(
+                inner,
+                Block::Text { .. } | Block::Image { .. } | Block::KeptImage { .. }
+            )
+        })
         .filter_map(block)
         .collect();
     let mut result = Map::new();

@@ -1,7 +1,7 @@
 //! A request as the body of `POST /v1/chat/completions`. Pure. This format carries no image in a tool result, so images
 //! follow in a user message; fields that only OpenAI's own models take are sent to those alone.
 
-use crate::conversation::{Block, Message, ModelRequest, Role, ToolCall, WireFormat};
+use crate::conversation::{Block, MISSING_IMAGE, Message, ModelRequest, Role, ToolCall, WireFormat};
 use crate::openai;
 use crate::wire::TOOL_IMAGE_NOTE;
 use serde_json::{Map, Value, json};
@@ -96,6 +96,7 @@ fn user(blocks: &[Block], encoded: &mut Vec<Value>) {
                 media_type,
                 data_base64,
             } => parts.push(image(media_type, data_base64)),
+            Block::KeptImage { .. } => parts.push(json!({"type": "text", "text": MISSING_IMAGE})),
             Block::Reasoning { .. } | Block::ToolCall(_) | Block::Unknown { .. } => {}
         }
     }
@@ -134,6 +135,7 @@ fn assistant(blocks: &[Block], is_in_turn: bool) -> Option<Value> {
             Block::Reasoning { .. }
             | Block::Unknown { .. }
             | Block::Image { .. }
+            | Block::KeptImage { .. }
             | Block::ToolResult { .. } => {}
         }
     }

@@ -1,7 +1,7 @@
 //! A request as the body of `POST /v1/responses`. Pure. Nothing is stored at the provider (`store: false`), so reasoning
 //! comes back encrypted and is replayed in its place between the other items.
 
-use crate::conversation::{Block, Message, ModelRequest, Opaque, Role, WireFormat};
+use crate::conversation::{Block, MISSING_IMAGE, Message, ModelRequest, Opaque, Role, WireFormat};
 use crate::openai;
 use serde_json::{Map, Value, json};
 
@@ -76,6 +76,7 @@ fn user(blocks: &[Block], items: &mut Vec<Value>) {
         })),
         Block::Text { .. }
         | Block::Image { .. }
+        | Block::KeptImage { .. }
         | Block::Reasoning { .. }
         | Block::ToolCall(_)
         | Block::Unknown { .. } => None,
@@ -94,6 +95,7 @@ fn content_part(block: &Block) -> Option<Value> {
             media_type,
             data_base64,
         } => Some(image(media_type, data_base64)),
+        Block::KeptImage { .. } => Some(json!({"type": "input_text", "text": MISSING_IMAGE})),
         Block::Reasoning { .. } | Block::ToolCall(_) | Block::ToolResult { .. } | Block::Unknown { .. } => {
             None
         }
@@ -139,7 +141,7 @@ fn assistant_item(block: &Block) -> Option<Value> {
             "name": call.name,
             "arguments": openai::replayed_arguments(call),
         })),
-        Block::Image { .. } | Block::ToolResult { .. } => None,
+        Block::Image { .. } | Block::KeptImage { .. } | Block::ToolResult { .. } => None,
     }
 }
 

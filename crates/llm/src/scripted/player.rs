@@ -152,7 +152,10 @@ impl Answer {
                     };
                     (kind, call.arguments_json.as_str())
                 }
-                Block::Image { .. } | Block::ToolResult { .. } | Block::Unknown { .. } => continue,
+                Block::Image { .. }
+                | Block::KeptImage { .. }
+                | Block::ToolResult { .. }
+                | Block::Unknown { .. } => continue,
             };
             events.push(StreamEvent::BlockStarted {
                 index,
@@ -371,6 +374,7 @@ fn texts(blocks: &[Block]) -> String {
         .filter_map(|block| match block {
             Block::Text { text } => Some(text.as_str()),
             Block::Image { .. }
+            | Block::KeptImage { .. }
             | Block::Reasoning { .. }
             | Block::ToolCall(_)
             | Block::ToolResult { .. }
@@ -450,7 +454,7 @@ fn block_tokens(block: &Block) -> u64 {
     match block {
         Block::Text { text } | Block::Reasoning { text, .. } => tokens(text),
         Block::ToolCall(call) => tokens(&call.name) + tokens(&call.arguments_json),
-        Block::Image { .. } | Block::ToolResult { .. } | Block::Unknown { .. } => 0,
+        Block::Image { .. } | Block::KeptImage { .. } | Block::ToolResult { .. } | Block::Unknown { .. } => 0,
     }
 }
 

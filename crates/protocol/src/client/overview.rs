@@ -41,7 +41,7 @@ fn is_zero(seq: &u64) -> bool {
 pub struct OpenTurn {
     pub turn_id: TurnId,
     pub prompt: Prompt,
-    /// What it was told since, in this order; without their images.
+    /// What it was told since, in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inserted: Vec<Prompt>,
     pub model: String,

@@ -2,6 +2,7 @@
 
 use super::person::Person;
 use crate::id::PromptId;
+use crate::reference::Digest;
 use serde::{Deserialize, Serialize};
 
 /// Where a prompt stands. It ends in exactly one of the last three.
@@ -45,7 +46,7 @@ pub struct Prompt {
     pub text: String,
     /// Images, at most 8 and 5 MiB each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub images: Vec<ImageAttachment>,
+    pub images: Vec<PromptImage>,
     /// Model of this prompt alone; absent: the session's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
@@ -53,6 +54,32 @@ pub struct Prompt {
     pub delivery: Delivery,
     pub queued_at_ms: i64,
 }
+
+/// An image of a prompt, as a session holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(untagged)]
+pub enum PromptImage {
+    Kept(KeptImage),
+    /// In sessions of servers that kept no files.
+    Inline(ImageAttachment),
+}
+
+/// An image that is a file of the session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct KeptImage {
+    /// `image/png`, `image/jpeg`, `image/gif` or `image/webp`.
+    pub media_type: String,
+    /// Names the file: `GET /v1/sessions/{id}/blobs/{digest}`.
+    pub digest: Digest,
+    pub size_bytes: u64,
+}
+
+/// Images that a prompt takes.
+pub const MAX_IMAGES: usize = 8;
+/// Size of each of them.
+pub const MAX_IMAGE_BYTES: u64 = 5 * 1024 * 1024;
 
 /// An image sent along with a prompt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -80,6 +80,15 @@ pub struct SnapshotPath {
     pub snapshot_id: String,
 }
 
+/// `{id}` of a session and `{digest}` of one of its files.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct BlobPath {
+    /// `ses_…`
+    pub id: String,
+    /// `sha256:` and 64 hexadecimal digits.
+    pub digest: String,
+}
+
 /// A service of a session's sandbox.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct ServicePath {

@@ -5,19 +5,19 @@ use crate::session::command::Sent;
 use crate::session::digest_of;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use greenroom_agent::tools::image_type;
 use greenroom_protocol::client::MAX_PROMPT_BYTES;
 use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
-use greenroom_protocol::client::prompt::{ImageAttachment, SendPrompt};
+use greenroom_protocol::client::prompt::{ImageAttachment, MAX_IMAGE_BYTES, MAX_IMAGES, SendPrompt};
+use greenroom_store::session_log::Blob;
 
-const MAX_IMAGES: usize = 8;
-const MAX_IMAGE_BYTES: usize = 5 * 1024 * 1024;
 const IMAGE_TYPES: [&str; 4] = ["image/png", "image/jpeg", "image/gif", "image/webp"];
 
 /// The prompt as a command, if nothing is wrong with it.
 pub fn checked(app: &App, prompt: SendPrompt, author: Person, key: String) -> Result<Sent, Problem> {
     check_text(&prompt.text)?;
-    check_images(&prompt.images)?;
+    let images = images_of(&prompt.images)?;
     if let Some(model) = &prompt.model {
         app.models.resolve(Some(model))?;
     }
@@ -27,7 +27,7 @@ pub fn checked(app: &App, prompt: SendPrompt, author: Person, key: String) -> Re
     Ok(Sent {
         author,
         text: prompt.text,
-        images: prompt.images,
+        images,
         model: prompt.model,
         delivery: prompt.delivery,
         key,
@@ -59,12 +59,14 @@ pub fn check_text(text: &str) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Images are of a kind models take, whole, and not too large.
-pub fn check_images(images: &[ImageAttachment]) -> Result<(), Problem> {
+/// Images are of a kind models take, whole, and not too large: one that a model's provider refuses would be refused with each later
+/// request of the session.
+pub fn images_of(images: &[ImageAttachment]) -> Result<Vec<Blob>, Problem> {
     if images.len() > MAX_IMAGES {
         let message = format!("A prompt takes at most {MAX_IMAGES} images.");
         return Err(Problem::permanent("image_too_many", message));
     }
+    let mut blobs = Vec::with_capacity(images.len());
     for image in images {
         if !IMAGE_TYPES.contains(&image.media_type.as_str()) {
             return Err(
@@ -76,14 +78,23 @@ pub fn check_images(images: &[ImageAttachment]) -> Result<(), Problem> {
             Problem::permanent("image_invalid", "An image is not valid base64.")
                 .with_hint("Use standard base64 with padding and no line breaks.")
         })?;
-        if bytes.len() > MAX_IMAGE_BYTES {
+        if bytes.len() as u64 > MAX_IMAGE_BYTES {
             return Err(Problem::permanent(
                 "image_too_large",
                 "An image is larger than 5 MiB.",
             ));
         }
+        if image_type(&bytes) != Some(image.media_type.as_str()) {
+            let message = format!("An image that is called {} is none.", image.media_type);
+            return Err(Problem::permanent("image_invalid", message)
+                .with_hint("Send the whole file, and the type that it has."));
+        }
+        blobs.push(Blob {
+            media_type: image.media_type.clone(),
+            bytes,
+        });
     }
-    Ok(())
+    Ok(blobs)
 }
 
 #[cfg(test)]
@@ -113,18 +124,18 @@ mod tests {
             media_type: media_type.to_owned(),
             data_base64: data.to_owned(),
         };
-        let large = STANDARD.encode(vec![0; MAX_IMAGE_BYTES + 1]);
+        let large = STANDARD.encode(vec![0; 5 * 1024 * 1024 + 1]);
         for (image, expected) in [
-            (image("image/png", "AAAA"), None),
+            (image("image/png", "iVBORw0KGgo="), None),
+            (image("image/jpeg", "iVBORw0KGgo="), Some("image_invalid")),
+            (image("image/png", "AAAA"), Some("image_invalid")),
+            (image("image/png", ""), Some("image_invalid")),
             (image("image/svg+xml", "AAAA"), Some("image_type_unsupported")),
             (image("image/png", "not base64!"), Some("image_invalid")),
             (image("image/png", &large), Some("image_too_large")),
         ] {
             assert_eq!(
-                check_images(&[image])
-                    .err()
-                    .map(|problem| problem.code)
-                    .as_deref(),
+                images_of(&[image]).err().map(|problem| problem.code).as_deref(),
                 expected
             );
         }

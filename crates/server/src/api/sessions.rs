@@ -230,7 +230,7 @@ pub(super) fn check_first_prompt(text: Option<&str>, images: &[ImageAttachment])
     match text {
         Some(text) => {
             sent::check_text(text)?;
-            sent::check_images(images)
+            sent::images_of(images).map(|_| ())
         }
         None if images.is_empty() => Ok(()),
         None => Err(Problem::permanent(

@@ -11,10 +11,10 @@ use greenroom_protocol::client::event::{EventBody, SandboxUsage};
 use greenroom_protocol::client::member::Role;
 use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
-use greenroom_protocol::client::prompt::{ChangePrompt, Delivery, ImageAttachment, PromptReceipt};
+use greenroom_protocol::client::prompt::{ChangePrompt, Delivery, PromptReceipt};
 use greenroom_protocol::client::session::{Session, UpdateSession};
 use greenroom_protocol::id::{PersonId, PromptId, SessionId, TurnId};
-use greenroom_store::session_log::Batch;
+use greenroom_store::session_log::{Batch, Blob};
 use std::sync::{Arc, Weak};
 use tokio::sync::mpsc::error::SendError;
 use tokio::sync::{mpsc, oneshot};
@@ -27,7 +27,7 @@ pub const MAILBOX_COMMANDS: usize = 64;
 pub struct Sent {
     pub author: Person,
     pub text: String,
-    pub images: Vec<ImageAttachment>,
+    pub images: Vec<Blob>,
     pub model: Option<String>,
     /// `None`: the session's default.
     pub delivery: Option<Delivery>,

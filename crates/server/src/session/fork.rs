@@ -4,6 +4,7 @@
 //! whole, because its log begins with one batch. A snapshot whose session never came is removed at the next start of the server.
 
 use super::command::SessionHandle;
+use super::files;
 use super::inherited::{Inherited, Timed};
 use super::registry::SessionRegistry;
 use super::services::SessionServices;
@@ -13,8 +14,10 @@ use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::session::{Session, SessionSnapshot, SessionState};
 use greenroom_protocol::id::{SandboxId, SessionId, SnapshotId};
+use greenroom_protocol::reference::Digest;
 use greenroom_stdx::step;
 use greenroom_store::session_log::{Batch, JournalRow};
+use std::collections::BTreeSet;
 
 /// Events read at once.
 const PAGE_EVENTS: u32 = 2_000;
@@ -28,6 +31,8 @@ pub struct Origin {
     is_own: bool,
     events: Vec<Timed>,
     journal: Vec<JournalRow>,
+    /// Files that these name.
+    files_named: BTreeSet<Digest>,
 }
 
 impl Origin {
@@ -53,6 +58,7 @@ impl Origin {
         };
         Ok(Self {
             from: session.id.clone(),
+            files_named: files::names_in(events.iter().map(|(_, body)| body), &journal),
             files,
             is_own,
             events,
@@ -91,6 +97,8 @@ impl Origin {
             journal: self.journal.clone(),
             ..Batch::default()
         };
+        // Before what names them; a session without events is begun again.
+        files::copy(services, &self.from, id, &self.files_named).await?;
         sessions.create(id, batch).await
     }
 

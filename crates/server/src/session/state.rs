@@ -28,9 +28,9 @@ pub const MAX_TITLE_CHARS: usize = 80;
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunningTurn {
     pub turn_id: TurnId,
-    /// Shared, because it may hold images and who asks what a session is gets a copy.
+    /// Shared, because it may be long and who asks what a session is gets a copy.
     pub prompt: Arc<Prompt>,
-    /// What it was told since, in this order; without their images.
+    /// What it was told since, in this order.
     pub inserted: Vec<Prompt>,
     /// Who asked it to stop, if anyone.
     pub stopped_by: Option<PersonId>,
@@ -61,8 +61,6 @@ pub struct SessionFold {
     pub removed_members: Vec<PersonId>,
     /// What its first sandbox begins with, if it is a fork.
     pub forked_snapshot: Option<SnapshotId>,
-    /// Which events hold the images of prompts that wait or run.
-    pub image_events: Vec<(PromptId, u64)>,
 }
 
 impl SessionFold {
@@ -118,7 +116,6 @@ impl SessionFold {
             had_sandbox: false,
             removed_members: Vec::new(),
             forked_snapshot: None,
-            image_events: Vec::new(),
         })
     }
 
@@ -129,7 +126,6 @@ impl SessionFold {
             had_sandbox,
             removed_members,
             forked_snapshot,
-            image_events,
         } = kept;
         let running = overview.turn.map(|turn| RunningTurn {
             turn_id: turn.turn_id,
@@ -151,7 +147,6 @@ impl SessionFold {
             had_sandbox,
             removed_members,
             forked_snapshot,
-            image_events,
         }
     }
 
@@ -265,9 +260,6 @@ impl SessionFold {
                     Delivery::Queue => self.queue.len(),
                     Delivery::Insert => self.behind_insertions(),
                 };
-                if !prompt.images.is_empty() {
-                    self.image_events.push((prompt.id.clone(), event.seq));
-                }
                 self.queue.insert(place, Arc::new(prompt.clone()));
             }
             EventBody::PromptDeliveryChanged {
@@ -288,9 +280,7 @@ impl SessionFold {
                     .filter(|running| running.turn_id == *turn_id);
                 if let Some((running, prompt)) = running.zip(place.and_then(|place| self.queue.remove(place)))
                 {
-                    let mut prompt = Arc::unwrap_or_clone(prompt);
-                    prompt.images.clear();
-                    running.inserted.push(prompt);
+                    running.inserted.push(Arc::unwrap_or_clone(prompt));
                 }
             }
             EventBody::PromptCancelled { prompt_id, .. } => {
@@ -416,12 +406,6 @@ impl SessionFold {
             | EventBody::Unknown(_) => {}
         }
         self.row.is_queue_paused &= !self.queue.is_empty();
-        if !self.image_events.is_empty() {
-            let running = self.running.as_ref().map(|running| &running.prompt.id);
-            let queue = &self.queue;
-            self.image_events
-                .retain(|(id, _)| running == Some(id) || queue.iter().any(|prompt| prompt.id == *id));
-        }
     }
 
     fn put_member(&mut self, person: &Person, role: Role) {

@@ -3,6 +3,7 @@
 use super::actor::Actor;
 use super::changes::{self, ChangeAuthor};
 use super::command::{Command, SessionHandle};
+use super::files;
 use super::first_request::FirstRequest;
 use super::hub::Hub;
 use super::platform::SessionPlatform;
@@ -116,6 +117,7 @@ async fn run(
     let first_request = Arc::new(FirstRequest::new(model.client));
     workspace.prepare(first_request.left());
     let recorder = Arc::new(SessionRecorder {
+        services: services.clone(),
         handle: handle.clone(),
         turn_id: running.turn_id.clone(),
         hub: handle.hub.clone(),
@@ -294,14 +296,24 @@ pub(super) fn resume_intent(actor: &Actor, intent: Intent) {
 
 /// Passes a turn's steps to the actor and its deltas to the hub.
 struct SessionRecorder {
+    services: Arc<SessionServices>,
     handle: SessionHandle,
     turn_id: TurnId,
     hub: Arc<Hub>,
 }
 
+impl SessionRecorder {
+    /// The step with the names of images in the place of their files, which are on disk when this returns.
+    async fn with_names(&self, mut record: Record) -> Result<Record, RecordError> {
+        let kept = files::keep_images_of(&self.services, &self.handle.id, &mut record).await;
+        kept.map(|()| record).map_err(RecordError)
+    }
+}
+
 #[async_trait]
 impl Recorder for SessionRecorder {
     async fn record(&self, record: Record) -> Result<(), RecordError> {
+        let record = self.with_names(record).await?;
         let turn_id = self.turn_id.clone();
         let answer = self
             .handle
@@ -315,6 +327,7 @@ impl Recorder for SessionRecorder {
     }
 
     async fn take_inserted(&self, record: Record, message_of: MessageOf) -> Result<Inserted, RecordError> {
+        let record = self.with_names(record).await?;
         let turn_id = self.turn_id.clone();
         let answer = self
             .handle
@@ -326,6 +339,15 @@ impl Recorder for SessionRecorder {
             })
             .await;
         answer.and_then(|result| result).map_err(RecordError)
+    }
+
+    async fn kept_file(&self, digest: &str) -> Result<Option<Vec<u8>>, RecordError> {
+        let Ok(digest) = digest.parse() else {
+            return Ok(None);
+        };
+        let blob = self.services.store.blob(&self.handle.id, &digest).await;
+        let blob = blob.map_err(|error| RecordError(error.problem()))?;
+        Ok(blob.map(|blob| blob.bytes))
     }
 
     fn delta(&self, item_id: &ItemId, channel: DeltaChannel, text: &str) {

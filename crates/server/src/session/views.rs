@@ -5,8 +5,7 @@ use super::state::SessionFold;
 use greenroom_protocol::client::event::{Event, EventBody, ItemBody};
 use greenroom_protocol::client::overview::{History, SessionOverview};
 use greenroom_protocol::client::problem::Problem;
-use greenroom_protocol::client::prompt::Prompt;
-use greenroom_protocol::id::{ItemId, PersonId, PromptId, SessionId, SnapshotId};
+use greenroom_protocol::id::{ItemId, PersonId, SessionId, SnapshotId};
 use greenroom_store::session_log::{SessionStore, View};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -14,7 +13,7 @@ use std::io;
 
 /// Of what is kept here. A new one whenever [`SessionFold::apply`] makes something else of the same events, or [`Kept`] changes: views of
 /// old ones are made again.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// A view is kept before a turn when so much came since the last one.
 const DUE_EVENTS: u64 = 500;
@@ -22,9 +21,6 @@ const DUE_BYTES: usize = 1 << 20;
 /// Then also in the middle of a turn: what lies between two is read in one piece.
 const OVERDUE_EVENTS: u64 = 2_000;
 const OVERDUE_BYTES: usize = 4 << 20;
-
-/// Overviews for clients carry no more of images than this, as JSON; the others are in the prompts' own events.
-const MAX_IMAGE_BYTES: usize = 4 << 20;
 
 /// Whoever opens a session gets at least so many events, if there are.
 const RECENT_EVENTS: u64 = 300;
@@ -39,8 +35,6 @@ pub(super) struct Kept {
     pub had_sandbox: bool,
     pub removed_members: Vec<PersonId>,
     pub forked_snapshot: Option<SnapshotId>,
-    /// Which events hold the images of prompts that wait or run: they are not written again.
-    pub image_events: Vec<(PromptId, u64)>,
 }
 
 /// Whether an item under way is still so after a restart of the server.
@@ -115,16 +109,11 @@ impl Cuts {
 
 /// What is to be kept of a session at this moment.
 pub fn view_of(fold: &SessionFold) -> Option<View> {
-    let mut overview = fold.overview();
-    for prompt in open_prompts(&mut overview) {
-        prompt.images.clear();
-    }
     let kept = Kept {
-        overview,
+        overview: fold.overview(),
         had_sandbox: fold.had_sandbox,
         removed_members: fold.removed_members.clone(),
         forked_snapshot: fold.forked_snapshot.clone(),
-        image_events: fold.image_events.clone(),
     };
     // Plain data always encodes.
     let body = serde_json::to_string(&kept).ok()?;
@@ -133,12 +122,6 @@ pub fn view_of(fold: &SessionFold) -> Option<View> {
         version: VERSION,
         body,
     })
-}
-
-/// Prompts that have images until they are left out.
-fn open_prompts(overview: &mut SessionOverview) -> impl Iterator<Item = &mut Prompt> {
-    let running = overview.turn.as_mut().map(|turn| &mut turn.prompt);
-    overview.queued.iter_mut().chain(running)
 }
 
 /// Keeps one; a log without it is only read more slowly.
@@ -156,13 +139,7 @@ pub async fn fold(
 ) -> Result<(Option<SessionFold>, Cuts), Problem> {
     let last_seq = store.last_seq(id).await.map_err(|error| error.problem())?;
     let up_to = up_to.min(last_seq);
-    let mut fold = match newest(store, id, up_to).await? {
-        Some(mut kept) => {
-            put_images_back(store, id, &mut kept, usize::MAX).await?;
-            Some(SessionFold::restore(kept))
-        }
-        None => None,
-    };
+    let mut fold = newest(store, id, up_to).await?.map(SessionFold::restore);
     let mut cuts = Cuts::default();
     loop {
         let after = fold.as_ref().map_or(0, |fold| fold.row.last_seq);
@@ -198,7 +175,7 @@ pub async fn recent(
     last_seq: u64,
 ) -> Result<Option<SessionOverview>, Problem> {
     let kept = newest(store, id, last_seq.saturating_sub(RECENT_EVENTS)).await?;
-    overview_of(store, id, kept).await
+    Ok(kept.map(|kept| kept.overview))
 }
 
 /// What lies before event `before` and with it, back to the view before.
@@ -221,46 +198,8 @@ pub async fn history(store: &dyn SessionStore, id: &SessionId, before: u64) -> R
         after = last.seq;
         events.extend(page);
     }
-    let overview = overview_of(store, id, kept).await?;
+    let overview = kept.map(|kept| kept.overview);
     Ok(History { overview, events })
-}
-
-/// For clients: with images, unless they are large.
-async fn overview_of(
-    store: &dyn SessionStore,
-    id: &SessionId,
-    kept: Option<Kept>,
-) -> Result<Option<SessionOverview>, Problem> {
-    let Some(mut kept) = kept else { return Ok(None) };
-    put_images_back(store, id, &mut kept, MAX_IMAGE_BYTES).await?;
-    Ok(Some(kept.overview))
-}
-
-/// Gives prompts their images again, while these take no more than `max_bytes`.
-async fn put_images_back(
-    store: &dyn SessionStore,
-    id: &SessionId,
-    kept: &mut Kept,
-    max_bytes: usize,
-) -> Result<(), Problem> {
-    let mut bytes = 0;
-    for (prompt_id, seq) in &kept.image_events {
-        let event = store.read(id, seq.saturating_sub(1), 1).await;
-        let event = event.map_err(|error| error.problem())?.pop();
-        let Some(EventBody::PromptQueued { prompt: queued, .. }) = event.map(|event| event.body) else {
-            continue;
-        };
-        bytes += json_bytes(&queued.images);
-        if bytes > max_bytes {
-            break;
-        }
-        for prompt in open_prompts(&mut kept.overview) {
-            if prompt.id == *prompt_id {
-                prompt.images.clone_from(&queued.images);
-            }
-        }
-    }
-    Ok(())
 }
 
 async fn newest(store: &dyn SessionStore, id: &SessionId, up_to: u64) -> Result<Option<Kept>, Problem> {
@@ -306,9 +245,10 @@ mod tests {
     use greenroom_protocol::client::member::{Role, SessionAccess};
     use greenroom_protocol::client::model::Usage;
     use greenroom_protocol::client::person::Person;
-    use greenroom_protocol::client::prompt::{Delivery, ImageAttachment};
+    use greenroom_protocol::client::prompt::{Delivery, KeptImage, Prompt, PromptImage};
     use greenroom_protocol::guest::service::ServiceState;
-    use greenroom_protocol::id::{SandboxId, TurnId};
+    use greenroom_protocol::id::{PromptId, SandboxId, TurnId};
+    use greenroom_protocol::reference::Digest;
     use greenroom_stdx::clock::Clock;
     use greenroom_store::fake::MemorySessionStore;
     use greenroom_store::session_log::Batch;
@@ -344,9 +284,12 @@ mod tests {
             author: person(number % 3),
             text: format!("prompt {number}"),
             images: (0..number % 2)
-                .map(|_| ImageAttachment {
-                    media_type: "image/png".to_owned(),
-                    data_base64: "A".repeat(10_000),
+                .map(|_| {
+                    PromptImage::Kept(KeptImage {
+                        media_type: "image/png".to_owned(),
+                        digest: Digest::of_sha256(&[7; 32]),
+                        size_bytes: 10_000,
+                    })
                 })
                 .collect(),
             model: None,
@@ -458,9 +401,7 @@ mod tests {
         // At any place, also in the middle of a turn.
         for fold in &folds {
             let view = view_of(fold).unwrap();
-            assert!(view.body.len() < 9_000, "images are not written again");
-            let mut kept: Kept = serde_json::from_str(&view.body).unwrap();
-            put_images_back(&store, &id, &mut kept, usize::MAX).await.unwrap();
+            let kept: Kept = serde_json::from_str(&view.body).unwrap();
             assert_eq!(SessionFold::restore(kept), *fold, "at {}", view.seq);
         }
     }

@@ -2,8 +2,10 @@
 
 use greenroom_protocol::client::event::EventBody;
 use greenroom_protocol::id::{PersonId, TurnId};
+use greenroom_protocol::reference::Digest;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::fmt;
 
 /// Everything one step writes, in one transaction. Lists may be empty; an empty batch is allowed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -55,6 +57,27 @@ pub struct NewReceipt {
     pub digest: String,
     /// What was answered.
     pub body: Value,
+}
+
+/// A file of a session, named by what is in it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Blob {
+    pub media_type: String,
+    pub bytes: Vec<u8>,
+}
+
+impl fmt::Debug for Blob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} bytes", self.media_type, self.bytes.len())
+    }
+}
+
+/// The name of what is in a file.
+pub fn digest_of(bytes: &[u8]) -> Digest {
+    let sum = ring::digest::digest(&ring::digest::SHA256, bytes);
+    let mut whole = [0; 32];
+    whole.copy_from_slice(sum.as_ref());
+    Digest::of_sha256(&whole)
 }
 
 /// A stored receipt.

@@ -5,11 +5,12 @@ mod append;
 use crate::database::{failure_of, in_savepoint};
 use crate::failure::StorageFailure;
 use crate::session_log::{
-    AcquireError, Intent, JournalRow, Lease, LeaseError, LogFault, MAX_READ_BYTES, MAX_READ_EVENTS, Receipt,
-    View,
+    AcquireError, Blob, Intent, JournalRow, Lease, LeaseError, LogFault, MAX_READ_BYTES, MAX_READ_EVENTS,
+    PutBlobError, Receipt, View, digest_of,
 };
 use greenroom_protocol::client::event::Event;
 use greenroom_protocol::id::{PersonId, SessionId};
+use greenroom_protocol::reference::Digest;
 use rusqlite::config::DbConfig;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -98,7 +99,7 @@ impl LogFile {
         self.check("PRAGMA quick_check(1)")
     }
 
-    /// Every page, every index, and that no event is missing.
+    /// Every page, every index, that no event is missing, and that files are what their names say.
     pub fn verify(&self) -> Result<(), StorageFailure> {
         self.check("PRAGMA integrity_check(1)")?;
         let (count, last): (u64, u64) = self.during(
@@ -108,11 +109,21 @@ impl LogFile {
                     Ok((row.get(0)?, row.get(1)?))
                 }),
         )?;
-        if count == last {
-            Ok(())
-        } else {
-            Err(self.damaged("events are missing"))
+        if count != last {
+            return Err(self.damaged("events are missing"));
         }
+        let digests: Vec<Digest> = self.during(
+            "list files",
+            self.db
+                .prepare("SELECT digest FROM blobs")
+                .and_then(|mut query| query.query_map([], |row| text_at(row, 0))?.collect()),
+        )?;
+        for digest in &digests {
+            if self.blob(digest)?.is_none() {
+                return Err(self.damaged("a file is not what its name says"));
+            }
+        }
+        Ok(())
     }
 
     fn check(&self, pragma: &str) -> Result<(), StorageFailure> {
@@ -309,6 +320,68 @@ impl LogFile {
         )
     }
 
+    pub fn put_blob(&self, digest: &Digest, blob: &Blob, max_total_bytes: u64) -> Result<(), PutBlobError> {
+        let is_there: bool = self.during(
+            "look for a file",
+            self.db
+                .prepare_cached("SELECT EXISTS (SELECT 1 FROM blobs WHERE digest = ?1)")
+                .and_then(|mut query| query.query_row([digest.as_str()], |row| row.get(0))),
+        )?;
+        if is_there {
+            return Ok(());
+        }
+        let total_bytes: u64 = self.during(
+            "add up files",
+            self.db
+                .prepare_cached("SELECT coalesce(sum(size_bytes), 0) FROM blobs")
+                .and_then(|mut query| query.query_row([], |row| row.get(0))),
+        )?;
+        let size_bytes = blob.bytes.len() as u64;
+        if total_bytes.saturating_add(size_bytes) > max_total_bytes {
+            return Err(PutBlobError::TooMuch {
+                total_bytes,
+                max_total_bytes,
+            });
+        }
+        self.during(
+            "write a file",
+            self.db
+                .prepare_cached(
+                    "INSERT INTO blobs (digest, media_type, size_bytes, bytes) VALUES (?1, ?2, ?3, ?4)",
+                )
+                .and_then(|mut query| {
+                    query.execute(params![digest.as_str(), blob.media_type, size_bytes, blob.bytes])
+                }),
+        )?;
+        Ok(())
+    }
+
+    pub fn blob(&self, digest: &Digest) -> Result<Option<Blob>, StorageFailure> {
+        let found = self.during(
+            "read a file",
+            self.db
+                .prepare_cached("SELECT media_type, bytes FROM blobs WHERE digest = ?1")
+                .and_then(|mut query| {
+                    query
+                        .query_row([digest.as_str()], |row| {
+                            Ok(Blob {
+                                media_type: row.get(0)?,
+                                bytes: row.get(1)?,
+                            })
+                        })
+                        .optional()
+                }),
+        )?;
+        // The rest of the session is worth more than this file.
+        Ok(found.filter(|blob| {
+            let is_whole = digest_of(&blob.bytes) == *digest;
+            if !is_whole {
+                tracing::error!(%digest, "a file of a session is damaged");
+            }
+            is_whole
+        }))
+    }
+
     pub fn outbox_pending(&self) -> Result<Vec<Intent>, StorageFailure> {
         self.during(
             "read outbox",
@@ -357,7 +430,7 @@ fn json_at<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Resul
 
 fn text_at<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
 where
-    T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>,
+    T: std::str::FromStr<Err: Into<Box<dyn std::error::Error + Send + Sync>>>,
 {
     row.get_ref(column)?
         .as_str()?
@@ -365,6 +438,6 @@ where
         .map_err(|error| not_ours(column, error))
 }
 
-fn not_ours(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
+fn not_ours(column: usize, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, error.into())
 }

@@ -66,5 +66,14 @@ CREATE TABLE views (
   PRIMARY KEY (version, seq)
 ) STRICT, WITHOUT ROWID;
 ",
+        // The bytes last: sizes are added up without reading them.
+        "
+CREATE TABLE blobs (
+  digest TEXT NOT NULL UNIQUE,
+  media_type TEXT NOT NULL,
+  size_bytes INTEGER NOT NULL,
+  bytes BLOB NOT NULL
+) STRICT;
+",
     ],
 };

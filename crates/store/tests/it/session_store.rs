@@ -7,7 +7,7 @@ use greenroom_stdx::id::fresh_bits;
 use greenroom_store::conformance::{self, fresh_session, titled};
 use greenroom_store::failure::StorageFailure;
 use greenroom_store::fake::MemorySessionStore;
-use greenroom_store::session_log::{AppendError, Batch, ReadError, SessionStore};
+use greenroom_store::session_log::{AppendError, Batch, Blob, ReadError, SessionStore};
 use greenroom_store::sqlite_session_store::{SqliteSessionStore, StoreOptions};
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -202,6 +202,36 @@ async fn check_damage(what: &str, damage: impl FnOnce(&Path)) {
         .create(&hurt)
         .await
         .expect("after removal the id is free again");
+}
+
+#[tokio::test]
+async fn a_damaged_attachment_is_lost_alone_and_found_by_verify() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let (session, epoch) = fresh_session(&store).await;
+    let blob = |byte: u8| Blob {
+        media_type: "image/png".to_owned(),
+        bytes: vec![byte; 50_000],
+    };
+    let hurt = store.put_blob(&session, blob(1), u64::MAX).await.unwrap();
+    let well = store.put_blob(&session, blob(2), u64::MAX).await.unwrap();
+    drop(store);
+    let file = rusqlite::Connection::open(file_of(dir.path(), &session)).unwrap();
+    file.execute(
+        "UPDATE blobs SET bytes = zeroblob(50000) WHERE digest = ?1",
+        [hurt.as_str()],
+    )
+    .unwrap();
+    drop(file);
+    let store = open(dir.path());
+    assert_eq!(store.blob(&session, &hurt).await.unwrap(), None);
+    assert_eq!(store.blob(&session, &well).await.unwrap(), Some(blob(2)));
+    assert_eq!(store.append(&session, epoch, 0, titled("fine")).await.unwrap(), 1);
+    let error = store.verify(&session).await.unwrap_err();
+    assert!(
+        matches!(error, ReadError::Io(StorageFailure::Corrupt { .. })),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]

@@ -150,7 +150,9 @@ fn block_events(answer: &Answer, index: usize, block: &Block, events: &mut Vec<V
             (start, &call.arguments_json, "input_json_delta", "partial_json")
         }
         // A script holds no other blocks.
-        Block::Image { .. } | Block::ToolResult { .. } | Block::Unknown { .. } => return,
+        Block::Image { .. } | Block::KeptImage { .. } | Block::ToolResult { .. } | Block::Unknown { .. } => {
+            return;
+        }
     };
     events.push(json!({"type": "content_block_start", "index": index, "content_block": start}));
     for chunk in answer.chunks(text) {

@@ -76,7 +76,10 @@ impl Speech for Chat {
                     calls += 1;
                 }
                 // A script holds no other blocks.
-                Block::Image { .. } | Block::ToolResult { .. } | Block::Unknown { .. } => {}
+                Block::Image { .. }
+                | Block::KeptImage { .. }
+                | Block::ToolResult { .. }
+                | Block::Unknown { .. } => {}
             }
         }
         let reason = match answer.stop_reason() {

@@ -105,7 +105,10 @@ impl Writer<'_> {
                 Block::Text { text } => self.message(index, text),
                 Block::ToolCall(call) => self.call(index, call),
                 // A script holds no other blocks.
-                Block::Image { .. } | Block::ToolResult { .. } | Block::Unknown { .. } => {}
+                Block::Image { .. }
+                | Block::KeptImage { .. }
+                | Block::ToolResult { .. }
+                | Block::Unknown { .. } => {}
             }
         }
         let whole = self.response("completed");

@@ -16,6 +16,7 @@ use greenroom_protocol::client::session::{
     SessionSnapshot, SessionSnapshotList, UpdateSession,
 };
 use greenroom_protocol::id::{PromptId, SessionId};
+use greenroom_protocol::reference::Digest;
 use reqwest::Method;
 
 /// Which part of the sessions list to get.
@@ -159,6 +160,12 @@ impl Client {
     pub async fn session_diff(&self, id: &SessionId, is_live: bool) -> Result<SessionDiff, ClientError> {
         let query = [("live", is_live.to_string())];
         self.get_with(&["sessions", id.as_str(), "diff"], &query).await
+    }
+
+    /// A file that the session keeps, such as an image of a prompt; 404 `blob_unknown`.
+    pub async fn blob(&self, id: &SessionId, digest: &Digest) -> Result<Vec<u8>, ClientError> {
+        self.bytes(&["sessions", id.as_str(), "blobs", digest.as_str()])
+            .await
     }
 
     /// Services of the session's sandbox; empty while it does not run.

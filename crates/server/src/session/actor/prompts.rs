@@ -2,6 +2,7 @@
 
 use super::{Actor, journal_rows, key_reused};
 use crate::session::command::Sent;
+use crate::session::files;
 use crate::session::state::{UNTITLED, title_from_prompt};
 use greenroom_agent::world::{Inserted, JournalEntry, MessageOf, Record};
 use greenroom_protocol::client::event::EventBody;
@@ -14,8 +15,7 @@ use greenroom_store::session_log::{Batch, NewReceipt};
 
 /// Prompts that may wait in one session.
 const MAX_QUEUED_PROMPTS: usize = 100;
-/// Bytes of text and images that may wait in one session.
-const MAX_QUEUED_BYTES: usize = 64 * 1024 * 1024;
+
 impl Actor {
     pub(super) async fn send_prompt(&mut self, sent: Sent) -> Result<PromptReceipt, Problem> {
         let session_id = self.fold.row.id.clone();
@@ -38,26 +38,23 @@ impl Actor {
                     .with_hint("wait for some to finish, or remove some from the queue"),
             );
         }
-        let waiting_bytes: usize = self.fold.queue.iter().map(|prompt| size_of_prompt(prompt)).sum();
         let delivery = match (sent.delivery, &sent.model) {
             (Some(Delivery::Insert), Some(_)) => return Err(insertion_with_model()),
             // It is to be done by another model than the one that works.
             (None, Some(_)) => Delivery::Queue,
             (asked, _) => asked.unwrap_or(self.fold.row.delivery),
         };
+        let images = files::keep_images(&self.services, &session_id, sent.images).await?;
         let now_ms = self.services.clock.now_ms();
         let prompt = Prompt {
             id: PromptId::from_bits(fresh_bits()),
             author: sent.author,
             text: sent.text,
-            images: sent.images,
+            images,
             model: sent.model,
             delivery,
             queued_at_ms: now_ms,
         };
-        if waiting_bytes + size_of_prompt(&prompt) > MAX_QUEUED_BYTES && !self.fold.queue.is_empty() {
-            return Err(queue_too_large());
-        }
         let mut events = Vec::new();
         if self.fold.row.title == UNTITLED {
             events.push(EventBody::SessionTitled {
@@ -137,10 +134,6 @@ impl Actor {
                 let message = format!("This prompt is by {}.", prompt.author.name);
                 return Err(Problem::permanent("prompt_not_yours", message)
                     .with_hint("Only its author can change what it says."));
-            }
-            let waiting_bytes: usize = self.fold.queue.iter().map(|prompt| size_of_prompt(prompt)).sum();
-            if waiting_bytes - prompt.text.len() + text.len() > MAX_QUEUED_BYTES {
-                return Err(queue_too_large());
             }
             events.push(EventBody::PromptEdited {
                 prompt_id: prompt_id.clone(),
@@ -278,21 +271,4 @@ fn insertion_with_model() -> Problem {
         "What is inserted is told to the model that works, so it cannot name another one.",
     )
     .with_hint("Leave `model` out, or let it wait for a turn of its own (`delivery`: `queue`).")
-}
-
-fn queue_too_large() -> Problem {
-    Problem::transient(
-        "queue_full",
-        "The prompts that wait in this session are too large together.",
-    )
-    .with_hint("Wait for some to finish, or remove some from the queue.")
-}
-
-fn size_of_prompt(prompt: &Prompt) -> usize {
-    prompt.text.len()
-        + prompt
-            .images
-            .iter()
-            .map(|image| image.data_base64.len())
-            .sum::<usize>()
 }
