@@ -22,6 +22,14 @@ prompt_contains = "look"
 tool = "read"
 arguments = { path = "shot.gif" }
 [[script.step]]
+[[script.step.call]]
+tool = "bash"
+arguments = { command = "printf 'all is well' > report.txt" }
+[[script.step]]
+[[script.step.call]]
+tool = "share_file"
+arguments = { path = "report.txt", title = "How it went" }
+[[script.step]]
 say = "I saw it."
 
 [[script]]
@@ -128,6 +136,24 @@ async fn images_are_kept_once_and_stay_for_the_model_and_for_people() {
         "files are their session's alone"
     );
 
+    // What the agent shared is an item, and a file too.
+    let shared: Vec<_> = of_type(&events, "item.completed")
+        .into_iter()
+        .map(|event| &event["item"])
+        .filter(|item| item["kind"] == "artifact")
+        .collect();
+    assert_eq!(shared.len(), 1);
+    assert_eq!(
+        (&shared[0]["name"], &shared[0]["title"]),
+        (&json!("report.txt"), &json!("How it went"))
+    );
+    let report = shared[0]["digest"].as_str().unwrap();
+    let (status, kind, bytes) = file(&guest, &session, report).await;
+    assert_eq!(
+        (status, kind.as_str(), bytes.as_slice()),
+        (200, "text/plain; charset=utf-8", b"all is well".as_slice())
+    );
+
     // The model was shown them, and the one that a tool read.
     let asked = model.requests();
     let (first, second) = (asked[0].body.to_string(), asked[1].body.to_string());
@@ -187,16 +213,18 @@ async fn images_are_kept_once_and_stay_for_the_model_and_for_people() {
     let exported = product.run(&["session", "export", &session, "--output", name]);
     assert!(exported.status.success(), "{exported:?}");
     let said = String::from_utf8_lossy(&exported.stdout).into_owned();
-    assert!(said.contains("3 attachments"), "{said}");
+    assert!(said.contains("and 4 files"), "{said}");
     let listed = Command::new("tar").args(["-tzf", name]).output().unwrap();
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     assert_eq!(count(&listed, ".png\n"), 3, "{listed}");
+    assert_eq!(count(&listed, "/report.txt\n"), 1, "{listed}");
 
     let path = format!("/v1/sessions/{session}");
     assert_eq!(api.patch(&path, json!({ "is_archived": true })).await.0, 200);
     assert_eq!(api.delete(&path).await.0, 204);
     assert_eq!(file(&api, &session, &digest(0)).await.0, 404);
     assert_eq!(file(&api, &fork, &digest(0)).await.2, one);
+    assert_eq!(file(&api, &fork, report).await.2, b"all is well");
     assert_eq!(prompt(&api, &fork, "again", "And again?", json!([])).await.0, 202);
     api.wait_for_turns(&fork, 3).await;
     let later = model.requests().pop().unwrap().body.to_string();

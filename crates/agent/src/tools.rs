@@ -14,6 +14,7 @@ mod list;
 mod open_pr;
 mod read;
 pub use read::image_type;
+mod share_file;
 mod text_file;
 mod write;
 
@@ -161,6 +162,7 @@ tools! {
     BashOutput => bash_output::BashOutput,
     BashKill => bash_kill::BashKill,
     OpenPr => open_pr::OpenPr,
+    ShareFile => share_file::ShareFile,
 }
 
 fn spec<T: Tool>() -> ToolSpec {
@@ -339,7 +341,7 @@ mod tests {
             (
                 "rm",
                 "{}",
-                "there is no tool `rm`; the tools are: read, write, edit, apply_patch, list, glob, grep, bash, bash_output, bash_kill, open_pr",
+                "there is no tool `rm`; the tools are: read, write, edit, apply_patch, list, glob, grep, bash, bash_output, bash_kill, open_pr, share_file",
             ),
             ("rm", "{", "there is no tool `rm`"),
             ("read", "{\"path\":", "not valid JSON"),

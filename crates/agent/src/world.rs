@@ -11,6 +11,7 @@ use greenroom_protocol::client::session::WorkspaceRepository;
 use greenroom_protocol::client::stream::DeltaChannel;
 use greenroom_protocol::guest::call::{Call, CallError, Exec, Exit, FileBytes, OutputChunk, Reply, Scope};
 use greenroom_protocol::id::{ItemId, TurnId};
+use greenroom_protocol::reference::Digest;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use thiserror::Error;
@@ -103,6 +104,9 @@ pub trait Platform: Send + Sync {
     /// Commits what changed, pushes it to the session's branch, and opens (or updates) the session's pull request in the
     /// name of the prompt's author.
     async fn open_pull_request(&self, request: PullRequestRequest) -> Result<PullRequestOpened, Problem>;
+
+    /// Keeps a file for the people of the session and answers with its name; the same again changes nothing.
+    async fn keep_file(&self, media_type: &str, bytes: Vec<u8>) -> Result<Digest, Problem>;
 }
 
 /// What the model asks for.

@@ -241,6 +241,17 @@ impl TurnView {
                 Span::new(Style::Green, format!("+{additions} ")),
                 Span::new(Style::Red, format!("−{deletions}")),
             ]]),
+            ItemBody::Artifact(artifact) => {
+                let mut line = vec![
+                    Span::plain("  ↓ "),
+                    Span::new(Style::Bold, shorten(&artifact.name)),
+                    dim(format!(" {}", size_of_file(artifact.size_bytes))),
+                ];
+                if !artifact.title.is_empty() {
+                    line.push(Span::plain(format!("  {}", shorten(&artifact.title))));
+                }
+                self.block(vec![line])
+            }
             ItemBody::Notice { problem } => self.block(vec![problem_line(problem)]),
             ItemBody::Unknown(_) => Vec::new(),
         }
@@ -443,6 +454,15 @@ fn seconds(ms: u64) -> String {
 
 fn dim(text: impl Into<String>) -> Span {
     Span::new(Style::Dim, text)
+}
+
+/// A size as people read it.
+fn size_of_file(bytes: u64) -> String {
+    match bytes {
+        ..1024 => format!("{bytes} bytes"),
+        ..1_048_576 => format!("{} KiB", bytes.div_ceil(1024)),
+        _ => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+    }
 }
 
 /// A role as people are told it.

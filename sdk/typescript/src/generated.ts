@@ -2379,7 +2379,10 @@ export interface components {
             deletions: number;
             /** @description The tool call that did it. */
             tool_item?: components["schemas"]["ItemId"] | null;
-        } | {
+        } | ({
+            /** @constant */
+            kind: "artifact";
+        } & components["schemas"]["ArtifactItem"]) | {
             /** @constant */
             kind: "notice";
             problem: components["schemas"]["Problem"];
@@ -2404,6 +2407,19 @@ export interface components {
              * @description Only of ended calls.
              */
             duration_ms?: number | null;
+        };
+        /** @description A file that the agent shows to people, kept as it was then. */
+        ArtifactItem: {
+            /** @description Of the file, without directories. */
+            name: string;
+            /** @description What people see in it; one line, may be empty. */
+            title: string;
+            /** @description One of the image types of prompts, `text/plain; charset=utf-8`, `application/pdf` or `application/octet-stream`. */
+            media_type: string;
+            /** @description Names the file: `GET /v1/sessions/{id}/blobs/{digest}`. */
+            digest: components["schemas"]["Digest"];
+            /** Format: uint64 */
+            size_bytes: number;
         };
         /** @description How a turn ended. */
         TurnOutcome: {

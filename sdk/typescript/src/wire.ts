@@ -93,6 +93,7 @@ export type FileChange = components["schemas"]["Change"];
 
 export type ToolCallStatus = components["schemas"]["ToolCallStatus"];
 export type ToolCallItem = components["schemas"]["ToolCallItem"];
+export type ArtifactItem = components["schemas"]["ArtifactItem"];
 export interface FileChangeBody {
   path: string;
   patch: string;
@@ -105,6 +106,7 @@ export type ItemBody =
   | { kind: "reasoning"; text: string }
   | ({ kind: "tool_call" } & ToolCallItem)
   | ({ kind: "file_change" } & FileChangeBody)
+  | ({ kind: "artifact" } & ArtifactItem)
   | { kind: "notice"; problem: Problem };
 export type Item = { id: string } & ItemBody;
 

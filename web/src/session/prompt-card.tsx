@@ -2,7 +2,7 @@
 import type { Prompt } from "@greenroom/sdk";
 import { LazyMarkdown } from "../markdown/lazy-markdown.tsx";
 import { Avatar } from "../ui/badge.tsx";
-import { PromptImage } from "./prompt-image.tsx";
+import { PromptImage } from "./kept-file.tsx";
 
 export function PromptCard({ prompt }: { prompt: Prompt }) {
   const { author, text, images } = prompt;

@@ -9,6 +9,7 @@ import { Button } from "../ui/button.tsx";
 import { Icon, type IconName } from "../ui/icon.tsx";
 import { ProblemNotice, Words } from "../ui/notice.tsx";
 import { PromptCard } from "./prompt-card.tsx";
+import { Artifact } from "./kept-file.tsx";
 import { maySteer, SessionContext } from "./session-context.ts";
 import { ToolCall } from "./tool-call.tsx";
 
@@ -46,6 +47,8 @@ function ItemEntry({ view }: { view: ItemView }): ReactNode {
       return <ToolCall view={view} call={item} />;
     case "file_change":
       return <FileChange path={item.path} patch={item.patch} counts={item} />;
+    case "artifact":
+      return <Artifact artifact={item} />;
     case "notice":
       return <ProblemNotice look="info" problem={item.problem} />;
     default:

@@ -10,6 +10,7 @@ use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::prompt::Prompt;
 use greenroom_protocol::client::stream::DeltaChannel;
 use greenroom_protocol::id::ItemId;
+use greenroom_protocol::reference::Digest;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -174,6 +175,7 @@ impl Recorder for RecordingRecorder {
 #[derive(Debug, Default)]
 pub struct FakePlatform {
     requests: Mutex<Vec<PullRequestRequest>>,
+    files: Mutex<Vec<(String, Vec<u8>)>>,
     refusal: Option<Problem>,
 }
 
@@ -184,6 +186,11 @@ impl FakePlatform {
             refusal: Some(problem),
             ..Self::default()
         }
+    }
+
+    /// Files that were kept, with their types, in order.
+    pub fn files(&self) -> Vec<(String, Vec<u8>)> {
+        lock(&self.files).clone()
     }
 
     /// Every request, refused ones too, in order.
@@ -205,5 +212,17 @@ impl Platform for FakePlatform {
                 is_new: requests.len() == 1,
             }),
         }
+    }
+
+    async fn keep_file(&self, media_type: &str, bytes: Vec<u8>) -> Result<Digest, Problem> {
+        if let Some(problem) = &self.refusal {
+            return Err(problem.clone());
+        }
+        let mut files = lock(&self.files);
+        files.push((media_type.to_owned(), bytes));
+        // Another for each: what the name is made of is the store's.
+        let mut sum = [0; 32];
+        sum[..8].copy_from_slice(&(files.len() as u64).to_le_bytes());
+        Ok(Digest::of_sha256(&sum))
     }
 }

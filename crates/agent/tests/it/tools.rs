@@ -230,6 +230,51 @@ async fn files_are_read_written_and_edited() {
 }
 
 #[tokio::test]
+async fn files_are_shared_as_what_they_are() {
+    let world = World::with_files(&[("out/report.txt", "All is well.\n"), ("empty", "")]);
+    world.workspace.set("shot.png", b"\x89PNG\r\n\x1a\n rest");
+    world.workspace.set("page.html", b"<script>alert(1)</script>");
+    world.workspace.set("a.pdf", b"%PDF-1.7 \x00\xff");
+    world.workspace.set("a.bin", b"a\x00b");
+    world.workspace.set("large", vec![b'x'; 20 * 1024 * 1024 + 1]);
+    for (path, name, media_type) in [
+        ("out/report.txt", "report.txt", "text/plain; charset=utf-8"),
+        ("/workspace/shot.png", "shot.png", "image/png"),
+        ("page.html", "page.html", "text/plain; charset=utf-8"),
+        ("a.pdf", "a.pdf", "application/pdf"),
+        ("a.bin", "a.bin", "application/octet-stream"),
+    ] {
+        let output = world
+            .run("share_file", json!({"path": path, "title": " Look "}))
+            .await
+            .unwrap();
+        let [ItemBody::Artifact(artifact)] = &output.items[..] else {
+            panic!("{output:?}");
+        };
+        let (kept, bytes) = world.platform.files().pop().unwrap();
+        assert_eq!((artifact.name.as_str(), artifact.title.as_str()), (name, "Look"));
+        assert_eq!(
+            (artifact.media_type.as_str(), kept.as_str()),
+            (media_type, media_type)
+        );
+        assert_eq!(artifact.size_bytes, bytes.len() as u64);
+    }
+    for (arguments, part) in [
+        (json!({"path": "none"}), "none"),
+        (json!({"path": "empty"}), "is empty"),
+        (json!({"path": "large"}), "20971520 are taken"),
+        (json!({"path": "a.bin", "title": "a\nb"}), "one line"),
+        (json!({"path": "../../etc/passwd"}), ""),
+    ] {
+        match world.run("share_file", arguments.clone()).await {
+            Err(ToolFailure::Answer(said)) => assert!(said.contains(part), "{arguments}: {said}"),
+            other => panic!("{arguments}: {other:?}"),
+        }
+    }
+    assert_eq!(world.platform.files().len(), 5);
+}
+
+#[tokio::test]
 async fn files_are_found() {
     let world = World::with_files(&[
         ("src/a.rs", "one\nTwo\n"),

@@ -117,7 +117,7 @@ pub enum SessionCommand {
   greenroom session export ses_…
   greenroom session export ses_… --output review.tar.gz && tar -tzf review.tar.gz
 
-In it: session.json, events.jsonl (all that happened), changes.patch (as `session diff` prints it), attachments/ of prompts.")]
+In it: session.json, events.jsonl (all that happened), changes.patch (as `session diff` prints it), attachments/ (images of prompts), artifacts/ (files that the agent showed).")]
     Export {
         /// The session's id, or the end of it
         id: String,

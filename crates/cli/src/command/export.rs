@@ -5,9 +5,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use greenroom_protocol::client::event::{Event, EventBody};
-use greenroom_protocol::client::prompt::{ImageAttachment, KeptImage, PromptImage};
+use greenroom_protocol::client::event::{Event, EventBody, Item, ItemBody};
+use greenroom_protocol::client::prompt::PromptImage;
 use greenroom_protocol::id::SessionId;
+use greenroom_protocol::reference::Digest;
 use greenroom_sdk::Client;
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufWriter, Seek as _, Write as _};
@@ -23,8 +24,9 @@ const PAGE: u32 = 1000;
 pub struct Exported {
     pub file: PathBuf,
     pub events: u64,
-    pub attachments: usize,
-    /// Attachments whose files the server lost.
+    /// Images of prompts, and what the agent showed.
+    pub files: usize,
+    /// Those whose files the server lost.
     pub lost: Vec<String>,
 }
 
@@ -101,7 +103,7 @@ async fn write(client: &Client, id: &SessionId, file: &Path, drafts: &Drafts) ->
 
     // An archive says how long a file is before it holds it, and a session may not fit into memory.
     let mut events = BufWriter::new(make(&drafts.events).map_err(failed)?);
-    let (mut after, mut attachments, mut lost) = (0, 0, Vec::new());
+    let (mut after, mut files, mut lost) = (0, 0, Vec::new());
     loop {
         let page = client.events(id, after, PAGE).await?;
         let Some(last) = page.events.last() else { break };
@@ -110,9 +112,9 @@ async fn write(client: &Client, id: &SessionId, file: &Path, drafts: &Drafts) ->
             let mut line = serde_json::to_vec(event).unwrap_or_default();
             line.push(b'\n');
             events.write_all(&line).map_err(failed)?;
-            for (name, image) in attached(event) {
-                let bytes = match image {
-                    PromptImage::Kept(image) => match client.blob(id, &image.digest).await {
+            for (name, file) in attached(event) {
+                let bytes = match file {
+                    Attached::Kept(digest) => match client.blob(id, digest).await {
                         Ok(bytes) => bytes,
                         // The rest is worth having.
                         Err(error) if error.problem_code() == Some("blob_unknown") => {
@@ -121,14 +123,10 @@ async fn write(client: &Client, id: &SessionId, file: &Path, drafts: &Drafts) ->
                         }
                         Err(error) => return Err(error.into()),
                     },
-                    PromptImage::Inline(image) => STANDARD.decode(&image.data_base64).unwrap_or_default(),
+                    Attached::Inline(data_base64) => STANDARD.decode(data_base64).unwrap_or_default(),
                 };
-                add(
-                    &format!("attachments/{name}"),
-                    bytes.len() as u64,
-                    &mut &bytes[..],
-                )?;
-                attachments += 1;
+                add(&name, bytes.len() as u64, &mut &bytes[..])?;
+                files += 1;
             }
         }
     }
@@ -146,24 +144,50 @@ async fn write(client: &Client, id: &SessionId, file: &Path, drafts: &Drafts) ->
     Ok(Exported {
         file: file.to_owned(),
         events: after,
-        attachments,
+        files,
         lost,
     })
 }
 
-/// Images of a prompt, by the prompt and their number.
-fn attached(event: &Event) -> Vec<(String, &PromptImage)> {
-    let EventBody::PromptQueued { prompt, .. } = &event.body else {
-        return Vec::new();
-    };
-    let mut named = Vec::new();
-    for (number, image) in (1..).zip(&prompt.images) {
-        let (PromptImage::Kept(KeptImage { media_type, .. })
-        | PromptImage::Inline(ImageAttachment { media_type, .. })) = image;
-        let kind = media_type.rsplit('/').next().unwrap_or("bin");
-        named.push((format!("{}-{number}.{kind}", prompt.id), image));
+/// Where a file of the session is.
+enum Attached<'a> {
+    Kept(&'a Digest),
+    /// In the event itself, as servers wrote it that kept no files.
+    Inline(&'a str),
+}
+
+/// Files that belong to an event, by their names in the archive: images of a prompt, and what the agent shows.
+fn attached(event: &Event) -> Vec<(String, Attached<'_>)> {
+    match &event.body {
+        EventBody::PromptQueued { prompt, .. } => {
+            let mut named = Vec::new();
+            for (number, image) in (1..).zip(&prompt.images) {
+                let (media_type, file) = match image {
+                    PromptImage::Kept(kept) => (&kept.media_type, Attached::Kept(&kept.digest)),
+                    PromptImage::Inline(image) => (&image.media_type, Attached::Inline(&image.data_base64)),
+                };
+                let kind = media_type.rsplit('/').next().unwrap_or("bin");
+                named.push((format!("attachments/{}-{number}.{kind}", prompt.id), file));
+            }
+            named
+        }
+        EventBody::ItemCompleted {
+            item: Item {
+                id,
+                body: ItemBody::Artifact(artifact),
+            },
+            ..
+        } => {
+            // A file's own name is the agent's choice; a directory of its own keeps two apart.
+            let name = artifact.name.replace(['/', '\\', '\0'], "_");
+            let name = match name.as_str() {
+                "" | "." | ".." => "file",
+                name => name,
+            };
+            vec![(format!("artifacts/{id}/{name}"), Attached::Kept(&artifact.digest))]
+        }
+        _ => Vec::new(),
     }
-    named
 }
 
 fn failed(file: &Path, error: &io::Error) -> Failure {

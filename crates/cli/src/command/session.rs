@@ -161,9 +161,9 @@ pub async fn run(global: &Global, command: SessionCommand, terminal: Terminal) -
             match json {
                 true => terminal.json(&exported)?,
                 false => terminal.line(&[Span::plain(format!(
-                    "wrote {} events and {} attachments to {}",
+                    "wrote {} events and {} files to {}",
                     exported.events,
-                    exported.attachments,
+                    exported.files,
                     exported.file.display()
                 ))])?,
             }

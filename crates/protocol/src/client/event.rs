@@ -10,6 +10,7 @@ use super::session::{SessionState, WorkspaceRepository};
 use crate::guest::call::Change;
 use crate::guest::service::ServiceState;
 use crate::id::{ItemId, PersonId, PromptId, SandboxId, SessionId, SnapshotId, TurnId};
+use crate::reference::Digest;
 use serde::{Deserialize, Serialize};
 
 /// One fact. `seq` counts from 1 with no gaps.
@@ -358,12 +359,30 @@ pub enum ItemBody {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         tool_item: Option<ItemId>,
     },
+    /// A file that the agent shows to people.
+    #[serde(rename = "artifact")]
+    Artifact(ArtifactItem),
     /// Something the platform did or noticed in the turn, such as a commit or a limit.
     #[serde(rename = "notice")]
     Notice { problem: Problem },
     #[serde(untagged)]
     #[cfg_attr(feature = "schema", schemars(skip))]
     Unknown(serde_json::Value),
+}
+
+/// A file that the agent shows to people, kept as it was then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ArtifactItem {
+    /// Of the file, without directories.
+    pub name: String,
+    /// What people see in it; one line, may be empty.
+    pub title: String,
+    /// One of the image types of prompts, `text/plain; charset=utf-8`, `application/pdf` or `application/octet-stream`.
+    pub media_type: String,
+    /// Names the file: `GET /v1/sessions/{id}/blobs/{digest}`.
+    pub digest: Digest,
+    pub size_bytes: u64,
 }
 
 /// A tool call with what is known of its result.

@@ -44,11 +44,20 @@ impl IntoResponse for File {
     fn into_response(self) -> Response {
         let Self(Blob { media_type, bytes }) = self;
         let headers = [
+            (header::CONTENT_DISPOSITION, disposition_of(&media_type)),
             (header::CONTENT_TYPE, media_type.as_str()),
             (header::CACHE_CONTROL, CACHE_CONTROL),
             (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
         ];
         (headers, bytes).into_response()
+    }
+}
+
+/// Pictures and text are shown; the rest is for other programs.
+fn disposition_of(media_type: &str) -> &'static str {
+    match media_type.starts_with("image/") || media_type.starts_with("text/plain") {
+        true => "inline",
+        false => "attachment",
     }
 }
 

@@ -1,4 +1,4 @@
-//! Files that a session keeps: images of prompts and of tools' results. They lie in its database by what is in them; events and the
+//! Files that a session keeps: images of prompts and of tools' results, and what the agent shows to people. They lie in its database by what is in them; events and the
 //! journal hold only their names.
 
 use super::services::SessionServices;
@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use greenroom_agent::world::{JournalEntry, Record};
 use greenroom_llm::conversation::Block;
-use greenroom_protocol::client::event::EventBody;
+use greenroom_protocol::client::event::{EventBody, Item, ItemBody};
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::prompt::{KeptImage, PromptImage};
 use greenroom_protocol::id::SessionId;
@@ -109,11 +109,24 @@ pub fn names_in<'a>(
 ) -> BTreeSet<Digest> {
     let mut names = BTreeSet::new();
     for body in events {
-        if let EventBody::PromptQueued { prompt, .. } = body {
-            names.extend(prompt.images.iter().filter_map(|image| match image {
-                PromptImage::Kept(image) => Some(image.digest.clone()),
-                PromptImage::Inline(_) => None,
-            }));
+        match body {
+            EventBody::PromptQueued { prompt, .. } => {
+                names.extend(prompt.images.iter().filter_map(|image| match image {
+                    PromptImage::Kept(image) => Some(image.digest.clone()),
+                    PromptImage::Inline(_) => None,
+                }));
+            }
+            EventBody::ItemCompleted {
+                item:
+                    Item {
+                        body: ItemBody::Artifact(artifact),
+                        ..
+                    },
+                ..
+            } => {
+                names.insert(artifact.digest.clone());
+            }
+            _ => {}
         }
     }
     for row in journal {

@@ -3,6 +3,7 @@
 
 use super::changes;
 use super::command::SessionHandle;
+use super::files;
 use super::outbox::{self, OpenPayload};
 use super::services::SessionServices;
 use super::workspace::SessionWorkspace;
@@ -13,8 +14,9 @@ use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::prompt::Prompt;
 use greenroom_protocol::id::TurnId;
+use greenroom_protocol::reference::Digest;
 use greenroom_stdx::id::fresh_bits;
-use greenroom_store::session_log::{Batch, Intent};
+use greenroom_store::session_log::{Batch, Blob, Intent};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +32,16 @@ pub struct SessionPlatform {
 
 #[async_trait]
 impl Platform for SessionPlatform {
+    async fn keep_file(&self, media_type: &str, bytes: Vec<u8>) -> Result<Digest, Problem> {
+        let blob = Blob {
+            media_type: media_type.to_owned(),
+            bytes,
+        };
+        let store = &self.services.store;
+        let put = store.put_blob(&self.handle.id, blob, files::MAX_BYTES).await;
+        put.map_err(|error| error.problem())
+    }
+
     async fn open_pull_request(&self, request: PullRequestRequest) -> Result<PullRequestOpened, Problem> {
         let services = &self.services;
         let pushed = changes::commit_and_push(
