@@ -25,7 +25,8 @@ impl Tool for ShareFile {
     const DESCRIPTION: &'static str = "Show a file to the people of this session: a screenshot, a report, a log, a build's \
         result. It is kept as it is now and stays when the workspace is gone. Not for source code, which belongs into a pull \
         request.";
-    const ACCESS: Access = Access::Reads;
+    // People see files in the order in which they are meant.
+    const ACCESS: Access = Access::Changes;
 
     fn summary(&self) -> String {
         shown_path(&self.path).to_owned()
