@@ -1,4 +1,4 @@
-//! Many sessions at work with many who watch, through the public protocol: how many commands are accepted for good in a second, how long an
+//! Many sessions at work with many who watch, through the public protocol: what each takes of memory, how many commands are accepted for good in a second, how long an
 //! event takes from its append to everybody, and whether any session is served worse than others. Beside it workerd, the runtime of Durable
 //! Objects, doing the part of this work that it can (`peers/workerd`), driven by the same clients in the same run.
 
@@ -15,6 +15,8 @@ use scenario::{Delivered, Rate};
 
 /// What this file measures.
 pub const NAMES: &[&str] = &[
+    "session.memory",
+    "session.memory_asleep",
     "session.append",
     "session.appends_per_s_16",
     "session.appends_per_s_500",
@@ -39,6 +41,13 @@ pub async fn run(prefix: &str) -> Result<Vec<Measured>> {
     let ours = ours::Ours::start(temp.path()).await?;
     let peer = workerd::Workerd::start(temp.path()).await?;
     let mut results = Vec::new();
+    // First, while neither has room left over from anything else.
+    if wants(&["session.memory", "session.memory_asleep"]) {
+        let own = ours.memory(SESSIONS, WATCHERS).await?;
+        let other = peer.memory(SESSIONS, WATCHERS).await?;
+        results.push(memory("session.memory", own.awake, other.awake));
+        results.push(memory("session.memory_asleep", own.asleep, other.asleep));
+    }
     if wants(&["session.append"]) {
         // Alternately, so that what else the machine does concerns both.
         let (mut own, mut other) = (Samples::default(), Samples::default());
@@ -77,6 +86,17 @@ pub async fn run(prefix: &str) -> Result<Vec<Measured>> {
         results.extend(delivery(&own, &other));
     }
     Ok(results)
+}
+
+/// Less than the peer.
+fn memory(name: &str, own: f64, other: f64) -> Measured {
+    let mut measured = Measured::amount(name, "KB", SESSIONS, own, Some(other));
+    let peer = Peer {
+        p50: other,
+        p99: other,
+    };
+    measured.peers.insert("workerd".to_owned(), peer);
+    measured
 }
 
 /// More is better, so that the aim is what the peer does.

@@ -40,10 +40,18 @@ say = "I still see it."
 "#;
 
 /// What the repository has, a picture by its first bytes.
-const IN_REPOSITORY: &str = "GIF89a, as far as anybody looks: shown by the read tool";
+const IN_REPOSITORY: &str = "GIF89a, as far as anybody looks: shown by the read tool;";
 
-fn picture(what: &str) -> Vec<u8> {
-    [b"\x89PNG\r\n\x1a\n".as_slice(), what.repeat(9_000).as_bytes()].concat()
+/// What looks like a PNG to whoever does not look at the pixels.
+pub fn picture(what: &[u8]) -> Vec<u8> {
+    let mut bytes = b"\x89PNG\r\n\x1a\n".to_vec();
+    for (kind, data) in [(b"IHDR", [8; 13].as_slice()), (b"IDAT", what), (b"IEND", &[])] {
+        bytes.extend(u32::try_from(data.len()).unwrap().to_be_bytes());
+        bytes.extend(kind);
+        bytes.extend(data);
+        bytes.extend([0; 4]);
+    }
+    bytes
 }
 
 fn attached(bytes: &[u8], media_type: &str) -> Value {
@@ -87,7 +95,7 @@ async fn images_are_kept_once_and_stay_for_the_model_and_for_people() {
     add(&api, "shop", &source).await;
     let session = api.create_session("shop").await;
 
-    let (one, two) = (picture("one"), picture("two"));
+    let (one, two) = (picture(&b"one".repeat(9_000)), picture(&b"two".repeat(9_000)));
     let images = json!([
         attached(&one, "image/png"),
         attached(&two, "image/png"),
@@ -239,8 +247,9 @@ async fn what_is_no_image_is_refused_before_anything_is_kept() {
     let api = product.start().await;
     add(&api, "shop", &source).await;
     let session = api.create_session("shop").await;
-    let one = picture("one");
-    let large = [picture("x"), vec![0; 5 * 1024 * 1024]].concat();
+    let one = picture(b"one");
+    let large = picture(&[0; 5 * 1024 * 1024]);
+    let fitting = picture(&[0; 4_250_000]);
     for (images, status, code) in [
         (
             json!([attached(b"no picture", "image/png")]),
@@ -260,6 +269,12 @@ async fn what_is_no_image_is_refused_before_anything_is_kept() {
         ),
         (json!(vec![attached(&one, "image/png"); 9]), 422, "image_too_many"),
         (json!([attached(&large, "image/png")]), 413, "image_too_large"),
+        (
+            json!(vec![attached(&fitting, "image/png"); 5]),
+            413,
+            "image_too_large",
+        ),
+        (json!([attached(&one[..40], "image/png")]), 422, "image_invalid"),
         (
             json!([{ "digest": format!("sha256:{}", "0".repeat(64)), "media_type": "image/png" }]),
             422,

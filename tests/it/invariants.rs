@@ -1,5 +1,6 @@
 //! What is true of all databases of a server that ended in order, whatever happened before.
 
+use greenroom_store::session_log::digest_of;
 use rusqlite::{Connection, OpenFlags};
 use std::path::{Path, PathBuf};
 
@@ -37,6 +38,23 @@ pub fn hold(data_dir: &Path) {
             0,
             "{id}: views of what is not there"
         );
+        let files: Vec<(String, Vec<u8>)> = select(&log, "SELECT digest, bytes FROM blobs", |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        });
+        for (name, bytes) in &files {
+            assert_eq!(*name, digest_of(bytes).as_str(), "{id}: a file's name");
+        }
+        let events: Vec<String> = select(&log, "SELECT body FROM events", |row| row.get(0));
+        let entries: Vec<String> = select(&log, "SELECT entry FROM journal", |row| row.get(0));
+        for text in events.iter().chain(&entries) {
+            for named in text
+                .match_indices("\"digest\":\"sha256:")
+                .map(|(at, _)| &text[at + 10..at + 81])
+            {
+                let is_there = files.iter().any(|(name, _)| name == named);
+                assert!(is_there, "{id}: {named} is named and not there");
+            }
+        }
         let times: Vec<i64> = select(&log, "SELECT at_ms FROM events ORDER BY seq", |row| row.get(0));
         assert!(times.is_sorted(), "{id}: times go back");
     }

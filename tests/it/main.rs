@@ -20,6 +20,7 @@ mod faults;
 mod forks;
 mod gate;
 mod hostile_git;
+mod hostile_session;
 mod idle;
 mod images;
 mod insert;

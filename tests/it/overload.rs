@@ -215,3 +215,85 @@ async fn who_finds_no_room_is_told_to_come_back_and_nothing_is_lost() {
     assert_eq!(outputs(&events).len(), 1);
     product.stop();
 }
+
+/// A WebSocket that was opened and is then left alone: nothing is read from it, no ping is answered.
+fn left_alone(api: &Api, session: &str) -> TcpStream {
+    let address = api.url.strip_prefix("http://").unwrap();
+    let mut socket = TcpStream::connect(address).unwrap();
+    let head = format!(
+        "GET /v1/sessions/{session}/stream?after=0 HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\n\
+         connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        api.token
+    );
+    socket.write_all(head.as_bytes()).unwrap();
+    socket
+}
+
+/// Who watches, as the last frame of presence tells it.
+fn watching(frame: &Value) -> Option<Vec<String>> {
+    if frame["frame"] != "presence" {
+        return None;
+    }
+    let people = frame["presence"]["watching"].as_array()?.iter();
+    Some(
+        people
+            .filter_map(|one| one["person"]["name"].as_str().map(str::to_owned))
+            .collect(),
+    )
+}
+
+#[tokio::test]
+async fn whoever_gives_no_sign_is_let_go_and_comes_back_to_all_of_it() {
+    let mut product = product();
+    let api = start(&mut product).await;
+    let (silent, _) = api.add_person("Silent").await;
+    let (slow, _) = api.add_person("Slow").await;
+    let session = api.create_session("shop").await;
+    let mut stream = api.stream(&session, 0).await;
+    stream.until(|frame| frame["frame"] == "caught_up").await;
+    let _half_open = left_alone(&silent, &session);
+    stream
+        .until(|frame| watching(frame).is_some_and(|names| names.contains(&"Silent".to_owned())))
+        .await;
+    let mut never_reads = left_alone(&slow, &session);
+    stream
+        .until(|frame| watching(frame).is_some_and(|names| names.contains(&"Slow".to_owned())))
+        .await;
+
+    // More than any buffer holds. Whoever reads has it at once.
+    let words = "x".repeat(200_000);
+    let mut last_seq = 0;
+    for number in 0..40 {
+        let text = format!("hello {number} {words}");
+        let (status, answer) = api.prompt(&session, &format!("fill-{number}"), &text).await;
+        assert_eq!(status, 202, "{answer}");
+        last_seq = answer["seq"].as_u64().unwrap();
+    }
+    stream
+        .until(|frame| frame["event"]["seq"].as_u64() == Some(last_seq))
+        .await;
+
+    // Neither is waited for without end, and both are seen to be gone.
+    let deadline = Instant::now() + Duration::from_secs(150);
+    let mut names = vec![String::new()];
+    while names.iter().any(|name| name == "Silent" || name == "Slow") || names == [""] {
+        assert!(Instant::now() < deadline, "{names:?} watch");
+        if let Ok(Some(frame)) = tokio::time::timeout(Duration::from_secs(5), stream.next()).await
+            && let Some(now) = watching(&frame)
+        {
+            names = now;
+        }
+    }
+    // What the slow one had got is whole, and the rest is there for whoever asks.
+    let mut got = Vec::new();
+    never_reads
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    let _ = never_reads.read_to_end(&mut got);
+    assert!(got.len() > 100_000, "{} bytes", got.len());
+    let events = slow.wait_for_turns(&session, 40).await;
+    assert_gapless(&events);
+    product.stop();
+    invariants::hold(&product.data_dir());
+}

@@ -244,8 +244,10 @@ pub struct Stream {
 impl Stream {
     /// The next frame; `None` when the server closed the stream.
     pub async fn next(&mut self) -> Option<Value> {
+        // Pings are no frames: who waits for what never comes hears of it.
+        let deadline = tokio::time::Instant::now() + DEADLINE;
         loop {
-            let message = tokio::time::timeout(DEADLINE, self.socket.next())
+            let message = tokio::time::timeout_at(deadline, self.socket.next())
                 .await
                 .expect("a frame in time")?;
             match message.ok()? {

@@ -1,7 +1,7 @@
 //! Greenroom under load: real sessions with sandboxes, whose scripted model streams text and calls a tool in each step.
 
 use super::http::{Http, Target};
-use super::scenario::{Audience, Delivered, cpu_seconds, new_sessions};
+use super::scenario::{self, Audience, Delivered, IDLE_SECONDS, Taken, cpu_seconds, new_sessions};
 use crate::product::Server;
 use crate::prompt::repository;
 use anyhow::{Context as _, Result, bail};
@@ -33,7 +33,7 @@ impl Ours {
         std::fs::write(
             &config,
             format!(
-                "[server]\nlisten = \"127.0.0.1:0\"\ndata_dir = {:?}\n[models]\ndefault = \"bench/demo\"\n\
+                "[server]\nlisten = \"127.0.0.1:0\"\ndata_dir = {:?}\nsession_idle_seconds = {IDLE_SECONDS}\n[models]\ndefault = \"bench/demo\"\n\
                  [[providers]]\nid = \"bench\"\nkind = \"scripted\"\nscript = {script:?}\n\
                  [sandbox]\nmax_running = 1000\n[snapshot]\nkeep = 0\n",
                 temp.join("data")
@@ -52,6 +52,10 @@ impl Ours {
             new_session: "{\"repository\":\"bench\"}",
         };
         Ok(Self { target, server })
+    }
+
+    pub async fn memory(&self, sessions: usize, watchers: usize) -> Result<Taken> {
+        scenario::memory(&self.target, self.server.pid(), sessions, watchers).await
     }
 
     /// What those who watch so many sessions see while a turn runs in each.

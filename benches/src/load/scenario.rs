@@ -3,7 +3,7 @@
 use super::http::{Http, Target, text_of};
 use super::watch::{Seen, now_us, watch};
 use crate::stats::Samples;
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,6 +20,8 @@ const FOR: Duration = Duration::from_secs(5);
 const CONNECTIONS: usize = 64;
 /// Sockets opened at once.
 const AT_ONCE: usize = 32;
+/// After which workerd hibernates an object of which nothing is asked, and so a session here.
+pub const IDLE_SECONDS: u64 = 10;
 
 /// What commands came to.
 #[derive(Debug, Clone, Copy)]
@@ -137,6 +139,39 @@ pub async fn new_sessions(target: &Target, count: usize) -> Result<Vec<String>> 
     Ok(made)
 }
 
+/// What each session that people watch takes of a server's memory, in KB.
+#[derive(Debug, Clone, Copy)]
+pub struct Taken {
+    /// Right after something was asked of it.
+    pub awake: f64,
+    /// When nothing was asked of it for [`IDLE_SECONDS`].
+    pub asleep: f64,
+}
+
+/// Commands to each of many new sessions, everybody who watches being there; then nothing.
+pub async fn memory(target: &Target, pid: u32, sessions: usize, watchers: usize) -> Result<Taken> {
+    // What a server takes once is no session's.
+    new_sessions(target, WARM_UP).await?;
+    let before = memory_kb(pid)?;
+    let made = new_sessions(target, sessions).await?;
+    let audience = Audience::gather(target, made, watchers).await?;
+    let mut http = Http::connect(target).await?;
+    for round in 0..2 {
+        for session in &audience.sessions {
+            let path = format!("/v1/sessions/{session}");
+            let key = format!("memory-{round}");
+            http.send("PATCH", &path, Some(&key), change(round)).await?;
+        }
+    }
+    let each = |kb: u64| kb.saturating_sub(before) as f64 / sessions as f64;
+    let awake = each(memory_kb(pid)?);
+    // Both look for idle sessions every few seconds.
+    tokio::time::sleep(Duration::from_secs(2 * IDLE_SECONDS + 5)).await;
+    let asleep = each(memory_kb(pid)?);
+    audience.leave().await?;
+    Ok(Taken { awake, asleep })
+}
+
 /// Everybody who watches, and what they see.
 pub struct Audience {
     pub sessions: Vec<String>,
@@ -217,6 +252,14 @@ impl Audience {
         })
     }
 
+    async fn leave(self) -> Result<()> {
+        self.stop.cancel();
+        for socket in self.watching {
+            socket.await??;
+        }
+        Ok(())
+    }
+
     fn bytes(&self) -> u64 {
         self.seen
             .iter()
@@ -228,6 +271,14 @@ impl Audience {
 fn median(values: &mut [u32]) -> u32 {
     values.sort_unstable();
     values.get(values.len() / 2).copied().unwrap_or(0)
+}
+
+/// Memory that a process has, with its threads.
+fn memory_kb(pid: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let text = line.context("no memory in the process's status")?;
+    Ok(text.trim().trim_end_matches(" kB").parse()?)
 }
 
 /// Processor time that a process has taken, with its threads.

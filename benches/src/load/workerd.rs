@@ -2,7 +2,7 @@
 //! no model, no sandbox and no text that is being written, so it does less.
 
 use super::http::{Http, Target};
-use super::scenario::{Audience, Delivered, cpu_seconds, new_sessions};
+use super::scenario::{self, Audience, Delivered, Taken, cpu_seconds, new_sessions};
 use anyhow::{Context as _, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -53,6 +53,10 @@ impl Workerd {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         Ok(started)
+    }
+
+    pub async fn memory(&self, sessions: usize, watchers: usize) -> Result<Taken> {
+        scenario::memory(&self.target, self.process.id(), sessions, watchers).await
     }
 
     /// The same for those who watch as `ours` was.

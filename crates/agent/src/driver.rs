@@ -4,7 +4,7 @@
 use crate::answer::{self, Answer, Finished};
 use crate::call_run::{CallOutput, Doing, Ended, item, run_one, text_of};
 use crate::context;
-use crate::kept_images::KeptImages;
+use crate::kept_images::{KeptImages, has_images};
 use crate::tools;
 use crate::turn::{Emptiness, Next, OpenCall, Turn};
 use crate::world::{
@@ -45,6 +45,7 @@ impl Driver for BuiltInDriver {
             input,
             turn,
             images: KeptImages::default(),
+            to_tell: None,
             is_sandbox_there: false,
             has_instructions_settled: false,
         };
@@ -84,6 +85,8 @@ struct Run {
     input: TurnInput,
     turn: Turn,
     images: KeptImages,
+    /// With the next answer.
+    to_tell: Option<Problem>,
     /// Whether a call of this turn came back from it.
     is_sandbox_there: bool,
     /// Whether this turn looked for the repository's instructions already.
@@ -125,8 +128,7 @@ impl Run {
                     let step = self.turn.begin_step();
                     pending.journal.push(JournalEntry::ModelRequested { step });
                     self.flush(std::mem::take(&mut pending)).await?;
-                    let request = self.request().await?;
-                    match self.ask(&request).await {
+                    match self.ask_showing().await? {
                         Asked::Whole(finished) => pending = self.answered(finished),
                         Asked::Stopped(said) => return self.stopped(pending, said).await,
                         Asked::Failed(failure) => return Ok(TurnResult::Failed(problem_of(&failure))),
@@ -175,8 +177,34 @@ impl Run {
         self.input.recorder.record(record).await
     }
 
+    /// Asks. If the provider refuses a request with images, asks once more without any: one that it does not take would be refused with
+    /// every later request of the session.
+    async fn ask_showing(&mut self) -> Result<Asked, RecordError> {
+        let Some(request) = self.request().await? else {
+            return Ok(Asked::Stopped(Vec::new()));
+        };
+        let has_images = has_images(&request.messages);
+        let failure = match self.ask(request).await {
+            Asked::Failed(failure) if has_images && failure.kind == FailureKind::InvalidRequest => failure,
+            asked => return Ok(asked),
+        };
+        self.images.leave_out();
+        let Some(request) = self.request().await? else {
+            return Ok(Asked::Stopped(Vec::new()));
+        };
+        let asked = self.ask(request).await;
+        if let Asked::Failed(_) = asked {
+            // It was not for the images.
+            return Ok(Asked::Failed(failure));
+        }
+        let message = format!("The model was not shown the images: {}", failure.message);
+        let problem = Problem::permanent("model_images_refused", message);
+        self.to_tell = Some(problem.with_hint("Send them in another form, or choose another model."));
+        Ok(asked)
+    }
+
     /// Asks until the answer is whole, it is clear that it will not be, or the turn is stopped.
-    async fn ask(&self, request: &ModelRequest) -> Asked {
+    async fn ask(&self, request: ModelRequest) -> Asked {
         let mut attempt = 1;
         loop {
             let failure = match self.ask_once(request.clone()).await {
@@ -244,12 +272,16 @@ impl Run {
         })
     }
 
-    async fn request(&mut self) -> Result<ModelRequest, RecordError> {
+    /// `None`: the turn is stopped meanwhile.
+    async fn request(&mut self) -> Result<Option<ModelRequest>, RecordError> {
         let mut messages = self.turn.conversation();
         let recorder = &*self.input.recorder;
-        self.images.put_into(&mut messages, recorder).await?;
+        tokio::select! {
+            () = self.input.stop.cancelled() => return Ok(None),
+            put = self.images.put_into(&mut messages, recorder) => put?,
+        }
         let facts = &self.input.facts;
-        Ok(ModelRequest {
+        Ok(Some(ModelRequest {
             model: facts.model.clone(),
             system: context::system_blocks(&context::fragments(facts)),
             messages,
@@ -257,11 +289,12 @@ impl Run {
             max_output_tokens: facts.limits.max_output_tokens,
             reasoning: None,
             cache_key: Some(facts.cache_key.clone()),
-        })
+        }))
     }
 
     fn answered(&mut self, finished: Finished) -> Record {
-        let mut completed = answer::items(&finished.blocks);
+        let mut completed: Vec<_> = self.to_tell.take().map(notice).into_iter().collect();
+        completed.extend(answer::items(&finished.blocks));
         let (journal, emptiness) = self.turn.answered(finished);
         if emptiness == Emptiness::Empty {
             completed.push(notice(Problem::permanent(

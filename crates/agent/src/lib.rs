@@ -8,6 +8,7 @@ pub mod fake;
 mod history;
 mod kept_images;
 mod model;
+pub mod picture;
 pub mod tools;
 mod turn;
 pub mod world;

@@ -13,7 +13,6 @@ mod grep;
 mod list;
 mod open_pr;
 mod read;
-pub use read::image_type;
 mod share_file;
 mod text_file;
 mod write;

@@ -5,6 +5,7 @@ use greenroom_protocol::client::problem::Problem;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustix::net::sockopt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,6 +20,12 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// How long the head of a request may take, and a connection may stay without one. More than clients keep theirs, less than for ever.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How long the other machine may leave what was sent without a sign that it has it, in milliseconds.
+const SILENCE_MS: u32 = 60_000;
+/// When and how often a connection on which nothing is sent is looked at.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
 
 /// Pause after the system refused a connection, such as for want of descriptors: the next try would be refused as well.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -67,8 +74,7 @@ pub async fn serve(
                 continue;
             }
         };
-        // Frames are small and wanted now; without it each may wait for the other side to say that it has the last.
-        let _ = stream.set_nodelay(true);
+        set_options(&stream);
         match room.clone().try_acquire_owned() {
             Ok(permit) => {
                 let counted = Counted {
@@ -92,6 +98,16 @@ pub async fn serve(
     connections.close();
     connections.wait().await;
     Ok(())
+}
+
+/// What makes a connection quick, and ends it when the other side is gone without a word. One that does without is as good, only later.
+fn set_options(stream: &TcpStream) {
+    // Frames are small and wanted now; without it each may wait for the other side to say that it has the last.
+    let _ = stream.set_nodelay(true);
+    let _ = sockopt::set_tcp_user_timeout(stream, SILENCE_MS);
+    let _ = sockopt::set_socket_keepalive(stream, true);
+    let _ = sockopt::set_tcp_keepidle(stream, KEEPALIVE_AFTER);
+    let _ = sockopt::set_tcp_keepintvl(stream, KEEPALIVE_EVERY);
 }
 
 async fn answer(stream: Counted, router: Router, closing: CancellationToken) {

@@ -3,6 +3,8 @@
 use crate::catalog::{FORGET_SESSION, SCHEMA as CATALOG};
 use crate::database::{Missing, failure_of, open};
 use crate::failure::StorageFailure;
+use crate::session_log::digest_of;
+use crate::sqlite_session_store::SCHEMA as SESSION;
 use greenroom_protocol::id::{SessionId, SnapshotId};
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::types::Type;
@@ -69,6 +71,24 @@ pub fn copy_database(from: &Path, to: &Path) -> Result<(), StorageFailure> {
     target.close().map_err(|(_, error)| failed(error))?;
     let synced = File::open(to).and_then(|file| file.sync_all());
     synced.map_err(|error| StorageFailure::io("sync database", error))
+}
+
+/// Names of files in a copied session that are not what their names say.
+pub fn damaged_files(session: &Path) -> Result<Vec<String>, StorageFailure> {
+    let db = open(session, &SESSION, Missing::Refuse)?;
+    let failed = |error| failure_of("look at files of a session", error);
+    let names: Vec<String> = rows(&db, "SELECT digest FROM blobs", |row| row.get(0)).map_err(failed)?;
+    let mut damaged = Vec::new();
+    for name in names {
+        let bytes = db.query_row("SELECT bytes FROM blobs WHERE digest = ?1", [&name], |row| {
+            row.get::<_, Vec<u8>>(0)
+        });
+        if digest_of(&bytes.map_err(failed)?).as_str() != name {
+            damaged.push(name);
+        }
+    }
+    db.close().map_err(|(_, error)| failed(error))?;
+    Ok(damaged)
 }
 
 /// What a copied catalog names.

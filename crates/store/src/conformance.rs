@@ -6,7 +6,7 @@
 use crate::session_log::{
     AcquireError, AppendError, Batch, Blob, IntentAttempt, IntentResult, JournalRow, LeaseError,
     MAX_READ_BYTES, NewIntent, NewReceipt, PutBlobError, REMEMBERED_EVENTS, ReadError, Receipt, SessionStore,
-    StoreError, View,
+    StoreError, View, digest_of,
 };
 use greenroom_protocol::client::event::EventBody;
 use greenroom_protocol::id::{PersonId, SessionId, TurnId};
@@ -492,7 +492,10 @@ async fn files_are_kept_by_what_is_in_them(store: &dyn SessionStore) {
     assert_eq!(store.blob(&session, &abc).await.unwrap(), None);
     // The same again takes no room.
     for _ in 0..2 {
-        assert_eq!(store.put_blob(&session, blob(b"abc"), 3).await.unwrap(), abc);
+        let put = store
+            .put_blobs(&session, vec![blob(b"abc"), blob(b"abc")], 3)
+            .await;
+        assert_eq!(put.unwrap(), [abc.clone(), abc.clone()]);
     }
     assert_eq!(store.blob(&session, &abc).await.unwrap(), Some(blob(b"abc")));
     assert_eq!(
@@ -501,23 +504,30 @@ async fn files_are_kept_by_what_is_in_them(store: &dyn SessionStore) {
         "it is the session's own"
     );
     assert!(matches!(
-        store.put_blob(&session, blob(b"d"), 3).await,
+        store.put_blobs(&session, vec![blob(b"abc"), blob(b"d")], 3).await,
         Err(PutBlobError::TooMuch {
             total_bytes: 3,
             max_total_bytes: 3
         })
     ));
+    // All or none: the first of them had found room.
+    let two = store.put_blobs(&session, vec![blob(b"e"), blob(b"fg")], 5).await;
+    assert!(matches!(two, Err(PutBlobError::TooMuch { .. })), "{two:?}");
+    assert_eq!(store.blob(&session, &digest_of(b"e")).await.unwrap(), None);
     let large = vec![7; 300_000];
-    let name = store.put_blob(&session, blob(&large), u64::MAX).await.unwrap();
-    assert_eq!(store.blob(&session, &name).await.unwrap(), Some(blob(&large)));
-    let nothing = store.put_blob(&session, blob(b""), 0).await;
+    let names = store
+        .put_blobs(&session, vec![blob(&large)], u64::MAX)
+        .await
+        .unwrap();
+    assert_eq!(store.blob(&session, &names[0]).await.unwrap(), Some(blob(&large)));
+    let nothing = store.put_blobs(&session, vec![blob(b"")], 0).await;
     assert!(
         matches!(nothing, Err(PutBlobError::TooMuch { .. })),
         "{nothing:?}"
     );
     store.remove(&session).await.unwrap();
     assert!(matches!(
-        store.put_blob(&session, blob(b"abc"), 3).await,
+        store.put_blobs(&session, vec![blob(b"abc")], 3).await,
         Err(PutBlobError::Unknown)
     ));
     assert!(matches!(

@@ -300,25 +300,30 @@ impl SessionStore for MemorySessionStore {
         })
     }
 
-    async fn put_blob(
+    async fn put_blobs(
         &self,
         session: &SessionId,
-        blob: Blob,
+        blobs: Vec<Blob>,
         max_total_bytes: u64,
-    ) -> Result<Digest, PutBlobError> {
+    ) -> Result<Vec<Digest>, PutBlobError> {
+        let size = |blobs: &BTreeMap<Digest, Blob>| blobs.values().map(|blob| blob.bytes.len() as u64).sum();
         let mut sessions = self.lock();
         let session = sessions.get_mut(session).ok_or(PutBlobError::Unknown)?;
-        let digest = digest_of(&blob.bytes);
-        let total_bytes = session.blobs.values().map(|blob| blob.bytes.len() as u64).sum();
-        let is_new = !session.blobs.contains_key(&digest);
-        if is_new && total_bytes + blob.bytes.len() as u64 > max_total_bytes {
+        let (total_bytes, mut changed) = (size(&session.blobs), session.blobs.clone());
+        let mut digests = Vec::new();
+        for blob in blobs {
+            let digest = digest_of(&blob.bytes);
+            changed.entry(digest.clone()).or_insert(blob);
+            digests.push(digest);
+        }
+        if changed.len() > session.blobs.len() && size(&changed) > max_total_bytes {
             return Err(PutBlobError::TooMuch {
                 total_bytes,
                 max_total_bytes,
             });
         }
-        session.blobs.entry(digest.clone()).or_insert(blob);
-        Ok(digest)
+        session.blobs = changed;
+        Ok(digests)
     }
 
     async fn blob(&self, session: &SessionId, digest: &Digest) -> Result<Option<Blob>, ReadError> {

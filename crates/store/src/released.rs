@@ -168,8 +168,8 @@ async fn a_session_of_every_version_opens_with_what_it_held() {
             media_type: "image/png".to_owned(),
             bytes: b"abc".to_vec(),
         };
-        let name = store.put_blob(&id, blob.clone(), 3).await.unwrap();
-        assert_eq!(store.blob(&id, &name).await.unwrap(), Some(blob));
+        let names = store.put_blobs(&id, vec![blob.clone()], 3).await.unwrap();
+        assert_eq!(store.blob(&id, &names[0]).await.unwrap(), Some(blob));
         store.put_view(&id, view.clone()).await.unwrap();
         assert_eq!(store.view(&id, 1, 3).await.unwrap(), Some(view));
         store.verify(&id).await.unwrap();

@@ -106,14 +106,15 @@ pub trait SessionStore: Send + Sync {
     /// The newest of a version that was kept for an event up to this one.
     async fn view(&self, session: &SessionId, version: u32, up_to: u64) -> Result<Option<View>, ReadError>;
 
-    /// Keeps a file; the same again changes nothing. Refused if the session's files would have more than `max_total_bytes` then. Whoever
-    /// names a file in an event or in the journal keeps it before; one that nobody names stays as long as the session does.
-    async fn put_blob(
+    /// Keeps files and answers with their names; those that are there already change nothing, and a damaged one is mended. All or none:
+    /// refused if the session's files would have more than `max_total_bytes` then. Whoever names a file in an event or in the journal
+    /// keeps it before; one that nobody names stays as long as the session does.
+    async fn put_blobs(
         &self,
         session: &SessionId,
-        blob: Blob,
+        blobs: Vec<Blob>,
         max_total_bytes: u64,
-    ) -> Result<Digest, PutBlobError>;
+    ) -> Result<Vec<Digest>, PutBlobError>;
 
     /// A file with this name; `None`: the session has none, or it is damaged.
     async fn blob(&self, session: &SessionId, digest: &Digest) -> Result<Option<Blob>, ReadError>;
@@ -132,7 +133,7 @@ pub enum StoreError {
     Io(#[from] StorageFailure),
 }
 
-/// Why a file could not be kept.
+/// Why files could not be kept.
 #[derive(Debug, Error)]
 pub enum PutBlobError {
     /// There is no such session.
@@ -141,7 +142,7 @@ pub enum PutBlobError {
     /// The session's files would have more bytes than they may.
     #[error("the session's files have {total_bytes} bytes")]
     TooMuch {
-        /// Without this one.
+        /// Without these.
         total_bytes: u64,
         max_total_bytes: u64,
     },

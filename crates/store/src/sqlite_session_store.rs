@@ -6,12 +6,11 @@ mod log_file;
 mod schema;
 mod threads;
 
-#[cfg(test)]
 pub(crate) use self::schema::SCHEMA;
 use crate::failure::StorageFailure;
 use crate::session_log::{
     AcquireError, AppendError, Batch, Blob, Intent, JournalRow, Lease, LeaseError, LogFault, PutBlobError,
-    ReadError, Receipt, SessionStore, StoreError, View, digest_of,
+    ReadError, Receipt, SessionStore, StoreError, View,
 };
 use async_trait::async_trait;
 use files::SessionFiles;
@@ -184,16 +183,15 @@ impl SessionStore for SqliteSessionStore {
             .await
     }
 
-    async fn put_blob(
+    async fn put_blobs(
         &self,
         session: &SessionId,
-        blob: Blob,
+        blobs: Vec<Blob>,
         max_total_bytes: u64,
-    ) -> Result<Digest, PutBlobError> {
+    ) -> Result<Vec<Digest>, PutBlobError> {
         self.write_with(session, move |file| {
-            let digest = digest_of(&blob.bytes);
-            file.put_blob(&digest, &blob, max_total_bytes)?;
-            Ok(digest)
+            let put = |blob| file.put_blob(blob, max_total_bytes);
+            blobs.iter().map(put).collect()
         })
         .await
     }

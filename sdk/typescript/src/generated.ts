@@ -2026,7 +2026,7 @@ export interface components {
             author: components["schemas"]["Person"];
             /** @description Markdown, never empty, at most [`super::MAX_PROMPT_BYTES`]. */
             text: string;
-            /** @description Images, at most 8 and 5 MiB each. */
+            /** @description Images, at most 8, 5 MiB each and 20 MiB together. */
             images?: components["schemas"]["PromptImage"][];
             /** @description Model of this prompt alone; absent: the session's. */
             model?: string | null;

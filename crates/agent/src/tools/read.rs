@@ -1,6 +1,7 @@
 //! `read`: text with line numbers, or an image.
 
 use super::{Access, Tool, ToolContext, ToolFailure, ToolOutput, bounds};
+use crate::picture::{image_type, is_whole_image};
 use crate::world::WorkspaceError;
 use base64::Engine as _;
 use greenroom_llm::conversation::Block;
@@ -59,6 +60,12 @@ impl Tool for Read {
                     self.path, file.size_bytes
                 )));
             }
+            if !is_whole_image(&file.bytes) {
+                return Err(ToolFailure::Answer(format!(
+                    "{} begins as {media_type} and is not whole, so it cannot be shown; use bash with file or xxd",
+                    self.path
+                )));
+            }
             let note = format!("{}: {media_type}, {} bytes", self.path, file.size_bytes);
             let data_base64 = base64::engine::general_purpose::STANDARD.encode(&file.bytes);
             return Ok(ToolOutput {
@@ -96,17 +103,6 @@ impl Tool for Read {
             ));
         }
         Ok(ToolOutput::text(shown))
-    }
-}
-
-/// The kind of image by its first bytes, of those that models take.
-pub fn image_type(bytes: &[u8]) -> Option<&'static str> {
-    match bytes {
-        [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some("image/png"),
-        [0xff, 0xd8, 0xff, ..] => Some("image/jpeg"),
-        [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Some("image/gif"),
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some("image/webp"),
-        _ => None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! `share_file`: gives people a file of the workspace, which stays with the session.
 
-use super::{Access, Tool, ToolContext, ToolFailure, ToolOutput, image_type, shown_path};
+use super::{Access, Tool, ToolContext, ToolFailure, ToolOutput, shown_path};
+use crate::picture::image_type;
 use greenroom_protocol::client::event::{ArtifactItem, ItemBody};
 use greenroom_protocol::guest::call::Scope;
 use schemars::JsonSchema;

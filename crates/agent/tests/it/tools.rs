@@ -224,9 +224,17 @@ async fn files_are_read_written_and_edited() {
         "created d/e (1 bytes)"
     );
     assert_eq!(text(world.run("list", json!({})).await), "d/\nf* (1 bytes)\n");
-    world.workspace.set("p", b"\x89PNG\r\n\x1a\n");
+    world.workspace.set(
+        "p",
+        b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR0123456789abc0000\0\0\0\0IEND0000",
+    );
     let image = world.run("read", json!({"path": "p"})).await.unwrap();
     assert!(matches!(&image.content[1], Block::Image { media_type, .. } if media_type == "image/png"));
+    world.workspace.set("cut", b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR0123");
+    match world.run("read", json!({"path": "cut"})).await {
+        Err(ToolFailure::Answer(said)) => assert!(said.contains("not whole"), "{said}"),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]

@@ -86,16 +86,17 @@ pub enum SessionCommand {
     },
     /// Change a session's title, or when the agent is told its prompts
     #[command(
-        after_help = "Examples:\n  greenroom session set ses_… --title \"Faster tests\"\n  greenroom session set ses_… --delivery insert"
+        after_help = "Examples:\n  greenroom session set ses_… --title \"Faster tests\"\n  greenroom session set ses_… --delivery insert",
+        group = clap::ArgGroup::new("change").required(true).multiple(true)
     )]
     Set {
         /// The session's id, or the end of it
         id: String,
         /// One line
-        #[arg(long, required_unless_present = "delivery")]
+        #[arg(long, group = "change")]
         title: Option<String>,
         /// For prompts that do not say it: queue waits for a turn of its own, insert is told to the turn that runs
-        #[arg(long, value_parser = ["queue", "insert"])]
+        #[arg(long, group = "change", value_parser = ["queue", "insert"])]
         delivery: Option<String>,
     },
     /// Print what a session changed as a unified diff: the files in its sandbox as they are now, or what was pushed if it does not run

@@ -174,7 +174,7 @@ impl Source {
             let copied = match from.exists() {
                 true => {
                     make_directory(to.parent().unwrap_or(target))?;
-                    backup::copy_database(&from, &to)
+                    backup::copy_database(&from, &to).and_then(|()| backup::damaged_files(&to))
                 }
                 false if is_damaged(&from) => Err(StorageFailure::Corrupt { moved_to: None }),
                 false => {
@@ -183,7 +183,9 @@ impl Source {
                 }
             };
             match copied {
-                Ok(()) => {}
+                Ok(damaged) => said.extend(damaged.iter().map(|name| {
+                    format!("session {id} is there, but its file {name} is damaged, here and in the backup")
+                })),
                 Err(failure @ (StorageFailure::Full | StorageFailure::ReadOnly)) => {
                     return Err(of_storage(&failure));
                 }

@@ -10,6 +10,7 @@ use greenroom_protocol::client::prompt::PromptImage;
 use greenroom_protocol::id::SessionId;
 use greenroom_protocol::reference::Digest;
 use greenroom_sdk::Client;
+use greenroom_stdx::id::fresh_bits;
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufWriter, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -50,9 +51,11 @@ struct Drafts {
 
 impl Drafts {
     fn beside(file: &Path) -> Self {
+        // A name of its own: nobody's file is overwritten, and two exports to one place do not meet.
+        let own = fresh_bits();
         let named = |end: &str| {
             let mut name = file.file_name().unwrap_or_default().to_owned();
-            name.push(end);
+            name.push(format!(".{own:032x}{end}"));
             file.with_file_name(name)
         };
         Self {
@@ -75,8 +78,7 @@ async fn write(client: &Client, id: &SessionId, file: &Path, drafts: &Drafts) ->
     let make = |path: &Path| {
         let mut options = OpenOptions::new();
         options
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .read(true)
             .write(true)
             .mode(0o600)

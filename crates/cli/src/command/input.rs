@@ -3,10 +3,10 @@
 use crate::failure::Failure;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use greenroom_agent::tools::image_type;
+use greenroom_agent::picture::{bytes_of_base64, image_type, is_whole_image};
 use greenroom_protocol::client::MAX_PROMPT_BYTES;
 use greenroom_protocol::client::person::Person;
-use greenroom_protocol::client::prompt::{ImageAttachment, MAX_IMAGE_BYTES, MAX_IMAGES};
+use greenroom_protocol::client::prompt::{ImageAttachment, MAX_IMAGE_BYTES, MAX_IMAGES, MAX_IMAGES_BYTES};
 use greenroom_protocol::id::SessionId;
 use greenroom_sdk::{Archived, Client, SessionFilter};
 use std::io::Read;
@@ -38,7 +38,16 @@ pub fn images(files: &[PathBuf]) -> Result<Vec<ImageAttachment>, Failure> {
         let message = format!("a prompt takes at most {MAX_IMAGES} images");
         return Err(Failure::usage("image_too_many", message));
     }
-    files.iter().map(|file| image(file)).collect()
+    let images: Vec<_> = files.iter().map(|file| image(file)).collect::<Result<_, _>>()?;
+    let sizes = images.iter().map(|image| bytes_of_base64(&image.data_base64));
+    if sizes.sum::<u64>() > MAX_IMAGES_BYTES {
+        let message = format!(
+            "the images are larger than {} MiB together",
+            MAX_IMAGES_BYTES / (1024 * 1024)
+        );
+        return Err(Failure::usage("image_too_large", message).with_hint("send some with the next prompt"));
+    }
+    Ok(images)
 }
 
 fn image(file: &Path) -> Result<ImageAttachment, Failure> {
@@ -57,6 +66,12 @@ fn image(file: &Path) -> Result<ImageAttachment, Failure> {
         let message = format!("{name} is larger than {} MiB", MAX_IMAGE_BYTES / (1024 * 1024));
         return Err(
             Failure::usage("image_too_large", message).with_hint("make it smaller, or cut out a part")
+        );
+    }
+    if !is_whole_image(&bytes) {
+        let message = format!("{name} begins as {media_type} and is not whole");
+        return Err(
+            Failure::usage("image_invalid", message).with_hint("look whether it was copied to its end")
         );
     }
     Ok(ImageAttachment {

@@ -44,7 +44,7 @@ pub struct Prompt {
     pub author: Person,
     /// Markdown, never empty, at most [`super::MAX_PROMPT_BYTES`].
     pub text: String,
-    /// Images, at most 8 and 5 MiB each.
+    /// Images, at most 8, 5 MiB each and 20 MiB together.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<PromptImage>,
     /// Model of this prompt alone; absent: the session's.
@@ -80,6 +80,8 @@ pub struct KeptImage {
 pub const MAX_IMAGES: usize = 8;
 /// Size of each of them.
 pub const MAX_IMAGE_BYTES: u64 = 5 * 1024 * 1024;
+/// Size of all of them; with the rest of a conversation more is refused by models' providers.
+pub const MAX_IMAGES_BYTES: u64 = 20 * 1024 * 1024;
 
 /// An image sent along with a prompt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

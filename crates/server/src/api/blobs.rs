@@ -36,6 +36,7 @@ pub async fn show(
     let blob = app.services.store.blob(&entered.handle.id, &digest).await;
     let blob = blob.map_err(|error| error.problem())?.ok_or_else(|| {
         Problem::permanent("blob_unknown", "The session has no such file, or it is damaged.")
+            .with_hint("Events name the files that a session has. Sent again, a damaged one is whole again.")
     })?;
     Ok(File(blob))
 }

@@ -17,8 +17,11 @@ use serde::de::DeserializeOwned;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
-/// Largest body in bytes: eight images of 5 MiB in base64, and the prompt.
-pub const MAX_BODY_BYTES: usize = 60 * 1024 * 1024;
+/// Largest body in bytes: 20 MiB of images in base64, and the prompt.
+pub const MAX_BODY_BYTES: usize = 28 * 1024 * 1024;
+
+/// From here on a body is taken apart where it holds nobody up.
+const LARGE_BODY_BYTES: usize = 256 * 1024;
 
 /// Whoever sends nothing for so long in the middle of a body is gone, or holds a place that others need.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(60);
@@ -59,7 +62,7 @@ pub async fn read(body: Body, max_bytes: usize) -> Result<Vec<u8>, Problem> {
 /// A JSON body of type `T`. Unknown fields are refused by the types themselves.
 pub struct JsonBody<T>(pub T);
 
-impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
+impl<T: DeserializeOwned + Send + 'static> FromRequest<App> for JsonBody<T> {
     type Rejection = ApiFailure;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiFailure> {
@@ -85,15 +88,26 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
         let began = Instant::now();
         let bytes = read(body, MAX_BODY_BYTES).await?;
         caller::check_after_reading(app, &parts.extensions, began).await?;
-        serde_json::from_slice(&bytes).map(Self).map_err(|error| {
-            Problem::permanent(
-                "body_invalid",
-                format!("The request's body is not what this call takes: {error}."),
-            )
-            .with_hint("See /v1/openapi.json for the fields.")
-            .into()
-        })
+        if bytes.len() < LARGE_BODY_BYTES {
+            return Ok(Self(parse(&bytes)?));
+        }
+        let parsed = tokio::task::spawn_blocking(move || parse(&bytes)).await;
+        let parsed =
+            parsed.map_err(|_| Problem::permanent("internal", "The request's body was not read."))?;
+        Ok(Self(parsed?))
     }
+}
+
+/// Bodies are objects; a list would be taken for one whose fields have no names.
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let wrong = |why: &str| {
+        let message = format!("The request's body is not what this call takes: {why}.");
+        Problem::permanent("body_invalid", message).with_hint("See /v1/openapi.json for the fields.")
+    };
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        return Err(wrong("it is a list and not an object"));
+    }
+    serde_json::from_slice(bytes).map_err(|error| wrong(&error.to_string()))
 }
 
 impl<T: JsonSchema> OperationInput for JsonBody<T> {

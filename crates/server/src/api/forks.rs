@@ -127,7 +127,9 @@ async fn take(app: &App, row: &Session, body: &ForkSession, by: &Person) -> Resu
         Some(id) => Some(snapshot_of(app, &row.id, id.as_str()).await?),
         None => None,
     };
-    Origin::take(&app.services, row, snapshot, by).await
+    // As it was before its sandbox is looked at: one that is being made for the first time has no files to lose.
+    let had_files = app.sessions.get(&row.id).await?.fold().await?.had_sandbox;
+    Origin::take(&app.services, row, snapshot, had_files, by).await
 }
 
 fn model(app: &App, from: &Session, body: &ForkSession) -> Result<SessionModel, Problem> {

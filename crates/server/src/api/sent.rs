@@ -5,11 +5,13 @@ use crate::session::command::Sent;
 use crate::session::digest_of;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use greenroom_agent::tools::image_type;
+use greenroom_agent::picture::{image_type, is_whole_image};
 use greenroom_protocol::client::MAX_PROMPT_BYTES;
 use greenroom_protocol::client::person::Person;
 use greenroom_protocol::client::problem::Problem;
-use greenroom_protocol::client::prompt::{ImageAttachment, MAX_IMAGE_BYTES, MAX_IMAGES, SendPrompt};
+use greenroom_protocol::client::prompt::{
+    ImageAttachment, MAX_IMAGE_BYTES, MAX_IMAGES, MAX_IMAGES_BYTES, SendPrompt,
+};
 use greenroom_store::session_log::Blob;
 
 const IMAGE_TYPES: [&str; 4] = ["image/png", "image/jpeg", "image/gif", "image/webp"];
@@ -64,28 +66,38 @@ pub fn check_text(text: &str) -> Result<(), Problem> {
 pub fn images_of(images: &[ImageAttachment]) -> Result<Vec<Blob>, Problem> {
     if images.len() > MAX_IMAGES {
         let message = format!("A prompt takes at most {MAX_IMAGES} images.");
-        return Err(Problem::permanent("image_too_many", message));
+        return Err(
+            Problem::permanent("image_too_many", message).with_hint("Send the others with the next prompt.")
+        );
     }
     let mut blobs = Vec::with_capacity(images.len());
-    for image in images {
+    let mut left = MAX_IMAGES_BYTES;
+    for (number, image) in (1..).zip(images) {
+        let named = |what: &str| format!("Image {number} of {} {what}", images.len());
         if !IMAGE_TYPES.contains(&image.media_type.as_str()) {
-            return Err(
-                Problem::permanent("image_type_unsupported", "This kind of image is not supported.")
-                    .with_hint(format!("Send one of: {}.", IMAGE_TYPES.join(", "))),
-            );
+            let message = named("is of a kind that is not supported.");
+            return Err(Problem::permanent("image_type_unsupported", message)
+                .with_hint(format!("Send one of: {}.", IMAGE_TYPES.join(", "))));
         }
         let bytes = STANDARD.decode(&image.data_base64).map_err(|_| {
-            Problem::permanent("image_invalid", "An image is not valid base64.")
+            Problem::permanent("image_invalid", named("is not valid base64."))
                 .with_hint("Use standard base64 with padding and no line breaks.")
         })?;
-        if bytes.len() as u64 > MAX_IMAGE_BYTES {
-            return Err(Problem::permanent(
-                "image_too_large",
-                "An image is larger than 5 MiB.",
-            ));
+        let size_bytes = bytes.len() as u64;
+        if size_bytes > MAX_IMAGE_BYTES {
+            return Err(
+                Problem::permanent("image_too_large", named("is larger than 5 MiB."))
+                    .with_hint("Make it smaller, or cut out a part."),
+            );
         }
-        if image_type(&bytes) != Some(image.media_type.as_str()) {
-            let message = format!("An image that is called {} is none.", image.media_type);
+        if size_bytes > left {
+            let message = "The images of a prompt may have 20 MiB together.";
+            return Err(Problem::permanent("image_too_large", message)
+                .with_hint("Make them smaller, or send some with the next prompt."));
+        }
+        left -= size_bytes;
+        if image_type(&bytes) != Some(image.media_type.as_str()) || !is_whole_image(&bytes) {
+            let message = named(&format!("is no whole {}.", image.media_type));
             return Err(Problem::permanent("image_invalid", message)
                 .with_hint("Send the whole file, and the type that it has."));
         }
@@ -126,7 +138,8 @@ mod tests {
         };
         let large = STANDARD.encode(vec![0; 5 * 1024 * 1024 + 1]);
         for (image, expected) in [
-            (image("image/png", "iVBORw0KGgo="), None),
+            (image("image/gif", "R0lGODlhAAAAAAAAADs="), None),
+            (image("image/png", "iVBORw0KGgo="), Some("image_invalid")),
             (image("image/jpeg", "iVBORw0KGgo="), Some("image_invalid")),
             (image("image/png", "AAAA"), Some("image_invalid")),
             (image("image/png", ""), Some("image_invalid")),

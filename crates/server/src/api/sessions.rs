@@ -233,10 +233,10 @@ pub(super) fn check_first_prompt(text: Option<&str>, images: &[ImageAttachment])
             sent::images_of(images).map(|_| ())
         }
         None if images.is_empty() => Ok(()),
-        None => Err(Problem::permanent(
-            "prompt_empty",
-            "There are images but no prompt.",
-        )),
+        None => Err(
+            Problem::permanent("prompt_empty", "There are images but no prompt.")
+                .with_hint("Say what is to be done with them."),
+        ),
     }
 }
 

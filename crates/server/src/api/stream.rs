@@ -71,7 +71,7 @@ pub async fn stream(
     )?;
     let following = following(app, viewer).await?;
     let upgrade = upgrade.read_buffer_size(1024).write_buffer_size(4096);
-    Ok(upgrade.on_upgrade(move |socket| follower::follow(following, OverWebSocket(socket))))
+    Ok(upgrade.on_upgrade(move |socket| follower::follow(following, OverWebSocket::new(socket))))
 }
 
 /// Who looks: as the request says, or the guest whose ticket it brings, which goes before a cookie that a browser sends along.

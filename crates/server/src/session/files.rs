@@ -11,7 +11,7 @@ use greenroom_protocol::client::problem::Problem;
 use greenroom_protocol::client::prompt::{KeptImage, PromptImage};
 use greenroom_protocol::id::SessionId;
 use greenroom_protocol::reference::Digest;
-use greenroom_store::session_log::{Blob, JournalRow, PutBlobError};
+use greenroom_store::session_log::{Blob, JournalRow, PutBlobError, digest_of};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -27,18 +27,42 @@ pub async fn keep_images(
     session: &SessionId,
     images: Vec<Blob>,
 ) -> Result<Vec<PromptImage>, Problem> {
-    let mut kept = Vec::with_capacity(images.len());
-    for blob in images {
-        let (media_type, size_bytes) = (blob.media_type.clone(), blob.bytes.len() as u64);
-        let put = services.store.put_blob(session, blob, MAX_BYTES).await;
-        let digest = put.map_err(|error| error.problem())?;
-        kept.push(PromptImage::Kept(KeptImage {
-            media_type,
-            digest,
-            size_bytes,
-        }));
+    if images.is_empty() {
+        return Ok(Vec::new());
     }
-    Ok(kept)
+    let told: Vec<_> = images
+        .iter()
+        .map(|blob| (blob.media_type.clone(), blob.bytes.len() as u64))
+        .collect();
+    let put = services.store.put_blobs(session, images, MAX_BYTES).await;
+    let digests = put.map_err(|error| error.problem())?;
+    let kept = told
+        .into_iter()
+        .zip(digests)
+        .map(|((media_type, size_bytes), digest)| {
+            PromptImage::Kept(KeptImage {
+                media_type,
+                digest,
+                size_bytes,
+            })
+        });
+    Ok(kept.collect())
+}
+
+/// Keeps one file and answers with its name.
+pub async fn keep(
+    services: &SessionServices,
+    session: &SessionId,
+    media_type: &str,
+    bytes: Vec<u8>,
+) -> Result<Digest, PutBlobError> {
+    let digest = digest_of(&bytes);
+    let blob = Blob {
+        media_type: media_type.to_owned(),
+        bytes,
+    };
+    let put = services.store.put_blobs(session, vec![blob], MAX_BYTES).await;
+    put.map(|_| digest)
 }
 
 /// Keeps images that stand in a step's journal, and puts their names in their place. One that finds no room is left out and said to be.
@@ -85,11 +109,7 @@ async fn keep_image(
     let Ok(bytes) = STANDARD.decode(data_base64) else {
         return Ok(());
     };
-    let blob = Blob {
-        media_type: media_type.clone(),
-        bytes,
-    };
-    *block = match services.store.put_blob(session, blob, MAX_BYTES).await {
+    *block = match keep(services, session, media_type, bytes).await {
         Ok(digest) => Block::KeptImage {
             media_type: std::mem::take(media_type),
             digest: digest.into(),
@@ -166,7 +186,7 @@ pub async fn copy(
     for name in names {
         let blob = store.blob(from, name).await.map_err(|error| error.problem())?;
         if let Some(blob) = blob {
-            let put = store.put_blob(to, blob, u64::MAX).await;
+            let put = store.put_blobs(to, vec![blob], u64::MAX).await;
             put.map_err(|error| error.problem())?;
         }
     }

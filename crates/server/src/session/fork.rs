@@ -41,11 +41,12 @@ impl Origin {
         services: &SessionServices,
         session: &Session,
         snapshot: Option<SessionSnapshot>,
+        had_files: bool,
         by: &Person,
     ) -> Result<Self, Problem> {
         let sandbox = sandbox_with_files(services, session).await?;
         let snapshot = match (snapshot, &sandbox) {
-            (None, None) => last_files(services, session).await?,
+            (None, None) => last_files(services, session, had_files).await?,
             (snapshot, _) => snapshot,
         };
         let until_seq = snapshot.as_ref().map(|taken| taken.seq);
@@ -156,12 +157,13 @@ async fn sandbox_with_files(
 async fn last_files(
     services: &SessionServices,
     session: &Session,
+    had_files: bool,
 ) -> Result<Option<SessionSnapshot>, Problem> {
     let newest = snapshots::newest(services, &session.id).await?;
     let had_sandbox = services.catalog.sandbox(&session.id).await;
     let had_sandbox = had_sandbox.map_err(|error| error.problem())?.is_some();
     match newest {
-        None if had_sandbox => Err(Problem::permanent(
+        None if had_sandbox && had_files => Err(Problem::permanent(
             "fork_files_lost",
             "The files of the session's sandbox are lost, so that nothing can begin with them.",
         )
@@ -220,7 +222,12 @@ pub async fn forget_unborn(services: &SessionServices, sessions: &SessionRegistr
         }
         // The list of sessions may be behind the sessions.
         match sessions.get(&snapshot.session_id).await {
-            Err(problem) if problem.code == "session_unknown" => unborn.push(snapshot.id),
+            Err(problem) if problem.code == "session_unknown" => {
+                // Files may lie there already, which nothing names.
+                let removed = services.store.remove(&snapshot.session_id).await;
+                removed.map_err(|error| error.problem())?;
+                unborn.push(snapshot.id);
+            }
             _ => {}
         }
     }

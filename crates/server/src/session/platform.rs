@@ -16,7 +16,7 @@ use greenroom_protocol::client::prompt::Prompt;
 use greenroom_protocol::id::TurnId;
 use greenroom_protocol::reference::Digest;
 use greenroom_stdx::id::fresh_bits;
-use greenroom_store::session_log::{Batch, Blob, Intent};
+use greenroom_store::session_log::{Batch, Intent};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -33,13 +33,8 @@ pub struct SessionPlatform {
 #[async_trait]
 impl Platform for SessionPlatform {
     async fn keep_file(&self, media_type: &str, bytes: Vec<u8>) -> Result<Digest, Problem> {
-        let blob = Blob {
-            media_type: media_type.to_owned(),
-            bytes,
-        };
-        let store = &self.services.store;
-        let put = store.put_blob(&self.handle.id, blob, files::MAX_BYTES).await;
-        put.map_err(|error| error.problem())
+        let kept = files::keep(&self.services, &self.handle.id, media_type, bytes).await;
+        kept.map_err(|error| error.problem())
     }
 
     async fn open_pull_request(&self, request: PullRequestRequest) -> Result<PullRequestOpened, Problem> {

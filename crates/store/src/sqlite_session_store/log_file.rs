@@ -320,16 +320,18 @@ impl LogFile {
         )
     }
 
-    pub fn put_blob(&self, digest: &Digest, blob: &Blob, max_total_bytes: u64) -> Result<(), PutBlobError> {
-        let is_there: bool = self.during(
-            "look for a file",
-            self.db
-                .prepare_cached("SELECT EXISTS (SELECT 1 FROM blobs WHERE digest = ?1)")
-                .and_then(|mut query| query.query_row([digest.as_str()], |row| row.get(0))),
-        )?;
-        if is_there {
-            return Ok(());
+    pub fn put_blob(&self, blob: &Blob, max_total_bytes: u64) -> Result<Digest, PutBlobError> {
+        let digest = digest_of(&blob.bytes);
+        if self.blob(&digest)?.is_some() {
+            return Ok(digest);
         }
+        // One that is damaged.
+        self.during(
+            "remove a file",
+            self.db
+                .prepare_cached("DELETE FROM blobs WHERE digest = ?1")
+                .and_then(|mut query| query.execute([digest.as_str()])),
+        )?;
         let total_bytes: u64 = self.during(
             "add up files",
             self.db
@@ -353,7 +355,7 @@ impl LogFile {
                     query.execute(params![digest.as_str(), blob.media_type, size_bytes, blob.bytes])
                 }),
         )?;
-        Ok(())
+        Ok(digest)
     }
 
     pub fn blob(&self, digest: &Digest) -> Result<Option<Blob>, StorageFailure> {

@@ -2,6 +2,7 @@
 
 use greenroom_protocol::client::event::EventBody;
 use greenroom_protocol::id::SessionId;
+use greenroom_protocol::reference::Digest;
 use greenroom_stdx::clock::Clock;
 use greenroom_stdx::id::fresh_bits;
 use greenroom_store::conformance::{self, fresh_session, titled};
@@ -213,20 +214,26 @@ async fn a_damaged_attachment_is_lost_alone_and_found_by_verify() {
         media_type: "image/png".to_owned(),
         bytes: vec![byte; 50_000],
     };
-    let hurt = store.put_blob(&session, blob(1), u64::MAX).await.unwrap();
-    let well = store.put_blob(&session, blob(2), u64::MAX).await.unwrap();
+    let put = store.put_blobs(&session, vec![blob(1), blob(2)], u64::MAX).await;
+    let [hurt, well] = put.unwrap().try_into().unwrap();
     drop(store);
-    let file = rusqlite::Connection::open(file_of(dir.path(), &session)).unwrap();
-    file.execute(
-        "UPDATE blobs SET bytes = zeroblob(50000) WHERE digest = ?1",
-        [hurt.as_str()],
-    )
-    .unwrap();
-    drop(file);
+    let damage = |name: &Digest| {
+        let file = rusqlite::Connection::open(file_of(dir.path(), &session)).unwrap();
+        let zeros = "UPDATE blobs SET bytes = zeroblob(50000) WHERE digest = ?1";
+        assert_eq!(file.execute(zeros, [name.as_str()]).unwrap(), 1);
+    };
+    damage(&hurt);
     let store = open(dir.path());
     assert_eq!(store.blob(&session, &hurt).await.unwrap(), None);
     assert_eq!(store.blob(&session, &well).await.unwrap(), Some(blob(2)));
     assert_eq!(store.append(&session, epoch, 0, titled("fine")).await.unwrap(), 1);
+    // Whoever has it brings it back, in its own room.
+    let mended = store.put_blobs(&session, vec![blob(1)], 100_000).await.unwrap();
+    assert_eq!(mended, std::slice::from_ref(&hurt));
+    assert_eq!(store.blob(&session, &hurt).await.unwrap(), Some(blob(1)));
+    drop(store);
+    damage(&hurt);
+    let store = open(dir.path());
     let error = store.verify(&session).await.unwrap_err();
     assert!(
         matches!(error, ReadError::Io(StorageFailure::Corrupt { .. })),

@@ -323,3 +323,51 @@ async fn events_that_fit_no_block_are_passed_over() {
     assert_eq!(world.run(&model).await.result, TurnResult::Completed);
     assert_eq!(world.shown_messages(), ["Right."]);
 }
+
+/// A conversation with an image, and what the model's provider was sent of it.
+async fn with_an_image(answers: Vec<Answer>) -> (World, TurnEnd, Vec<bool>) {
+    let world = world();
+    world.recorder.keep("sha256:1", b"picture");
+    let model = model(answers);
+    let image = Block::KeptImage {
+        media_type: "image/png".into(),
+        digest: "sha256:1".into(),
+    };
+    let history = vec![
+        Message {
+            role: Role::User,
+            blocks: vec![image],
+        },
+        Message {
+            role: Role::Assistant,
+            blocks: vec![Block::Text { text: "Seen.".into() }],
+        },
+    ];
+    let input = world.input(model.clone(), history, Vec::new());
+    let end = within_deadline(BuiltInDriver.run_turn(input)).await;
+    let shown = model.requests().into_iter().map(|request| {
+        let mut blocks = request.messages.into_iter().flat_map(|message| message.blocks);
+        blocks.any(|block| matches!(block, Block::Image { .. }))
+    });
+    (world, end, shown.collect())
+}
+
+#[tokio::test]
+async fn a_provider_that_takes_no_image_is_asked_without() {
+    let refused = || Answer::Fail(failing(FailureKind::InvalidRequest));
+    let list = || Answer::calls(&[("c", "list", "{}")]);
+    let (world, end, shown) = with_an_image(vec![list(), refused(), list(), Answer::text("Done.")]).await;
+    assert_eq!(end.result, TurnResult::Completed);
+    // Once refused, it is not tried again in this turn.
+    assert_eq!(shown, [true, true, false, false]);
+    assert_eq!(world.shown_notices(), ["model_images_refused"]);
+    // A request that is refused either way fails as it failed first.
+    let (world, end, shown) = with_an_image(vec![refused(), refused()]).await;
+    assert_eq!(failure(&end), "model_refused_request");
+    assert_eq!(shown, [true, false]);
+    assert_eq!(world.shown_notices(), Vec::<String>::new());
+    // Whatever else goes wrong has nothing to do with images.
+    let (_, end, shown) = with_an_image(vec![Answer::Fail(failing(FailureKind::Unauthorized))]).await;
+    assert_eq!(failure(&end), "model_unauthorized");
+    assert_eq!(shown, [true]);
+}

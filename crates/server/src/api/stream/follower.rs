@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::time::MissedTickBehavior;
 
 /// A client that takes longer for one frame is gone.
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(20);
@@ -238,6 +239,8 @@ impl<C: Connection> Follower<C> {
         let presence = self.hub.presence();
         self.send(&StreamFrame::Presence { presence }).await?;
         let mut ping = tokio::time::interval(PING_EVERY);
+        // One is answered before the next, however long something took in between.
+        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ping.tick().await;
         let shutdown = self.app.shutdown.clone();
         let (viewer, session_id) = (self.viewer.clone(), self.session_id.clone());

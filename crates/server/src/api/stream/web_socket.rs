@@ -3,14 +3,40 @@
 use super::follower::{Connection, Gone, SEND_TIMEOUT};
 use crate::session::hub::Live;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
-use futures_util::SinkExt as _;
+use futures_util::{FutureExt as _, SinkExt as _};
 use greenroom_protocol::client::stream::{ClientFrame, StreamFrame};
 
-pub struct OverWebSocket(pub WebSocket);
+/// Pings in a row that may stay unanswered. Whoever answers none is gone, though their connection may look as if it were there: their
+/// machine sleeps, or something between forgot them.
+const MAX_UNANSWERED: u32 = 2;
+
+pub struct OverWebSocket {
+    socket: WebSocket,
+    /// Pings since something was heard.
+    unanswered: u32,
+}
 
 impl OverWebSocket {
+    pub fn new(socket: WebSocket) -> Self {
+        Self {
+            socket,
+            unanswered: 0,
+        }
+    }
+
+    /// Takes what has come already; whoever has much to send is not always listened to.
+    fn hear_what_came(&mut self) -> Result<(), Gone> {
+        while let Some(heard) = self.socket.recv().now_or_never() {
+            match heard {
+                None | Some(Err(_) | Ok(Message::Close(_))) => return Err(Gone),
+                Some(Ok(_)) => self.unanswered = 0,
+            }
+        }
+        Ok(())
+    }
+
     async fn send_message(&mut self, message: Message) -> Result<(), Gone> {
-        match tokio::time::timeout(SEND_TIMEOUT, self.0.send(message)).await {
+        match tokio::time::timeout(SEND_TIMEOUT, self.socket.send(message)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(Gone),
         }
@@ -27,26 +53,35 @@ impl Connection for OverWebSocket {
     async fn feed(&mut self, live: &Live) -> Result<(), Gone> {
         // JSON is UTF-8.
         let text = Utf8Bytes::try_from(live.text()).map_err(|_| Gone)?;
-        match tokio::time::timeout(SEND_TIMEOUT, self.0.feed(Message::Text(text))).await {
+        match tokio::time::timeout(SEND_TIMEOUT, self.socket.feed(Message::Text(text))).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(Gone),
         }
     }
 
     async fn flush(&mut self) -> Result<(), Gone> {
-        match tokio::time::timeout(SEND_TIMEOUT, self.0.flush()).await {
+        match tokio::time::timeout(SEND_TIMEOUT, self.socket.flush()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(Gone),
         }
     }
 
     async fn ping(&mut self) -> Result<(), Gone> {
+        if self.unanswered >= MAX_UNANSWERED {
+            self.hear_what_came()?;
+        }
+        if self.unanswered >= MAX_UNANSWERED {
+            return Err(Gone);
+        }
+        self.unanswered += 1;
         self.send_message(Message::Ping(Vec::new().into())).await
     }
 
     async fn heard(&mut self) -> Result<ClientFrame, Gone> {
         loop {
-            match self.0.recv().await {
+            let heard = self.socket.recv().await;
+            self.unanswered = 0;
+            match heard {
                 None | Some(Err(_) | Ok(Message::Close(_))) => return Err(Gone),
                 Some(Ok(Message::Text(text))) => {
                     // Unknown frames of newer clients are no reason to end it.

@@ -15,6 +15,8 @@ use greenroom_store::session_log::{Batch, NewReceipt};
 
 /// Prompts that may wait in one session.
 const MAX_QUEUED_PROMPTS: usize = 100;
+/// After which there may be room again, in milliseconds.
+const FULL_RETRY_MS: u64 = 5_000;
 
 impl Actor {
     pub(super) async fn send_prompt(&mut self, sent: Sent) -> Result<PromptReceipt, Problem> {
@@ -33,10 +35,11 @@ impl Actor {
         }
         self.check_not_archived()?;
         if self.fold.queue.len() >= MAX_QUEUED_PROMPTS {
-            return Err(
-                Problem::transient("queue_full", "Too many prompts wait in this session.")
-                    .with_hint("wait for some to finish, or remove some from the queue"),
-            );
+            return Err(Problem {
+                retry_after_ms: Some(FULL_RETRY_MS),
+                ..Problem::transient("queue_full", "Too many prompts wait in this session.")
+                    .with_hint("Wait for some to finish, or remove some from the queue.")
+            });
         }
         let delivery = match (sent.delivery, &sent.model) {
             (Some(Delivery::Insert), Some(_)) => return Err(insertion_with_model()),
@@ -99,8 +102,9 @@ impl Actor {
         let found = waiting.find(|prompt| prompt.id == *prompt_id);
         found.ok_or_else(|| match self.fold.open_prompt_state(prompt_id) {
             Some(_) => Problem::permanent("prompt_not_queued", "This prompt runs already.")
-                .with_hint("stop the turn instead"),
-            None => Problem::permanent("prompt_not_queued", "This prompt is not in the queue."),
+                .with_hint("Stop the turn instead."),
+            None => Problem::permanent("prompt_not_queued", "This prompt is not in the queue.")
+                .with_hint("It has ended, or was taken out; the session's events tell which."),
         })
     }
 
@@ -110,7 +114,7 @@ impl Actor {
         }
         let message = format!("This prompt is by {}.", prompt.author.name);
         Err(Problem::permanent("prompt_not_yours", message)
-            .with_hint("Its author can change it, or the session's owner."))
+            .with_hint("Its author can move it or take it out, and so can the session's owner."))
     }
 
     pub(super) async fn cancel_prompt(&mut self, prompt_id: PromptId, by: PersonId) -> Result<(), Problem> {
@@ -127,14 +131,14 @@ impl Actor {
         by: PersonId,
     ) -> Result<(), Problem> {
         let prompt = self.queued(&prompt_id)?;
+        if change.text.as_ref().is_some_and(|text| *text != prompt.text) && prompt.author.id != by {
+            let message = format!("This prompt is by {}.", prompt.author.name);
+            return Err(Problem::permanent("prompt_not_yours", message)
+                .with_hint("Only its author can change what it says."));
+        }
         self.check_may_order(prompt, &by)?;
         let mut events = Vec::new();
         if let Some(text) = change.text.filter(|text| *text != prompt.text) {
-            if prompt.author.id != by {
-                let message = format!("This prompt is by {}.", prompt.author.name);
-                return Err(Problem::permanent("prompt_not_yours", message)
-                    .with_hint("Only its author can change what it says."));
-            }
             events.push(EventBody::PromptEdited {
                 prompt_id: prompt_id.clone(),
                 text,
